@@ -1,0 +1,92 @@
+"""Reading a command line into a dataclass, and ending a program well: one line for an error, the right exit code.
+
+Exit codes: 0; 1 the run failed; 2 input or options that the user must change; 130 Ctrl-C.
+This module imports no framework, and tyro only inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class RunError(RuntimeError):
+    """The run failed through no fault of its input; the command line prints the message and exits 1."""
+
+
+def parse(cls: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
+    """Read flags into a dataclass (tyro: kebab-case flags from its fields, help from its docstrings).
+
+    Raises:
+        ValueError: unknown flag (with the nearest known one), wrong or missing value: one line.
+        SystemExit: code 0, after printing --help.
+    """
+    import tyro
+
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(cls, args=list(argv), prog=prog, default=default)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise ValueError(f"{_one_line(captured.getvalue())}; see {prog} --help") from error
+
+
+def _one_line(box: str) -> str:
+    """The message inside tyro's box, with the first flag that it suggests."""
+    lines = [line.strip("│╭╰╮╯ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    lines = [line for line in lines if line]
+    rule = next((i for i, line in enumerate(lines) if i > 0 and set(line) <= {"─"}), len(lines))
+    message = " ".join(lines[1:rule]).rstrip(".")
+    hint = next((line.split()[0].rstrip(",") for line in lines[rule:] if line.startswith("--")), None)
+    return f"{message}; did you mean {hint}?" if "Unrecognized" in message and hint else message
+
+
+def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
+    """The first word of a command line, which must be one of `verbs` (name -> one line of help).
+
+    Raises:
+        ValueError: missing or unknown.
+        SystemExit: code 0, after printing the list, for -h or --help.
+    """
+    listed = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
+        raise SystemExit(0)
+    if not argv or argv[0] not in verbs:
+        given = f"unknown verb {argv[0]!r}" if argv else "no verb given"
+        raise ValueError(f"{given}: must be one of {', '.join(verbs)}; see {prog} --help")
+    return argv[0]
+
+
+def end(run: Callable[[], int | None]) -> int:
+    """Run a program; what the user did wrong, a failure and Ctrl-C become one line on stderr and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return run() or 0
+    except ValueError as error:
+        return _fail(error, 2)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 1
+    except (OSError, RunError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(error: Any, code: int) -> int:
+    message = str(error)
+    if isinstance(error, OSError) and error.filename:
+        message = f"{error.filename}: {error.strerror}"
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code

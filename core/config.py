@@ -1,0 +1,423 @@
+"""Recipes: what a run is, as frozen dataclasses.
+
+A recipe is a TOML file on the way in and resolved JSON on the way out (`recipe.json` in the run folder and in every
+checkpoint). Each dataclass validates itself where it is made. Flags of the command line come from these fields.
+This module imports no framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
+UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
+
+Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
+Prediction = Literal["eps", "x0", "v"]
+LossWeight = Literal["simple", "min_snr"]
+Sampler = Literal["ddpm", "ddim", "dpmsolver++"]
+Spacing = Literal["leading", "trailing", "linspace"]
+Variance = Literal["fixed_small", "fixed_large"]
+Fit = Literal["exact", "resize", "crop", "pad"]
+Normalise = Literal["none", "dataset", "image"]
+
+
+def _require(ok: bool, where: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{where} = {value!r}: must be {allowed}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The U-Net, in the keys of diffusers' `UNet2DModel` configuration."""
+
+    sample_size: tuple[int, int] = (64, 64)
+    """Image height and width in pixels; each must be divisible by 2^(levels - 1)."""
+    in_channels: int = 1
+    """Image channels."""
+    out_channels: int = 1
+    """Channels of the network's output; equal to in_channels."""
+    center_input_sample: bool = False
+    """Map the input from [0, 1] to [-1, 1] inside the network."""
+    freq_shift: int = 0
+    """Shift in the exponent's denominator of the time embedding (1 in the original DDPM)."""
+    flip_sin_to_cos: bool = True
+    """Time embedding as [cos, sin] rather than [sin, cos]."""
+    down_block_types: tuple[str, ...] = ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D")
+    """One block a level, from full resolution down."""
+    mid_block_type: str | None = "UNetMidBlock2D"
+    """UNetMidBlock2D, or none for no middle block."""
+    up_block_types: tuple[str, ...] = ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")
+    """One block a level, from the lowest resolution up."""
+    block_out_channels: tuple[int, ...] = (32, 64, 64)
+    """Channels of each level."""
+    layers_per_block: int = 2
+    """Residual blocks a level going down (one more going up)."""
+    mid_block_scale_factor: float = 1.0
+    """Divisor of the middle block's residual sums."""
+    downsample_padding: int = 1
+    """Padding of the stride-2 convolution: 1 (both sides) or 0 (right and bottom only, as the original DDPM)."""
+    downsample_type: str = "conv"
+    """How AttnDownBlock2D halves the image: conv or resnet."""
+    upsample_type: str = "conv"
+    """How AttnUpBlock2D doubles the image: conv or resnet."""
+    dropout: float = 0.0
+    """Dropout probability inside residual blocks."""
+    act_fn: str = "silu"
+    """Activation: silu or gelu (exact, with erf)."""
+    attention_head_dim: int | None = 8
+    """Channels an attention head; none for one head."""
+    norm_num_groups: int = 32
+    """Groups of every GroupNorm."""
+    attn_norm_num_groups: int | None = None
+    """Groups of the middle attention's GroupNorm; none for norm_num_groups (and, with scale_shift, no norm)."""
+    norm_eps: float = 1e-5
+    """Epsilon of every GroupNorm."""
+    resnet_time_scale_shift: str = "default"
+    """How time enters a residual block: default (added) or scale_shift."""
+    add_attention: bool = True
+    """Attention in the middle block."""
+    num_class_embeds: int | None = None
+    """Number of classes of a class-conditional network; none for an unconditional one."""
+
+    def __post_init__(self) -> None:
+        levels = len(self.block_out_channels)
+        _require(levels >= 1, "model.block_out_channels", self.block_out_channels, "one channel count a level")
+        _require(
+            len(self.down_block_types) == levels == len(self.up_block_types),
+            "model.down_block_types",
+            self.down_block_types,
+            f"as long as block_out_channels ({levels}), and so must up_block_types",
+        )
+        for name in self.down_block_types:
+            _require(name in DOWN_BLOCKS, "model.down_block_types", name, f"one of {', '.join(DOWN_BLOCKS)}")
+        for name in self.up_block_types:
+            _require(name in UP_BLOCKS, "model.up_block_types", name, f"one of {', '.join(UP_BLOCKS)}")
+        _require(self.mid_block_type in ("UNetMidBlock2D", None), "model.mid_block_type", self.mid_block_type, "UNetMidBlock2D or null")  # fmt: skip
+        for key, allowed in (
+            ("act_fn", ("silu", "gelu")),
+            ("downsample_type", ("conv", "resnet")),
+            ("upsample_type", ("conv", "resnet")),
+            ("resnet_time_scale_shift", ("default", "scale_shift")),
+            ("downsample_padding", (0, 1)),
+            ("freq_shift", (0, 1)),
+        ):
+            _require(getattr(self, key) in allowed, f"model.{key}", getattr(self, key), f"one of {allowed}")
+        for key in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+            _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        _require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "above 0")
+        _require(self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0")
+        _require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
+        _require(min(self.block_out_channels) >= 4 and self.block_out_channels[0] % 2 == 0, "model.block_out_channels", self.block_out_channels, "at least 4 each, the first even")  # fmt: skip
+        for channels in self.block_out_channels:
+            _require(channels % self.norm_num_groups == 0, "model.norm_num_groups", self.norm_num_groups, f"a divisor of every block_out_channels {self.block_out_channels}")  # fmt: skip
+        levels_with_attention = {c for c, name in zip(self.block_out_channels, self.down_block_types, strict=True) if name == "AttnDownBlock2D"}  # fmt: skip
+        levels_with_attention |= {c for c, name in zip(reversed(self.block_out_channels), self.up_block_types, strict=True) if name == "AttnUpBlock2D"}  # fmt: skip
+        if self.mid_block_type and self.add_attention:
+            levels_with_attention.add(self.block_out_channels[-1])
+        for channels in levels_with_attention:
+            head = self.attention_head_dim or channels
+            _require(channels % head == 0, "model.attention_head_dim", head, f"a divisor of {channels}, the channels of a level with attention")  # fmt: skip
+        if self.attn_norm_num_groups is not None:
+            _require(self.block_out_channels[-1] % self.attn_norm_num_groups == 0, "model.attn_norm_num_groups", self.attn_norm_num_groups, f"a divisor of {self.block_out_channels[-1]}")  # fmt: skip
+        self.check_size(*self.sample_size)
+
+    @property
+    def downscale(self) -> int:
+        """Factor by which the lowest level is smaller than the image: 2^(levels - 1)."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError, naming sizes that fit, where the network cannot take an image of this size."""
+        for name, value in (("height", height), ("width", width)):
+            if value < self.downscale or value % self.downscale:
+                low = max(self.downscale, value // self.downscale * self.downscale)
+                raise ValueError(
+                    f"model.sample_size: {name} {value} is not divisible by {self.downscale}, which a network of "
+                    f"{len(self.block_out_channels)} levels needs; {low} or {low + self.downscale} fits"
+                )
+
+
+@dataclass(frozen=True)
+class ProcessConfig:
+    """The forward process and the objective."""
+
+    timesteps: int = 1000
+    """Number T of noise levels."""
+    schedule: Schedule = "linear"
+    """Noise schedule."""
+    beta_start: float = 1e-4
+    """First beta of the linear, scaled_linear and sigmoid schedules."""
+    beta_end: float = 0.02
+    """Last beta of the linear, scaled_linear and sigmoid schedules."""
+    zero_terminal_snr: bool = False
+    """Rescale the schedule so that the last level is pure noise (Lin et al. 2024, algorithm 1)."""
+    prediction: Prediction = "eps"
+    """What the network predicts."""
+    loss_weight: LossWeight = "simple"
+    """Weight of the squared error by noise level."""
+    min_snr_gamma: float = 5.0
+    """Gamma of the min_snr weight (Hang et al. 2023)."""
+
+    def __post_init__(self) -> None:
+        _require(self.timesteps >= 2, "process.timesteps", self.timesteps, "at least 2")
+        _require(0 < self.beta_start <= self.beta_end < 1, "process.beta_start, beta_end", (self.beta_start, self.beta_end), "0 < beta_start <= beta_end < 1")  # fmt: skip
+        _require(self.min_snr_gamma > 0, "process.min_snr_gamma", self.min_snr_gamma, "above 0")
+        if self.zero_terminal_snr and self.prediction == "eps":
+            raise ValueError(
+                "process.prediction = 'eps' with zero_terminal_snr = true: the last level holds no signal, so noise "
+                "predicted there says nothing of the image; use prediction v or x0"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images come from and how they are prepared; their size and channels are the model's."""
+
+    source: str = "simulate:lensing"
+    """simulate:lensing, simulate:model-1, or a path: a folder or zip of .npy files or pictures, a .npy/.npz file, an
+    IDX file (plain or .gz)."""
+    simulate_count: int = 10_000
+    """Number of images to simulate."""
+    simulate_seed: int = 0
+    """Seed of the simulator."""
+    simulate_classes: tuple[str, ...] = ("no", "sphere", "vort")
+    """Substructure classes to simulate, in equal shares."""
+    field_of_view: float = 7.5
+    """Side of a simulated image in arcsec (the shorter side where height and width differ)."""
+    fit: Fit = "exact"
+    """What to do with an image of another size: exact refuses it; resize (antialiased bicubic), crop (centre), pad
+    (with zeros)."""
+    normalise: Normalise = "none"
+    """none: values must lie in [0, 1] (integers are divided by their type's maximum); dataset: min-max over all images; image: min-max
+    of each image."""
+    held_out: float = 0.1
+    """Share of images kept out of training, chosen by the hash of their pixels."""
+    augment: bool = False
+    """Random rotations by 90 degrees and flips (the eight symmetries of the square; four where H != W)."""
+    cache: str = "data/cache"
+    """Folder of prepared data sets."""
+
+    def __post_init__(self) -> None:
+        _require(self.source != "", "data.source", self.source, "simulate:PRESET or a path")
+        _require(self.simulate_count >= 2, "data.simulate_count", self.simulate_count, "at least 2")
+        _require(0 <= self.simulate_seed < 2**63, "data.simulate_seed", self.simulate_seed, "in [0, 2^63)")
+        for name in self.simulate_classes:
+            _require(name in ("no", "sphere", "vort"), "data.simulate_classes", name, "among no, sphere, vort")
+        _require(len(self.simulate_classes) > 0, "data.simulate_classes", self.simulate_classes, "at least one class")
+        _require(len(set(self.simulate_classes)) == len(self.simulate_classes), "data.simulate_classes", self.simulate_classes, "classes named once each")  # fmt: skip
+        _require(self.field_of_view > 0, "data.field_of_view", self.field_of_view, "above 0")
+        _require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained."""
+
+    steps: int = 10_000
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Images an optimiser step."""
+    accumulate: int = 1
+    """Micro-batches an optimiser step; must divide batch_size. The result does not depend on it."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam or AdamW, as PyTorch defines them."""
+    learning_rate: float = 2e-4
+    """Peak learning rate."""
+    warmup_steps: int = 500
+    """Steps over which the learning rate rises linearly."""
+    decay: Literal["constant", "cosine", "linear"] = "constant"
+    """Shape of the learning rate after decay_start."""
+    decay_start: float = 0.0
+    """Share of the steps at which the decay starts."""
+    final_fraction: float = 0.0
+    """Learning rate at the last step as a fraction of the peak, for cosine and linear decay."""
+    beta1: float = 0.9
+    """Adam's beta_1."""
+    beta2: float = 0.999
+    """Adam's beta_2."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon, outside the root as in PyTorch."""
+    weight_decay: float = 0.0
+    """Weight decay of matrices and kernels (not of norms and biases): L2 with adam, decoupled with adamw."""
+    clip_norm: float = 1.0
+    """Largest global gradient norm; 0 for no clipping."""
+    ema_decay: float = 0.9999
+    """Decay of the weights' moving average, warmed up as min(ema_decay, (1 + n) / (10 + n))."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of weights and arithmetic."""
+    autocast: Literal["none", "bf16"] = "none"
+    """bf16 runs convolutions and products in bfloat16 (slower than float32 on most CPUs)."""
+    seed: int = 0
+    """Seed of the initial weights, the order of data, noise, dropout and augmentation."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    sample_every: int = 0
+    """Steps between sample grids; 0 for none but the last."""
+    sample_count: int = 16
+    """Images in a sample grid; 0 for no grids."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; the last step always has one."""
+    keep_checkpoints: int = 2
+    """Number of latest checkpoints kept; 0 keeps all."""
+    threads: int = 0
+    """CPU threads; 0 for the framework's choice."""
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+            _require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
+        for key in ("warmup_steps", "sample_every", "sample_count", "keep_checkpoints", "threads", "weight_decay", "clip_norm"):  # fmt: skip
+            _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
+        _require(self.batch_size % self.accumulate == 0, "training.accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")  # fmt: skip
+        _require(self.learning_rate > 0 and math.isfinite(self.learning_rate), "training.learning_rate", self.learning_rate, "above 0")  # fmt: skip
+        for key in ("decay_start", "final_fraction"):
+            _require(0 <= getattr(self, key) <= 1, f"training.{key}", getattr(self, key), "in [0, 1]")
+        for key in ("beta1", "beta2", "ema_decay"):
+            _require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "in [0, 1)")
+        _require(self.adam_eps > 0, "training.adam_eps", self.adam_eps, "above 0")
+        _require(0 <= self.seed < 2**63, "training.seed", self.seed, "in [0, 2^63)")
+        if self.autocast == "bf16":
+            _require(self.dtype == "float32", "training.autocast", self.autocast, "none where dtype is float64")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How images are drawn from a trained network."""
+
+    sampler: Sampler = "ddim"
+    """Sampling method."""
+    steps: int = 50
+    """Evaluations of the network an image."""
+    spacing: Spacing = "trailing"
+    """Where on the training grid the steps lie."""
+    eta: float = 0.0
+    """Noise of ddim: 0 is deterministic, 1 is ancestral."""
+    variance: Variance = "fixed_small"
+    """Variance of ddpm."""
+    clip: bool = True
+    """Clip the predicted image to [-1, 1] at every step."""
+    batch_size: int = 64
+    """Images drawn at a time; the images do not depend on it."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, "sampling.steps", self.steps, "at least 1")
+        _require(0 <= self.eta <= 1, "sampling.eta", self.eta, "in [0, 1]")
+        _require(self.batch_size >= 1, "sampling.batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that defines a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    process: ProcessConfig = field(default_factory=ProcessConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if self.model.in_channels != self.model.out_channels:
+            raise ValueError(
+                f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}"
+            )
+        _require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
+        if self.data.augment and self.data.source.startswith("simulate:model-1"):
+            raise ValueError("data.augment = true with simulate:model-1: its shear has a fixed direction; use false")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        return (*self.model.sample_size, self.model.in_channels)
+
+
+T = TypeVar("T")
+
+
+def nearest(name: str, names: typing.Iterable[str]) -> str:
+    """A hint such as '; did you mean batch_size?', or '' where nothing is near."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """Check a TOML or JSON value against a field's type; lists become tuples."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        _require(value in args, where, value, "one of " + ", ".join(map(str, args)))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        return _convert(value, next(a for a in args if a is not type(None)), where)
+    if origin is tuple:
+        if where == "model.sample_size" and isinstance(value, int):
+            value = (value, value)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} = {value!r}: must be a list")
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ValueError(f"{where} = {value!r}: must be a list of {len(args)}")
+        return tuple(_convert(v, args[0], where) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and isinstance(value, bool) or not isinstance(value, kind):
+        raise ValueError(f"{where} = {value!r}: must be {kind.__name__}")
+    return value
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+    """A configuration dataclass from a nested dict.
+
+    Args:
+        cls: Recipe or one of its parts.
+        values: keys as the dataclass has them; missing keys take their defaults.
+        where: prefix of keys in messages.
+    Raises:
+        ValueError: unknown key (naming the nearest known one), wrong type, value out of range.
+    """
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in hints:
+            raise ValueError(f"unknown key {name!r}{nearest(key, hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} = {value!r}: must be a table")
+            arguments[key] = from_dict(typing.cast(type, hints[key]), value, name)
+        else:
+            arguments[key] = _convert(value, hints[key], name)
+    return cls(**arguments)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested dict of plain JSON values (tuples become lists)."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a .toml file or a resolved recipe.json.
+
+    Raises:
+        ValueError: unreadable file, unknown key, wrong value; the message starts with the path.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot read the recipe: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return from_dict(Recipe, values)
+    except ValueError as error:  # both decoders' errors are ValueErrors
+        raise ValueError(f"{path}: {error}") from error

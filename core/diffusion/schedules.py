@@ -1,0 +1,81 @@
+"""Noise schedules: a name and its parameters become betas.
+
+Float64 NumPy; imports no framework. The definitions are those of diffusers, which computes them in float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.config import ProcessConfig
+
+Array = NDArray[np.float64]
+
+COSINE_OFFSET = 0.008
+COSINE_MAX_BETA = 0.999
+SIGMOID_RANGE = 6.0
+
+
+def betas(config: ProcessConfig) -> Array:
+    """Variance of the noise added from each level to the next.
+
+    Args:
+        config: schedule, timesteps T, beta_start, beta_end and zero_terminal_snr are read.
+    Returns:
+        (T,) float64 in (0, 1); the last is exactly 1 with zero_terminal_snr.
+    Raises:
+        ValueError: a schedule that float64 cannot hold (a beta rounds to 0 or 1).
+    Source: Ho et al. 2020, section 4 (linear); Rombach et al. 2022 (scaled_linear); Nichol and Dhariwal 2021,
+        eq. 17 (cosine); Xu et al. 2022, GeoDiff (sigmoid); Lin et al. 2024, algorithm 1.
+    """
+    steps, start, end = config.timesteps, config.beta_start, config.beta_end
+    if config.schedule == "linear":
+        result = np.linspace(start, end, steps)
+    elif config.schedule == "scaled_linear":
+        result = np.linspace(np.sqrt(start), np.sqrt(end), steps) ** 2
+    elif config.schedule == "cosine":
+        result = _cosine(steps)
+    elif config.schedule == "sigmoid":
+        result = start + (end - start) / (1 + np.exp(-np.linspace(-SIGMOID_RANGE, SIGMOID_RANGE, steps)))
+    else:
+        allowed = "one of linear, scaled_linear, cosine, sigmoid"
+        raise ValueError(f"process.schedule = {config.schedule!r}: must be {allowed}")
+    if config.zero_terminal_snr:
+        result = rescale_zero_terminal_snr(result)
+    return result
+
+
+def _cosine(steps: int) -> Array:
+    # Nichol and Dhariwal 2021, eq. 17: alphas_cumprod(u) = cos^2(angle(u)), beta = 1 - ratio of neighbours, at most
+    # 0.999. cos^2 a - cos^2 b = sin(b - a) sin(b + a) keeps the digits that 1 - ratio loses at small t.
+    angle = (np.arange(steps + 1) / steps + COSINE_OFFSET) / (1 + COSINE_OFFSET) * (np.pi / 2)
+    before, after = angle[:-1], angle[1:]
+    result: Array = np.sin(after - before) * np.sin(after + before) / np.cos(before) ** 2
+    return np.minimum(result, COSINE_MAX_BETA)
+
+
+def rescale_zero_terminal_snr(values: Array) -> Array:
+    """Shift and scale sqrt(alphas_cumprod) so that the last level holds no signal and the first is unchanged.
+
+    Args:
+        values: (T,) float64 betas in (0, 1).
+    Returns:
+        (T,) float64 betas; the last is exactly 1.
+    Raises:
+        ValueError: the last levels already hold no signal in float64, so that nothing can be rescaled.
+    Source: Lin et al. 2024, algorithm 1.
+    """
+    signal = np.exp(0.5 * np.cumsum(np.log1p(-values)))
+    first, last = signal[0], signal[-1]
+    rescaled = (signal - last) * (first / (first - last))
+    if np.any(rescaled[:-1] <= 0):
+        raise ValueError(
+            f"process.zero_terminal_snr = True: the schedule holds no signal before its last of {len(values)} levels; "
+            "use a smaller process.beta_end or fewer process.timesteps"
+        )
+    # 1 - r^2 as (1 - r)(1 + r): neighbours' ratio r is close to 1.
+    previous, current = np.append(1.0, rescaled[:-1]), rescaled
+    result: Array = (previous - current) * (previous + current) / previous**2
+    result[0] = values[0]
+    return result

@@ -1,0 +1,174 @@
+"""Pictures: network range <-> [0, 1] <-> uint8 by one rounding rule, resizing, grids, PNG and GIF.
+
+Images are (N, H, W, C) floats in [0, 1]. NumPy only at import (pillow inside the writers); no framework.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+def to_unit(x: FloatArray) -> FloatArray:
+    """Network range to [0, 1], clipped.
+
+    Args:
+        x: any shape, float, nominally in [-1, 1].
+    Returns:
+        Same shape and dtype, in [0, 1].
+    """
+    return np.clip((x + 1) / 2, 0, 1)
+
+
+def from_unit(x: FloatArray) -> FloatArray:
+    """[0, 1] to the network's range [-1, 1]; same shape and dtype."""
+    return x * 2 - 1
+
+
+def to_uint8(unit: FloatArray) -> npt.NDArray[np.uint8]:
+    """The one rounding rule: round(255 x), half to even, clipped; equal to round(127.5 x + 127.5) on [-1, 1].
+
+    Args:
+        unit: any shape, float in [0, 1]; values outside are clipped, never wrapped.
+    Returns:
+        Same shape, uint8.
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    scaled = np.asarray(unit, np.float64) * 255
+    if not np.isfinite(scaled).all():
+        raise ValueError("images: values that are not finite cannot be drawn; look at the run that made them")
+    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+
+
+def resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
+    """Antialiased bicubic resampling of one axis as a matrix.
+
+    Args:
+        size_in, size_out: pixels before and after, at least 1.
+    Returns:
+        (size_out, size_in) float64 whose rows sum to 1.
+    Source: Keys 1981, equation 15 with a = -1/2; support widened by the scale when shrinking, as pillow does.
+    """
+    scale = size_in / size_out
+    stretch = max(scale, 1.0)
+    matrix = np.zeros((size_out, size_in))
+    for row in range(size_out):
+        center = (row + 0.5) * scale
+        low = max(int(center - 2 * stretch + 0.5), 0)
+        high = min(int(center + 2 * stretch + 0.5), size_in)
+        u = np.abs((np.arange(low, high) - center + 0.5) / stretch)
+        near = (1.5 * u - 2.5) * u * u + 1
+        far = ((-0.5 * u + 2.5) * u - 4) * u + 2
+        weights = np.where(u < 1, near, np.where(u < 2, far, 0.0))
+        matrix[row, low:high] = weights / weights.sum()
+    return matrix
+
+
+def resize(images: FloatArray, height: int, width: int) -> npt.NDArray[np.float64]:
+    """Antialiased bicubic resize as two matrix products; overshoot is not clipped.
+
+    Args:
+        images: (..., H, W, C) float.
+        height, width: new size in pixels.
+    Returns:
+        (..., height, width, C) float64.
+    """
+    rows, columns = resize_matrix(images.shape[-3], height), resize_matrix(images.shape[-2], width)
+    result: npt.NDArray[np.float64] = np.einsum(
+        "hi,...ijc,wj->...hwc", rows, np.asarray(images, np.float64), columns, optimize=True
+    )
+    return result
+
+
+def grid(images: FloatArray, columns: int | None = None, pad: int = 2) -> FloatArray:
+    """Images side by side on white.
+
+    Args:
+        images: (N, H, W, C) float in [0, 1]. C other than 1 and 3 shows the first channel, in grey.
+        columns: images a row; ceil(sqrt(N)) where None.
+        pad: white pixels round every image.
+    Returns:
+        (rows * (H + pad) + pad, columns * (W + pad) + pad, 1 or 3), dtype of images.
+    Raises:
+        ValueError: no image, not 4-dimensional, columns below 1.
+    """
+    if images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images: shape {images.shape}: must be (N, H, W, C) with N at least 1")
+    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    if columns < 1:
+        raise ValueError(f"columns = {columns}: must be at least 1")
+    images = images if images.shape[-1] in (1, 3) else images[..., :1]
+    count, height, width, channels = images.shape
+    rows = math.ceil(count / columns)
+    sheet = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), images.dtype)
+    for index, image in enumerate(images):
+        top = pad + index // columns * (height + pad)
+        left = pad + index % columns * (width + pad)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _picture(image: FloatArray) -> Any:
+    """A pillow image, grey or RGB."""
+    from PIL import Image
+
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3:
+        raise ValueError(f"image: shape {image.shape}: must be (H, W) or (H, W, C)")
+    pixels = to_uint8(image)
+    return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_png(path: str | Path, image: FloatArray) -> None:
+    """Write one picture, atomically.
+
+    Args:
+        path: file to write; folders are made.
+        image: (H, W) or (H, W, C) float in [0, 1]; C other than 1 and 3 shows the first channel, in grey.
+    """
+    picture = _picture(image)
+    write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
+
+
+def save_gif(path: str | Path, frames: FloatArray, milliseconds: int) -> None:
+    """Write an endlessly looping animation, atomically.
+
+    Args:
+        path: file to write; folders are made.
+        frames: (T, H, W, C) float in [0, 1].
+        milliseconds: time a frame is shown; a multiple of 10, which is all the format can hold.
+    Raises:
+        ValueError: no frame, or a time that is not a positive multiple of 10.
+    """
+    if len(frames) == 0:
+        raise ValueError("frames: none given; a GIF needs at least 1")
+    if milliseconds < 10 or milliseconds % 10:
+        raise ValueError(f"milliseconds = {milliseconds}: must be a positive multiple of 10")
+    first, *rest = [_picture(frame) for frame in frames]
+    write_atomically(
+        path,
+        lambda temporary: first.save(
+            temporary, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0
+        ),
+    )

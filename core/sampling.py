@@ -1,0 +1,180 @@
+"""Drawing images from a trained network: keyed noise, batches that do not change the result, and the files written.
+
+A twin supplies the executor (`Sampler`); this module imports no framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.config import ModelConfig, ProcessConfig, SamplingConfig, load_recipe
+from core.diffusion.noise import gaussian
+from core.diffusion.samplers import SamplingTable
+from core.images import grid, save_gif, save_png, to_unit
+from core.model.checkpoint import WEIGHTS_FILE, file_hash, read_json, read_tensors, read_unet, write_json
+from core.model.diffusers_config import process_from_diffusers
+
+Callback = Callable[[int, np.ndarray], None]
+
+
+class Sampler(Protocol):
+    """A twin's executor of sampling tables."""
+
+    def __call__(
+        self,
+        table: SamplingTable,
+        x_T: np.ndarray,
+        noise: Callable[[int], np.ndarray],
+        labels: np.ndarray | None = None,
+        callback: Callback | None = None,
+    ) -> np.ndarray:
+        """Run a table: x_T, noise(row) and the result are (B, H, W, C); the callback gets (row, predicted image)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A trained network on disk: what `sample` draws from."""
+
+    model: ModelConfig
+    process: ProcessConfig
+    sampling: SamplingConfig
+    weights: dict[str, np.ndarray]
+    weights_file: Path
+    dtype: str
+    data: dict[str, Any]
+
+
+def draw(
+    sampler: Sampler,
+    table: SamplingTable,
+    shape: tuple[int, int, int],
+    seed: int,
+    samples: Sequence[int],
+    batch_size: int,
+    dtype: str = "float32",
+    labels: np.ndarray | None = None,
+    callback: Callback | None = None,
+) -> np.ndarray:
+    """Draw images; sample i of a seed is the same image whatever the batch size, range or framework.
+
+    Args:
+        sampler: a twin's executor.
+        table: the sampling table.
+        shape: (H, W, C).
+        seed: of the noise.
+        samples: indices of the images to draw.
+        batch_size: images at a time.
+        dtype: float32 or float64.
+        labels: (len(samples),) classes, or None.
+        callback: called after each evaluation with its row and the predicted images (B, H, W, C) of that batch.
+    Returns:
+        (len(samples), H, W, C) in [0, 1], clipped.
+    """
+    images = np.empty((len(samples), *shape), dtype)
+    for start in range(0, len(samples), batch_size):
+        part = slice(start, start + batch_size)
+        chosen = list(samples[part])
+
+        def noise(row: int, chosen: list[int] = chosen) -> np.ndarray:
+            return gaussian(seed, "sampler", chosen, row, shape, dtype)
+
+        x_T = gaussian(seed, "x_T", chosen, 0, shape, dtype)
+        images[part] = sampler(table, x_T, noise, None if labels is None else labels[part], callback)
+    return to_unit(images)
+
+
+def open_source(folder: Path, weights: str) -> Source:
+    """The network, process and default sampler of a checkpoint, or of a diffusers pipeline folder.
+
+    Args:
+        folder: as core.model.checkpoint.resolve_checkpoint returns it.
+        weights: 'ema', or 'raw' for the weights without averaging.
+    Raises:
+        ValueError: a folder without a noise schedule, or raw weights asked for where there are none.
+    """
+    model, values = read_unet(folder)
+    base = folder / "unet" if (folder / "unet").is_dir() else folder
+    path = base / WEIGHTS_FILE
+    if weights == "raw":
+        path = folder / "training_state.safetensors"
+        if not path.is_file():
+            raise ValueError(f"--weights raw: {folder} has no training state, only one set of weights; use ema")
+        values = {n.removeprefix("params/"): v for n, v in read_tensors(path).items() if n.startswith("params/")}
+    if (folder / "recipe.json").is_file():
+        recipe = load_recipe(folder / "recipe.json")
+        data = read_json(folder / "data.json")
+        return Source(model, recipe.process, recipe.sampling, values, path, recipe.training.dtype, data)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    if not scheduler.is_file():
+        raise ValueError(f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown")
+    process = process_from_diffusers(read_json(scheduler), str(scheduler))
+    sampling = dataclasses.replace(SamplingConfig(), steps=min(50, process.timesteps))
+    return Source(model, process, sampling, values, path, "float32", {})
+
+
+def class_labels(model: ModelConfig, data: dict[str, Any], samples: Sequence[int], name: str | None) -> np.ndarray | None:
+    """Labels of the images to draw: all of one class (by name or number), or the classes in turn.
+
+    Raises:
+        ValueError: a class that the network does not have, or any class for an unconditional one.
+    """
+    classes = model.num_class_embeds
+    if classes is None:
+        if name is not None:
+            raise ValueError(f"--class-name {name}: the network is not class-conditional")
+        return None
+    names = [str(n) for n in data.get("class_names") or range(classes)]
+    if name is None:
+        return np.array([i % len(names) for i in samples], np.int64)
+    if name in names:
+        return np.full(len(samples), names.index(name), np.int64)
+    if name.isdigit() and int(name) < classes:
+        return np.full(len(samples), int(name), np.int64)
+    raise ValueError(f"--class-name {name}: must be one of {', '.join(names)}")
+
+
+def denoising_frames(row: int, rows: int, x_0: np.ndarray, frames: list[np.ndarray], wanted: int = 25) -> None:
+    """Keep the predicted images of about `wanted` evenly spaced rows, of the first batch's first 16."""
+    if len(frames) <= wanted and (row * wanted // rows != (row - 1) * wanted // rows or row == rows - 1):
+        frames.append(grid(to_unit(x_0[:16])))
+
+
+def write_samples(out: Path, images: np.ndarray, frames: list[np.ndarray], manifest: dict[str, Any]) -> None:
+    """Write samples.npy (float32, (N, H, W, C), [0, 1]), grid.png, manifest.json and, with frames, denoising.gif."""
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / ".samples.partial.npy"
+    try:
+        np.save(temporary, images.astype(np.float32), allow_pickle=False)
+        temporary.replace(out / "samples.npy")
+    finally:
+        temporary.unlink(missing_ok=True)
+    save_png(out / "grid.png", grid(images[:64].astype(np.float32)))
+    if frames:
+        save_gif(out / "denoising.gif", [*frames, *frames[-1:] * 8], 80)
+    write_json(out / "manifest.json", manifest)
+
+
+def sample_manifest(source: Source, sampling: SamplingConfig, table: SamplingTable, started: float) -> dict[str, Any]:
+    """The part of manifest.json that says which network and method made the images."""
+    return {
+        "checkpoint": str(source.weights_file.parent),
+        "weights_sha256": file_hash(source.weights_file),
+        "sampler": sampling.sampler,
+        "steps": sampling.steps,
+        "nfe": table.nfe,
+        "spacing": sampling.spacing,
+        "eta": sampling.eta,
+        "variance": sampling.variance,
+        "clip": sampling.clip,
+        "batch_size": sampling.batch_size,
+        "dtype": source.dtype,
+        "data_sha256": source.data.get("sha256"),
+        "seconds": round(time.monotonic() - started, 3),
+    }

@@ -1,0 +1,235 @@
+"""Make the two environments, .venvs/pytorch and .venvs/tensorflow, from the requirement files beside this script.
+
+Standard library only, and it parses on Python 3.8, since it runs before anything is installed. An environment counts
+as whole only with its stamp (the hashes of the files that it was made from), which is written last.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VENVS = HERE.parent / ".venvs"
+TESTED, UNTESTED = (3, 11), ((3, 12), (3, 13))
+TOOLS = ("venv", "uv", "conda", "mamba", "micromamba")
+MODULES = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "keras")}
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+class SetupError(Exception):
+    """A one-line message for the user and the exit code that goes with it: 1 a step failed, 2 the user must act."""
+
+    def __init__(self, message, code):
+        super().__init__(message)
+        self.code = code
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def dotted(version):
+    return ".".join(map(str, version))
+
+
+def requirement_files(name, test, cpu):
+    """The requirement files of an environment, by name."""
+    main = "tensorflow-cpu.txt" if name == "tensorflow" and cpu else name + ".txt"
+    return [main, "test-" + name + ".txt"] if test else [main]
+
+
+def hashes(names):
+    """SHA-256 of requirement files and of those that they include with -r."""
+    found = {}
+    todo = list(names)
+    while todo:
+        name = todo.pop()
+        text = (HERE / name).read_text(encoding="utf-8")
+        found[name] = hashlib.sha256(text.encode()).hexdigest()
+        included = [line.split()[1] for line in text.splitlines() if line.startswith("-r ")]
+        todo.extend(other for other in included if other not in found)
+    return found
+
+
+class Environment:
+    """One environment's folder and the two files beside it that tell whole from half-made."""
+
+    def __init__(self, name):
+        self.name = name
+        self.folder = VENVS / name
+        self.python = self.folder / "bin" / "python"
+        self.stamp = self.folder / "diptych-stamp.json"
+        self.incomplete = VENVS / (name + ".incomplete")  # beside it: tools refuse a folder that is not empty
+        self.log = VENVS / (name + ".log")
+
+    def read_stamp(self):
+        """{"cpu": bool, "files": {name: hash}}, or None where no whole environment stands."""
+        if self.incomplete.exists() or not self.python.exists():
+            return None
+        try:
+            return json.loads(self.stamp.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def usable(self):
+        """Whether packages can be installed into what is there."""
+        if self.incomplete.exists() or not self.python.exists():
+            return False
+        return subprocess.run([str(self.python), "-m", "pip", "--version"], capture_output=True).returncode == 0
+
+    def run(self, step, command):
+        """Run a command, its output in the log, its downloads on stderr; SetupError where it fails."""
+        VENVS.mkdir(exist_ok=True)
+        with open(self.log, "a", encoding="utf-8") as log:
+            log.write("$ " + " ".join(command) + "\n")
+            log.flush()
+            try:
+                child = subprocess.Popen(
+                    command,
+                    cwd=str(HERE),
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                )
+            except OSError as error:
+                raise SetupError(f"{self.name}: {step} failed: {command[0]}: {error.strerror}", 1) from None
+            reason = ""
+            for line in child.stdout:
+                log.write(line)
+                if line.lstrip().startswith(("Downloading", "Installing collected")):
+                    say("    " + line.strip()[:110])
+                if line.strip() and (not reason.lower().startswith("error") or line.lower().startswith("error")):
+                    reason = line.strip()[:300]  # the last line, or the last one that says it is an error
+            code = child.wait()
+        if code:
+            raise SetupError(
+                f"{self.name}: {step} failed: {reason or f'exit code {code}'} (whole output: {self.log})", 1
+            )
+
+
+def choose_python():
+    """A Python that can make a venv: the tested version where there is one, else an untested one, with a warning."""
+    names = [f"python{major}.{minor}" for major, minor in (TESTED, *UNTESTED)]
+    candidates = [sys.executable] + [path for path in map(shutil.which, names) if path]
+    probe = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('ensurepip') is not None)"
+    usable, without_pip = {}, {}
+    for candidate in candidates:
+        answer = subprocess.run([candidate, "-c", probe], capture_output=True, text=True)
+        if answer.returncode == 0:  # a name on PATH may be a launcher for a version that is not installed
+            major, minor, has_pip = answer.stdout.split()
+            (usable if has_pip == "True" else without_pip).setdefault((int(major), int(minor)), candidate)
+        if TESTED in usable:
+            return usable[TESTED], TESTED
+    for version in UNTESTED:
+        if version in usable:
+            say(f"warning: Python {dotted(version)} is untested; the version tested is {dotted(TESTED)}")
+            return usable[version], version
+    for version in (TESTED, *UNTESTED):
+        if version in without_pip:
+            text = f"Python {dotted(version)} lacks ensurepip, so it cannot make a venv: install it"
+            raise SetupError(f"{text} (Debian, Ubuntu: apt install python3-venv python{dotted(version)}-venv)", 2)
+    have = dotted(sys.version_info[:2])
+    raise SetupError(
+        f"Python {have} cannot be used: install Python 3.11 (3.12 and 3.13 are untested), or uv or conda", 2
+    )
+
+
+def create(env, tool):
+    """Make an empty environment with pip in it."""
+    if tool == "venv":
+        python, version = choose_python()
+        say(f"[{env.name} 1/3] creating {env.folder} with Python {dotted(version)}")
+        env.run("making the venv", [python, "-m", "venv", str(env.folder)])
+        return
+    say(f"[{env.name} 1/3] creating {env.folder} with {tool}")
+    if tool == "uv":
+        env.run("uv venv", ["uv", "venv", "--seed", "--python", "3.11", str(env.folder)])
+        return
+    packages = ["--override-channels", "--channel", "conda-forge", "python=3.11", "pip"]
+    env.run(tool + " create", [tool, "create", "--yes", "--prefix", str(env.folder), *packages])
+
+
+def install(env, tool, files, cpu):
+    """Install requirement files and import the framework, so that a half-copied package is not taken for whole."""
+    command = [str(env.python), "-m", "pip", "install", "--disable-pip-version-check"]
+    if tool == "uv":
+        command = ["uv", "pip", "install", "--python", str(env.python)]
+    if env.name == "pytorch" and cpu:
+        command += ["--extra-index-url", TORCH_CPU_INDEX]
+        if tool == "uv":  # by default uv takes every package that the extra index has from there alone
+            command += ["--index-strategy", "unsafe-best-match"]
+    for name in files:
+        command += ["-r", name]
+    say(f"[{env.name} 2/3] installing {', '.join(files)} (log: {env.log})")
+    env.run("installing packages", command)
+    say(f"[{env.name} 3/3] importing {', '.join(MODULES[env.name])}")
+    code = "import " + ", ".join(MODULES[env.name])
+    try:
+        env.run("importing the framework", [str(env.python), "-c", code])
+    except SetupError:
+        env.incomplete.touch()  # the next call rebuilds it
+        raise
+
+
+def bring_up_to_date(name, test, cpu_asked, tool):
+    """Make, upgrade or leave one environment; True where something was done."""
+    env = Environment(name)
+    stamp = env.read_stamp()
+    if cpu_asked and env.python.exists() and not env.incomplete.exists() and not (stamp and stamp["cpu"]):
+        raise SetupError(f"{env.folder} was not made with CPU=1: remove it (rm -r {env.folder}) and run this again", 2)
+    cpu = bool(cpu_asked or (stamp and stamp["cpu"]))  # an environment made for the CPU stays one
+    files = requirement_files(name, test, cpu)
+    wanted = hashes(files)
+    if stamp and all(stamp["files"].get(key) == value for key, value in wanted.items()):
+        return False
+    if tool != "venv" and shutil.which(tool) is None:
+        raise SetupError(f"--tool {tool}: not on PATH; install it or take one of {', '.join(TOOLS)}", 2)
+    VENVS.mkdir(exist_ok=True)
+    env.log.write_text("", encoding="utf-8")
+    if not env.usable():
+        if env.folder.exists():
+            say(f"[{name}] removing the broken or unfinished {env.folder}")
+            shutil.rmtree(env.folder)
+        env.incomplete.touch()
+        create(env, tool)
+    env.stamp.unlink(missing_ok=True)
+    install(env, tool, files, cpu)
+    temporary = env.stamp.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"cpu": cpu, "files": {**(stamp or {}).get("files", {}), **wanted}}, indent=1))
+    os.replace(temporary, env.stamp)
+    env.incomplete.unlink(missing_ok=True)
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Make whichever of the two environments is missing or out of date.")
+    parser.add_argument("--test", action="store_true", help="add what the tests and make lint need")
+    parser.add_argument("--cpu", action="store_true", help="Linux without a GPU: CPU builds, a far smaller download")
+    parser.add_argument("--tool", choices=TOOLS, help="what makes them (default: uv where it is on PATH, else venv)")
+    args = parser.parse_args()
+    tool = args.tool or ("uv" if shutil.which("uv") else "venv")
+    start = time.monotonic()
+    try:
+        done = [bring_up_to_date(name, args.test, args.cpu, tool) for name in MODULES]
+    except SetupError as failure:
+        say(f"error: {failure}")
+        return failure.code
+    except OSError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted: run the same command again to go on")
+        return 130
+    say(f"environments made in {time.monotonic() - start:.0f} s" if any(done) else "environments are up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Run the tests in the environments that they need, and say what ran where: `python -m tests.run_tests [--slow]`.
+
+Three runs of pytest: all that needs one framework, in the PyTorch environment; test_backend_*.py again, in the
+TensorFlow one; what needs both (marker `cross`), launched from the PyTorch one. The last line is the sum.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from eval.interpreters import THREAD_VARIABLES, find_python
+
+HERE = Path(__file__).resolve().parent
+COUNTS = ("passed", "failed", "skipped")
+
+
+def read_counts(report: Path, code: int) -> dict[str, int]:
+    """Passed, failed and skipped tests of one run.
+
+    Args:
+        report: the run's JUnit file.
+        code: pytest's exit code. A run that was cut short or found no test counts as one failure.
+    """
+    counts = dict.fromkeys(COUNTS, 0)
+    if report.exists():
+        for case in ElementTree.parse(report).iter("testcase"):
+            outcomes = {child.tag for child in case}
+            failed = bool(outcomes & {"failure", "error"})
+            counts["failed" if failed else "skipped" if "skipped" in outcomes else "passed"] += 1
+    if code and not counts["failed"]:
+        counts["failed"] = 1
+    return counts
+
+
+def run(title: str, python: list[str], framework: str, marks: str, files: list[str]) -> dict[str, int]:
+    """One run of pytest, its output passed through."""
+    print(f"\n== {title}", flush=True)
+    environment = {**os.environ, "DIPTYCH_BACKEND": framework}
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    for name in THREAD_VARIABLES:
+        environment.setdefault(name, str(min(2, os.cpu_count() or 1)))
+    with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
+        report = Path(folder) / "report.xml"
+        command = [*python, "-m", "pytest", "-m", marks, f"--junit-xml={report}", *files]
+        return read_counts(report, subprocess.run(command, cwd=HERE.parent, env=environment).returncode)
+
+
+def summary(counts: dict[str, int]) -> str:
+    """`N passed, N failed`, and `, N skipped` where there are any."""
+    text = f"{counts['passed']} passed, {counts['failed']} failed"
+    return f"{text}, {counts['skipped']} skipped" if counts["skipped"] else text
+
+
+def main() -> int:
+    """Run the three, print the sums; 0 where nothing failed."""
+    parser = argparse.ArgumentParser(description="Run the tests in both environments.")
+    parser.add_argument("--slow", action="store_true", help="also the tests marked slow")
+    slow = "" if parser.parse_args().slow else " and not slow"
+    try:
+        torch, tensorflow = find_python("torch"), find_python("tensorflow")
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    pattern = "test_backend_*.py"
+    backend_tests = sorted(f"tests/{path.name}" for path in HERE.glob(pattern)) or [f"tests/{pattern}"]
+    runs = {
+        "PyTorch environment": (torch, "torch", f"not cross{slow}", ["tests"]),
+        "TensorFlow environment": (tensorflow, "tensorflow", f"not cross and not diffusers{slow}", backend_tests),
+        "both frameworks": (torch, "torch", f"cross{slow}", ["tests"]),
+    }
+    results = {title: run(title, *arguments) for title, arguments in runs.items()}
+    print()
+    for title, counts in results.items():
+        print(f"{title:24}{summary(counts)}")
+    total = {key: sum(counts[key] for counts in results.values()) for key in COUNTS}
+    print(summary(total))
+    return 1 if total["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

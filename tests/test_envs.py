@@ -1,0 +1,255 @@
+"""The environments: what is pinned, what is installed, and the script that makes them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.interpreters import ENVIRONMENTS, find_python
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVS = ROOT / "envs"
+REQUIREMENT = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9.]*)(?P<comment> +# .+)?")
+
+
+def pins(name: str) -> dict[str, str]:
+    """Package -> version in a requirement file and those that it includes; every line must be exact and explained."""
+    found: dict[str, str] = {}
+    for line in (ENVS / name).read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            continue
+        if line.startswith("-r "):
+            found |= pins(line.split()[1])
+            continue
+        match = REQUIREMENT.fullmatch(line)
+        assert match, f"{name}: not NAME==VERSION: {line}"
+        assert match["comment"], f"{name}: no reason given: {line}"
+        found[match["name"]] = match["version"]
+    return found
+
+
+def test_every_requirement_is_an_exact_pin_with_a_reason():
+    files = {path.name: pins(path.name) for path in ENVS.glob("*.txt")}
+    assert len(files) == 7
+    assert files["pytorch.txt"].keys() - files["common.txt"].keys() == {"torch"}
+    assert files["tensorflow.txt"].keys() - files["common.txt"].keys() == {"keras", "tensorflow"}
+    cpu = {name.removesuffix("-cpu"): version for name, version in files["tensorflow-cpu.txt"].items()}
+    assert cpu == files["tensorflow.txt"]
+    assert tuple(map(int, files["common.txt"]["scipy"].split("."))) < (1, 18)
+
+
+@pytest.mark.parametrize("name", ["pytorch", "tensorflow"])
+def test_conda_files(name):
+    text = yaml.safe_load((ENVS / f"{name}.yml").read_text(encoding="utf-8"))
+    assert text["name"] == f"diptych-{name}"
+    assert text["dependencies"][:2] == ["python=3.11", "pip"]
+    lines = text["dependencies"][2]["pip"]
+    assert lines[0] == f"-r {name}.txt"  # a bare name: conda resolves it beside the .yml, whatever the working folder
+    if name == "pytorch":
+        assert len(lines) == 1
+    else:
+        version = pins("tensorflow.txt")["tensorflow"]
+        assert lines[1:] == [
+            f'tensorflow[and-cuda]=={version}; sys_platform == "linux" and platform_machine == "x86_64"'
+        ]
+
+
+INSTALLED = """
+import importlib.metadata as m, json, sys
+def version(name):
+    try:
+        return m.version(name)
+    except m.PackageNotFoundError:
+        return m.version(name + "-cpu")  # CPU=1
+print(json.dumps({name: version(name).split("+")[0] for name in sys.argv[1:]}))
+"""
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("tensorflow", marks=pytest.mark.cross)])
+def test_an_environment_has_what_is_pinned(framework):
+    name = ENVIRONMENTS[framework]
+    wanted = pins(f"{name}.txt") | pins(f"test-{name}.txt")
+    answer = subprocess.run([*find_python(framework), "-c", INSTALLED, *wanted], capture_output=True, text=True)
+    assert json.loads(answer.stdout) == wanted, answer.stderr
+
+
+# --- the script, on a checkout of its own whose frameworks are wheels of one line each
+
+
+def wheel(folder: Path, name: str, version: str, code: str = "") -> None:
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", code)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+class Checkout:
+    """A folder with the script, small requirement files and the wheels that they ask for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.envs, self.venvs = root, root / "envs", root / ".venvs"
+        self.envs.mkdir()
+        shutil.copy(ENVS / "make_envs.py", self.envs)
+        for name in ("torch", "tensorflow", "keras", "pytest"):
+            wheel(self.envs, name, "1.0")
+        self.write("common.txt", "--no-index\n--find-links .\n")
+        self.write("pytorch.txt", "-r common.txt\ntorch==1.0\n")
+        self.write("tensorflow.txt", "-r common.txt\ntensorflow==1.0\nkeras==1.0\n")
+        for name in ("pytorch", "tensorflow"):
+            self.write(f"test-{name}.txt", "pytest==1.0\n")
+
+    def write(self, name: str, text: str) -> None:
+        (self.envs / name).write_text(text)
+
+    def make(self, *flags: str, **variables: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, str(self.envs / "make_envs.py"), *flags]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+
+    def version(self, name: str, package: str) -> str:
+        code = f"from importlib.metadata import version; print(version({package!r}))"
+        python = self.venvs / name / "bin" / "python"
+        return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.slow
+def test_environments_are_made_kept_upgraded_adopted_and_rebuilt(tmp_path):
+    checkout = Checkout(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venvs" / "pytorch"], check=True)  # made by hand: adopted
+    by_hand = tmp_path / ".venvs" / "pytorch" / "by-hand"
+    by_hand.touch()
+
+    first = checkout.make("--tool", "venv")
+    assert first.returncode == 0, first.stderr
+    assert "[pytorch 1/3]" not in first.stderr and by_hand.exists()
+    assert "[tensorflow 1/3] creating" in first.stderr and "[tensorflow 3/3] importing" in first.stderr
+    assert checkout.version("pytorch", "torch") == checkout.version("tensorflow", "keras") == "1.0"
+
+    start = time.monotonic()
+    again = checkout.make("--tool", "venv")
+    assert again.stderr == "environments are up to date\n" and time.monotonic() - start < 1.0
+
+    assert "[pytorch 2/3]" in checkout.make("--tool", "venv", "--test").stderr
+    assert checkout.version("pytorch", "pytest") == "1.0"
+    assert checkout.make("--tool", "venv").stderr == checkout.make("--tool", "venv", "--test").stderr == again.stderr
+
+    wheel(checkout.envs, "keras", "2.0")
+    checkout.write("tensorflow.txt", "-r common.txt\ntensorflow==1.0\nkeras==2.0\n")
+    upgraded = checkout.make("--tool", "venv")
+    assert "[tensorflow 2/3]" in upgraded.stderr and "[pytorch" not in upgraded.stderr
+    assert checkout.version("tensorflow", "keras") == "2.0"
+
+    refused = checkout.make("--tool", "venv", "--cpu")
+    assert refused.returncode == 2 and "was not made with CPU=1: remove it" in refused.stderr
+
+    checkout.write("pytorch.txt", "-r common.txt\ntorch==3.0\n")
+    for _ in range(2):  # what failed is not taken for whole the next time
+        failed = checkout.make("--tool", "venv")
+        assert failed.returncode == 1
+        error = failed.stderr.splitlines()[-1]
+        assert error.startswith("error: pytorch: installing packages failed") and "torch==3.0" in error
+        assert str(checkout.venvs / "pytorch.log") in error
+    assert by_hand.exists()
+
+    wheel(checkout.envs, "torch", "3.0", "import no_such_module")
+    broken = checkout.make("--tool", "venv")
+    assert broken.returncode == 1 and "importing the framework failed: ModuleNotFoundError" in broken.stderr
+    wheel(checkout.envs, "torch", "3.0")
+    rebuilt = checkout.make("--tool", "venv")
+    assert rebuilt.returncode == 0 and "removing the broken or unfinished" in rebuilt.stderr
+    assert not by_hand.exists() and checkout.version("pytorch", "torch") == "3.0"
+
+
+@pytest.mark.slow
+def test_an_interrupted_creation_and_a_lost_interpreter_are_not_taken_for_whole(tmp_path):
+    checkout = Checkout(tmp_path)
+    checkout.write("pytorch.txt", "-r common.txt\ntorch==9\n")
+    assert checkout.make("--tool", "venv").returncode == 1  # as after an interruption: a venv, and no torch in it
+    assert (checkout.venvs / "pytorch" / "bin" / "python").exists()
+    checkout.write("pytorch.txt", "-r common.txt\ntorch==1.0\n")
+    (checkout.venvs / "tensorflow" / "bin").mkdir(parents=True)
+    (checkout.venvs / "tensorflow" / "bin" / "python").symlink_to("/no/such/python")
+    made = checkout.make("--tool", "venv")
+    assert made.returncode == 0 and made.stderr.count("removing the broken or unfinished") == 2
+
+
+def test_what_the_user_must_install_is_said_first(tmp_path):
+    checkout = Checkout(tmp_path)
+    path = tmp_path / "path"
+    path.mkdir()
+    answer = checkout.make("--tool", "conda", PATH=str(path))
+    assert answer.returncode == 2 and "--tool conda: not on PATH" in answer.stderr
+    # An interpreter that reports what each case needs, in place of sys.executable and of python3.x on PATH.
+    for version, has_pip, message in (
+        ("3 10", True, "Python 3.11 (3.12 and 3.13 are untested), or uv or conda"),
+        (
+            "3 11",
+            False,
+            "Python 3.11 lacks ensurepip, so it cannot make a venv: install it (Debian, Ubuntu: apt install",
+        ),
+        ("3 12", True, "warning: Python 3.12 is untested; the version tested is 3.11"),
+    ):
+        fake = path / "python3.11"
+        fake.write_text(f"#!/bin/sh\n[ $1 = -c ] && echo {version} {has_pip}\n")
+        fake.chmod(0o755)
+        code = f"import sys, make_envs; sys.executable = {str(fake)!r}; sys.exit(make_envs.main())"
+        answer = subprocess.run(
+            [sys.executable, "-c", code, "--tool", "venv"],
+            cwd=checkout.envs,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PATH": str(path)},
+        )
+        assert message in answer.stderr and answer.returncode == (1 if has_pip and version == "3 12" else 2)
+        shutil.rmtree(tmp_path / ".venvs", ignore_errors=True)
+
+
+RECORDER = """#!/bin/sh
+for last; do case "$last" in */.venvs/*/bin/*) ;; */.venvs/*) mkdir -p "$last/bin"; ln -s /bin/true "$last/bin/python";; esac; done
+"""
+
+
+@pytest.mark.parametrize("tool", ["uv", "conda"])
+def test_the_commands_of_uv_and_conda_for_the_cpu(tmp_path, tool):
+    """The tool is a recorder that makes a folder whose python does nothing; the script logs what it runs."""
+    checkout = Checkout(tmp_path)
+    checkout.write("tensorflow-cpu.txt", "-r common.txt\n")
+    path = tmp_path / "path"
+    path.mkdir()
+    (path / tool).write_text(RECORDER)
+    (path / tool).chmod(0o755)
+    search = os.pathsep.join([str(path), "/usr/bin", "/bin"])
+    flags = [] if tool == "uv" else ["--tool", "conda"]  # uv is the default where it is on PATH
+    answer = checkout.make(*flags, "--cpu", "--test", PATH=search)
+    assert answer.returncode == 0, answer.stderr
+    index = "--extra-index-url https://download.pytorch.org/whl/cpu"
+    for name, main, imported in (
+        ("pytorch", "pytorch.txt", "torch"),
+        ("tensorflow", "tensorflow-cpu.txt", "tensorflow, keras"),
+    ):
+        folder = checkout.venvs / name
+        make = {
+            "uv": f"uv venv --seed --python 3.11 {folder}",
+            "conda": f"conda create --yes --prefix {folder} --override-channels --channel conda-forge python=3.11 pip",
+        }
+        install = {
+            "uv": f"uv pip install --python {folder}/bin/python",
+            "conda": f"{folder}/bin/python -m pip install --disable-pip-version-check",
+        }
+        extra = {"uv": f" {index} --index-strategy unsafe-best-match", "conda": f" {index}"}
+        assert (checkout.venvs / f"{name}.log").read_text().splitlines() == [
+            f"$ {make[tool]}",
+            f"$ {install[tool]}{extra[tool] if name == 'pytorch' else ''} -r {main} -r test-{name}.txt",
+            f"$ {folder}/bin/python -c import {imported}",
+        ]
+    # What was made for the CPU stays so without the flag.
+    assert checkout.make(*flags, PATH=search).stderr == "environments are up to date\n"

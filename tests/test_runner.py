@@ -1,0 +1,95 @@
+"""The test runner and the `backend` fixture, on small trees of tests of their own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # half of pytest's start is other people's plugins
+RUN = """
+import os, pytest
+FRAMEWORK = os.environ["DIPTYCH_BACKEND"]
+"""
+TESTS = {
+    "test_core_a.py": "def test_a(): assert FRAMEWORK == 'torch'\n@pytest.mark.slow\ndef test_slow(): pass\n",
+    "test_backend_b.py": "def test_b(): assert FRAMEWORK == 'torch'\n"
+    "@pytest.mark.diffusers\ndef test_peer(): assert FRAMEWORK == 'torch'\n"
+    "def test_skip(): pytest.skip('why')\n",
+    "test_parity_c.py": "def test_c(): assert os.environ['OMP_NUM_THREADS']\n",
+}
+
+
+def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "tests").mkdir()
+    for name in (
+        "pyproject.toml",
+        "eval/__init__.py",
+        "eval/interpreters.py",
+        "tests/run_tests.py",
+        "tests/conftest.py",
+    ):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name, text in TESTS.items():
+        (tmp_path / "tests" / name).write_text(RUN + text)
+
+    def run(*flags: str) -> tuple[list[str], int]:
+        pythons = {"DIPTYCH_TORCH_PYTHON": sys.executable, "DIPTYCH_TF_PYTHON": sys.executable}
+        command = [sys.executable, "-m", "tests.run_tests", *flags]
+        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**ENVIRONMENT, **pythons})
+        return [" ".join(line.split()) for line in answer.stdout.splitlines()[-4:]], answer.returncode
+
+    assert run() == (
+        [
+            "PyTorch environment 3 passed, 0 failed, 1 skipped",
+            "TensorFlow environment 0 passed, 1 failed, 1 skipped",
+            "both frameworks 1 passed, 0 failed",
+            "4 passed, 1 failed, 2 skipped",
+        ],
+        1,
+    )
+    (tmp_path / "tests" / "test_backend_b.py").write_text("def test_b(): pass\n")
+    lines = ["PyTorch environment 3 passed, 0 failed", "TensorFlow environment 1 passed, 0 failed"]
+    assert run("--slow") == ([*lines, "both frameworks 1 passed, 0 failed", "5 passed, 0 failed"], 0)
+    # A run that finds no test, or cannot read one, is a failure and not a success.
+    (tmp_path / "tests" / "test_backend_b.py").unlink()
+    (tmp_path / "tests" / "test_core_a.py").write_text("import no_such_module\n")
+    assert run() == (
+        [
+            "PyTorch environment 0 passed, 1 failed",
+            "TensorFlow environment 0 passed, 1 failed",
+            "both frameworks 0 passed, 1 failed",
+            "0 passed, 3 failed",
+        ],
+        1,
+    )
+
+
+BACKEND_TEST = "def test_b(backend): assert backend.layers.NAME and backend.name == {name!r}\n"
+
+
+@pytest.mark.parametrize(
+    ("framework", "expected"),
+    [("torch", "backend: torch"), ("tensorflow", "No module named"), ("jax", "must be torch or tensorflow")],
+)
+def test_the_backend_asked_for_is_the_one_used_or_the_test_fails(tmp_path, framework, expected):
+    for folder in ("tests", "torch_impl", "torch"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("")
+    (tmp_path / "torch_impl" / "layers.py").write_text("NAME = 'ours'\n")
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "tests" / "test_backend_b.py").write_text(BACKEND_TEST.format(name=framework))
+    answer = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "DIPTYCH_BACKEND": framework},
+    )
+    assert expected in answer.stdout + answer.stderr
+    assert answer.returncode == (0 if framework == "torch" else 1), answer.stdout

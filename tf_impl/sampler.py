@@ -1,0 +1,55 @@
+"""The executor of sampling tables over the network. Twin: torch_impl/sampler.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from core.config import ModelConfig
+from core.diffusion.samplers import SamplingTable
+from tf_impl.unet import UNet
+from tf_impl.weights import build_unet
+
+
+class Sampler:
+    """Runs sampling tables; see core.sampling.Sampler for shapes.
+
+    Args:
+        network: the U-Net.
+    """
+
+    def __init__(self, network: UNet) -> None:
+        self.network = network
+        # One compiled evaluation for every batch size: an eager call costs ten times as much at batch 1.
+        self.evaluate = tf.function(lambda x, t, y: network(x, t, y, training=False), reduce_retracing=True)
+
+    def __call__(
+        self,
+        table: SamplingTable,
+        x_T: np.ndarray,
+        noise: Callable[[int], np.ndarray],
+        labels: np.ndarray | None = None,
+        callback: Callable[[int, np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
+        y = None if labels is None else tf.constant(labels)
+        state: list[Any] = [tf.constant(x_T)]
+        for index, row in enumerate(table.rows):
+            output = self.evaluate(state[0], tf.constant(row.t, x_T.dtype), y)
+            raw = row.p * state[0] + row.q * tf.cast(output, x_T.dtype)
+            x_0 = tf.clip_by_value(raw, -1, 1) if table.clip else raw
+            entries = [*state, x_0, raw]
+            state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
+            if row.s != 0:
+                state[0] = state[0] + row.s * tf.constant(noise(index))
+            if callback is not None:
+                callback(index, x_0.numpy())
+        return state[0].numpy()
+
+
+def make_sampler(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Sampler:
+    """The executor over a network with given weights, on a GPU where there is one."""
+    return Sampler(build_unet(config, weights, dtype))

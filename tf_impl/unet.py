@@ -1,0 +1,92 @@
+"""The DDPM U-Net as a `keras.Model`, NHWC, in Keras layers and keras.ops only. Twin: torch_impl/unet.py.
+
+Source: Ho et al. 2020; Dhariwal & Nichol 2021 (scale_shift, resampling residual blocks).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from core.config import ModelConfig
+from core.model.unet_spec import unet_plan
+from tf_impl.layers import Block, GroupNorm, TimeEmbedding, conv
+
+
+class UNet(keras.Model):
+    """Noise-level-conditional U-Net.
+
+    Args:
+        config: the network, in diffusers' keys.
+        dtype: float32, float64, or a Keras dtype policy such as mixed_bfloat16.
+    """
+
+    def __init__(self, config: ModelConfig, dtype: Any = "float32") -> None:
+        super().__init__(dtype=dtype)
+        plan = unet_plan(config)
+        first, time = config.block_out_channels[0], plan.time_channels
+        self.config = config
+        self.conv_in = conv(first, 3, dtype)
+        self.time_embedding = TimeEmbedding(config, time, dtype)
+        classes = config.num_class_embeds
+        self.class_embedding = keras.layers.Embedding(classes, time, dtype=dtype) if classes else None
+        self.down_blocks = [Block(p, config, time, dtype) for p in plan.down]
+        self.mid_block = Block(plan.mid, config, time, dtype) if plan.mid else None
+        self.up_blocks = [Block(p, config, time, dtype) for p in plan.up]
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, config.norm_eps, dtype)
+        self.conv_out = conv(config.out_channels, 3, dtype)
+        # One evaluation on zeros makes every variable, so that weights can be set at once; Keras need not build again.
+        self.built = True
+        H, W = config.sample_size
+        labels = np.zeros(1, "int64") if classes else None
+        self(np.zeros((1, H, W, config.in_channels), self.compute_dtype), np.zeros(1, self.variable_dtype), labels)
+
+    def call(self, x: Any, t: Any = None, labels: Any = None, training: bool = False) -> Any:
+        """Evaluate the network.
+
+        Args:
+            x: (B, H, W, C), in [-1, 1] plus noise; or the tuple (x, t) or (x, t, labels), as `fit` hands it over.
+            t: (B,) or scalar, 0-based noise level, may be fractional.
+            labels: (B,) int64 classes, for a class-conditional network only.
+            training: whether dropout acts.
+        Returns:
+            (B, H, W, C).
+        Raises:
+            ValueError: a size that does not fit, or labels given or missing against the configuration.
+        """
+        if isinstance(x, tuple | list):
+            x, t, labels = (*x, None)[:3]
+        self.config.check_size(*x.shape[1:3])
+        if (labels is None) != (self.class_embedding is None):
+            raise ValueError(
+                f"labels: {'missing' if labels is None else 'given'}, "
+                f"but num_class_embeds = {self.config.num_class_embeds}"
+            )
+        time = self.time_embedding(ops.broadcast_to(t, (ops.shape(x)[0],)))  # (B, time_channels)
+        if self.class_embedding is not None:
+            time = time + self.class_embedding(labels)
+        if self.config.center_input_sample:
+            x = 2 * x - 1
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = resnet(x, time, training=training)
+                x = block.attentions[i](x) if block.attentions else x
+                skips.append(x)
+            if block.downsamplers:
+                x = block.resize(x, time, training)
+                skips.append(x)
+        if self.mid_block is not None:
+            x = self.mid_block.resnets[0](x, time, training=training)
+            x = self.mid_block.attentions[0](x) if self.mid_block.attentions else x
+            x = self.mid_block.resnets[1](x, time, training=training)
+        for block in self.up_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = resnet(ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
+                x = block.attentions[i](x) if block.attentions else x
+            x = block.resize(x, time, training)
+        return self.conv_out(ops.silu(self.conv_norm_out(x)))

@@ -1,0 +1,91 @@
+"""dict[str, ndarray] with canonical names and layout <-> the network. Twin: torch_impl/weights.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import ModelConfig
+from core.model.checkpoint import check_weights, read_unet
+from core.model.unet_spec import Kind, param_specs
+from tf_impl.unet import UNet
+
+# Canonical layout -> Keras layout, and back.
+TO_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (2, 3, 1, 0), "linear": (1, 0)}  # OIHW -> HWIO, (out, in) -> (in, out)
+FROM_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
+ATTRIBUTES: dict[Kind, str] = {"conv": "kernel", "linear": "kernel", "embedding": "embeddings", "norm": "gamma"}
+
+
+def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet:
+    """A network with given weights, in evaluation mode.
+
+    Args:
+        config: the network.
+        weights: every parameter by canonical name (OIHW).
+        dtype: float32, float64, or a Keras dtype policy.
+    """
+    network = UNet(config, dtype)
+    set_weights(network, weights)
+    return network
+
+
+def variables(network: UNet) -> dict[str, Any]:
+    """The Keras variable of every parameter, by canonical name, in the order of the specs."""
+    found = {}
+    for name, spec in param_specs(network.config).items():
+        *path, leaf = name.split(".")
+        layer: Any = network
+        for part in path:
+            layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
+        if leaf == "bias":
+            attribute = "beta" if hasattr(layer, "beta") else "bias"
+        else:
+            attribute = ATTRIBUTES[spec.kind]
+        found[name] = getattr(layer, attribute)
+    return found
+
+
+def to_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
+    """An array in Keras's layout."""
+    return value.transpose(TO_KERAS[kind]) if kind in TO_KERAS else value
+
+
+def get_weights(network: UNet) -> dict[str, np.ndarray]:
+    """Every parameter by canonical name, as copies."""
+    kinds = {name: spec.kind for name, spec in param_specs(network.config).items()}
+    return {name: from_keras(kinds[name], variable.numpy()) for name, variable in variables(network).items()}
+
+
+def from_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
+    """An array in the canonical layout, contiguous."""
+    return np.ascontiguousarray(value.transpose(FROM_KERAS[kind]) if kind in FROM_KERAS else value)
+
+
+def set_weights(network: UNet, weights: Mapping[str, np.ndarray]) -> None:
+    """Load every parameter.
+
+    Raises:
+        ValueError: names or shapes differ from the network's, or a value is not finite.
+    """
+    check_weights(weights, network.config, "weights")
+    kinds = {name: spec.kind for name, spec in param_specs(network.config).items()}
+    for name, variable in variables(network).items():
+        variable.assign(to_keras(kinds[name], weights[name]))
+
+
+def load_unet(folder: str | Path, dtype: str = "float32") -> UNet:
+    """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
+
+    Args:
+        folder: see core.model.checkpoint.read_unet.
+        dtype: float32 or float64.
+    Returns:
+        The network: called with x (B, H, W, C), t (B,) and labels (B,) or None; dropout is off.
+    Raises:
+        ValueError: a configuration or weights that are not supported.
+    """
+    config, weights = read_unet(folder)
+    return build_unet(config, weights, dtype)

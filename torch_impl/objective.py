@@ -1,0 +1,27 @@
+"""The training objective on tensors; its coefficients come from core. Twin: tf_impl/objective.py."""
+
+from __future__ import annotations
+
+import torch
+
+from torch_impl.unet import UNet
+
+
+def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Weighted mean squared error between the network's output and its target.
+
+    Args:
+        network: the U-Net.
+        batch: `x_0`, `eps` (B, C, H, W); `t`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
+            `labels` (B,) where the network is class-conditional.
+    Returns:
+        Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
+    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights).
+    """
+    x_0, eps = batch["x_0"], batch["eps"]
+    signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
+    x_t = signal * x_0 + noise * eps
+    target = a * x_0 + b * eps
+    output = network(x_t, batch["t"], batch.get("labels"))
+    error = (output.to(target.dtype) - target).square().mean(dim=(1, 2, 3))  # (B,)
+    return (batch["weight"] * error).mean()

@@ -1,0 +1,67 @@
+"""The executor of sampling tables over the network. Twin: tf_impl/sampler.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from core.config import ModelConfig
+from core.diffusion.samplers import SamplingTable
+from torch_impl.unet import UNet
+from torch_impl.weights import build_unet
+
+
+class Sampler:
+    """Runs sampling tables; see core.sampling.Sampler for shapes.
+
+    Args:
+        network: the U-Net, in evaluation mode.
+    """
+
+    def __init__(self, network: UNet) -> None:
+        self.network = network
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        table: SamplingTable,
+        x_T: np.ndarray,
+        noise: Callable[[int], np.ndarray],
+        labels: np.ndarray | None = None,
+        callback: Callable[[int, np.ndarray], None] | None = None,
+    ) -> np.ndarray:
+        """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
+        y = None if labels is None else torch.from_numpy(labels).to(self.device)
+        state = [self.to_device(x_T)]
+        for index, row in enumerate(table.rows):
+            raw = row.p * state[0] + row.q * self.network(state[0], torch.tensor(row.t), y)
+            x_0 = raw.clamp(-1, 1) if table.clip else raw
+            entries = [*state, x_0, raw]
+            state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
+            if row.s != 0:
+                state[0] = state[0] + row.s * self.to_device(noise(index))
+            if callback is not None:
+                callback(index, to_numpy(x_0))
+        return to_numpy(state[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.conv_in.weight.device
+
+    def to_device(self, x: np.ndarray) -> torch.Tensor:
+        """NHWC array to NCHW tensor."""
+        return torch.from_numpy(x).to(self.device).permute(0, 3, 1, 2).contiguous()
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """NCHW tensor to NHWC array."""
+    return x.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def make_sampler(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Sampler:
+    """The executor over a network with given weights, on a GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Sampler(build_unet(config, weights, dtype).to(device))

@@ -1,0 +1,80 @@
+"""The DDPM U-Net as a plain `nn.Module`, NCHW; its state_dict has diffusers' `UNet2DModel` names. Twin: tf_impl/unet.py.
+
+Source: Ho et al. 2020; Dhariwal & Nichol 2021 (scale_shift, resampling residual blocks).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from core.config import ModelConfig
+from core.model.unet_spec import unet_plan
+from torch_impl.layers import Block, TimeEmbedding
+
+
+class UNet(nn.Module):
+    """Noise-level-conditional U-Net.
+
+    Args:
+        config: the network, in diffusers' keys.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        plan = unet_plan(config)
+        first, time = config.block_out_channels[0], plan.time_channels
+        self.config = config
+        self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
+        self.time_embedding = TimeEmbedding(config, time)
+        self.class_embedding = nn.Embedding(config.num_class_embeds, time) if config.num_class_embeds else None
+        self.down_blocks = nn.ModuleList([Block(p, config, time) for p in plan.down])
+        self.mid_block = Block(plan.mid, config, time) if plan.mid else None
+        self.up_blocks = nn.ModuleList([Block(p, config, time) for p in plan.up])
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=config.norm_eps)
+        self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        """Evaluate the network.
+
+        Args:
+            x: (B, C, H, W), in [-1, 1] plus noise.
+            t: (B,) or scalar, 0-based noise level, may be fractional.
+            labels: (B,) int64 classes, for a class-conditional network only.
+        Returns:
+            (B, C, H, W).
+        Raises:
+            ValueError: a size that does not fit, or labels given or missing against the configuration.
+        """
+        self.config.check_size(*x.shape[2:])
+        if (labels is None) != (self.class_embedding is None):
+            raise ValueError(
+                f"labels: {'missing' if labels is None else 'given'}, "
+                f"but num_class_embeds = {self.config.num_class_embeds}"
+            )
+        time = self.time_embedding(torch.as_tensor(t, device=x.device).expand(x.shape[0]))  # (B, time_channels)
+        if self.class_embedding is not None:
+            time = time + self.class_embedding(labels)
+        if self.config.center_input_sample:
+            x = 2 * x - 1
+        x = self.conv_in(x)
+        skips = [x]
+        for block in self.down_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = resnet(x, time)
+                x = block.attentions[i](x) if block.attentions else x
+                skips.append(x)
+            if block.downsamplers:
+                x = block.resize(x, time)
+                skips.append(x)
+        if self.mid_block is not None:
+            x = self.mid_block.resnets[0](x, time)
+            x = self.mid_block.attentions[0](x) if self.mid_block.attentions else x
+            x = self.mid_block.resnets[1](x, time)
+        for block in self.up_blocks:
+            for i, resnet in enumerate(block.resnets):
+                x = resnet(torch.cat([x, skips.pop()], dim=1), time)
+                x = block.attentions[i](x) if block.attentions else x
+            x = block.resize(x, time)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
