@@ -56,6 +56,7 @@ class Twin:
     make_trainer: Callable[[Recipe], Any]
     make_sampler: Callable[[ModelConfig, dict[str, np.ndarray], str], Any]
     tasks: Callable[[], dict[str, Any]]
+    """The worker's tasks that need tensors: forward and gradients."""
 
     @property
     def prog(self) -> str:
@@ -156,14 +157,27 @@ def main(twin: Twin, argv: Sequence[str] | None = None) -> int:
 def _run(twin: Twin, argv: list[str]) -> int:
     name, rest = verb(argv, VERBS, twin.prog), argv[1:]
     if name == "worker":
-        from core.worker import serve
-
-        return serve(twin.set_threads, twin.tasks, rest)
+        return _worker(twin, rest)
     for command in (TrainCommand, SampleCommand):
         command.__doc__ = (command.__doc__ or "").replace("PACKAGE", twin.package)
     if name == "train":
         return _train(twin, rest)
     return _sample(twin, rest)
+
+
+def _worker(twin: Twin, argv: list[str]) -> int:
+    from core import worker
+
+    tasks = {
+        "train": worker.train_task(twin.make_trainer),
+        "sample": worker.sample_task(twin.make_sampler),
+        "time_training": worker.TimedTraining(twin.make_trainer),
+        "time_sampling": worker.TimedSampling(twin.make_sampler),
+        "peak_memory": worker.peak_memory,
+        "describe": lambda arrays, options: ({}, environment(twin)),
+        **twin.tasks(),
+    }
+    return worker.serve(twin.set_threads, tasks, argv)
 
 
 def _given(argv: list[str], flag: str) -> str | None:

@@ -135,7 +135,7 @@ class ModelConfig:
     @property
     def downscale(self) -> int:
         """Factor by which the lowest level is smaller than the image: 2^(levels - 1)."""
-        return 2 ** (len(self.block_out_channels) - 1)
+        return 1 << (len(self.block_out_channels) - 1)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError, naming sizes that fit, where the network cannot take an image of this size."""

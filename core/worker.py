@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from core.config import ModelConfig, Recipe, SamplingConfig, from_dict
+from core.data.dataset import Dataset
+from core.diffusion.noise import gaussian
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.model.unet_spec import initial_weights
+from core.sampling import draw
+from core.training.batches import make_batch
+from core.training.optim import scalars
+
+Arrays = dict[str, np.ndarray]
 Task = Callable[[dict[str, np.ndarray], dict[str, Any]], tuple[dict[str, np.ndarray], dict[str, Any]]]
 
 
-def serve(set_threads: Callable[[int], None], tasks: Callable[[], dict[str, Task]], argv: Sequence[str]) -> int:
+def serve(set_threads: Callable[[int], None], tasks: dict[str, Task], argv: Sequence[str]) -> int:
     """Answer requests until stdin ends.
 
     Args:
         set_threads: limits CPU threads, called before the framework runs anything.
-        tasks: returns name -> function(arrays, options) -> (arrays, info); importing the framework is its business.
+        tasks: name -> function(arrays, options) -> (arrays, info).
         argv: `--threads N`, or nothing.
     """
     if argv and (len(argv) != 2 or argv[0] != "--threads" or not argv[1].isdigit()):
@@ -33,9 +46,8 @@ def serve(set_threads: Callable[[int], None], tasks: Callable[[], dict[str, Task
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     set_threads(int(argv[1]) if argv else 0)
-    known = tasks()
     for line in sys.stdin:
-        print(json.dumps(_answer(known, line)), file=answers, flush=True)
+        print(json.dumps(_answer(tasks, line)), file=answers, flush=True)
     return 0
 
 
@@ -55,3 +67,118 @@ def _answer(tasks: dict[str, Task], line: str) -> dict[str, Any]:
         traceback.print_exc()
         kind = "input" if isinstance(error, ValueError | KeyError) else "run"
         return {"ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split()), "kind": kind}
+
+
+def with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose name starts with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _dataset(arrays: Arrays) -> Dataset:
+    """Arrays `images` (N, H, W, C) in [0, 1] and, where there are classes, `labels` as a data set with nothing held out."""
+    images, labels = arrays["images"], arrays.get("labels")
+    return Dataset(images, labels, (), {}, np.arange(len(images)), np.arange(0), {})
+
+
+def train_task(make_trainer: Callable[[Recipe], Any]) -> Task:
+    """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or from the seed.
+
+    Arrays in: images, labels, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`. Arrays out: the
+    same four, `loss` and `grad_norm` (steps,). options.counters and info.counters: Adam's steps and the skipped ones.
+    """
+
+    def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        recipe = from_dict(Recipe, options["recipe"])
+        process, dataset, trainer = make_process(recipe.process), _dataset(arrays), make_trainer(recipe)
+        ema = with_prefix(arrays, "ema/")
+        if ema:
+            trainer.load(ema, arrays, options["counters"])
+        first, losses, norms = options.get("first", 0), [], []
+        for step in range(first, first + options["steps"]):
+            metrics = trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
+            losses.append(float(metrics["loss"]))
+            norms.append(float(metrics["grad_norm"]))
+        averaged, state, counters = trainer.state()
+        out = {**{f"ema/{name}": value for name, value in averaged.items()}, **state}
+        return {**out, "loss": np.array(losses), "grad_norm": np.array(norms)}, {"counters": counters}
+
+    return task
+
+
+def sample_task(make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> Task:
+    """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
+
+    options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `class_labels`.
+    Arrays out: `images` (n, H, W, C) in [0, 1], `x_T` (n, H, W, C), the starting noise as the executor was given it.
+    """
+
+    def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        recipe = from_dict(Recipe, options["recipe"])
+        dtype, seed = recipe.training.dtype, options.get("seed", 0)
+        samples = range(options.get("first", 0), options.get("first", 0) + options["n"])
+        sampler = make_sampler(recipe.model, with_prefix(arrays, "weights/"), dtype)
+        table = make_table(make_process(recipe.process), recipe.sampling)
+        started, labels = time.perf_counter(), arrays.get("class_labels")
+        images = draw(sampler, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
+        seconds = time.perf_counter() - started
+        x_T = gaussian(seed, "x_T", samples, 0, recipe.image_shape, dtype)
+        return {"images": images, "x_T": x_T}, {"seconds": seconds, "nfe": table.nfe}
+
+    return task
+
+
+class TimedTraining:
+    """`time_training`: seconds of each of options.steps optimiser steps of options.recipe on random images.
+
+    The trainer is kept from call to call while the recipe is the same, so that interleaved repetitions compile once.
+    Arrays out: `seconds` (steps,).
+    """
+
+    def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
+        self.make_trainer = make_trainer
+        self.recipe: Recipe | None = None
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Run the steps; info: seconds to make the trainer (0 where it was kept)."""
+        recipe, started = from_dict(Recipe, options["recipe"]), time.perf_counter()
+        if recipe != self.recipe:
+            self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
+        made = time.perf_counter() - started
+        rng = np.random.default_rng(0)
+        dataset = _dataset({"images": rng.random((4 * recipe.training.batch_size, *recipe.image_shape), np.float32)})
+        process, seconds = make_process(recipe.process), []
+        for step in range(self.done, self.done + options["steps"]):
+            started = time.perf_counter()
+            metrics = self.trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
+            float(metrics["loss"])  # waits for the device
+            seconds.append(time.perf_counter() - started)
+        self.done += options["steps"]
+        return {"seconds": np.array(seconds)}, {"make_seconds": made}
+
+
+class TimedSampling:
+    """`time_sampling`: seconds that options.n images of options.recipe's sampler take, with the initial weights.
+
+    The sampler is kept while the recipe is the same. Arrays out: `seconds` (1,).
+    """
+
+    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
+        self.make_sampler = make_sampler
+        self.recipe: Recipe | None = None
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Draw; info: network evaluations."""
+        recipe = from_dict(Recipe, options["recipe"])
+        dtype, n = recipe.training.dtype, options["n"]
+        if recipe != self.recipe:
+            weights = initial_weights(recipe.model, 0, dtype)
+            self.sampler, self.recipe = self.make_sampler(recipe.model, weights, dtype), recipe
+        table, started = make_table(make_process(recipe.process), recipe.sampling), time.perf_counter()
+        draw(self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype)
+        return {"seconds": np.array([time.perf_counter() - started])}, {"nfe": table.nfe}
+
+
+def peak_memory(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """`peak_memory`: info.bytes, the most main memory that this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {}, {"bytes": peak * (1 if sys.platform == "darwin" else 1024)}

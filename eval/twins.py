@@ -1,7 +1,6 @@
 """How eval, and the tests, reach the twins: by starting their interpreters, never by importing them.
 
-`run_verb` runs a verb of a twin to its end; `Worker` keeps one twin alive and exchanges arrays with it. Which
-interpreter, `find_python` says. This room imports no framework and no twin.
+`run_verb` runs a verb of a twin to its end; `Worker` keeps one alive and exchanges arrays with it.
 """
 
 from __future__ import annotations
@@ -143,6 +142,8 @@ class Worker:
         if not timeout > 0:
             raise ValueError(f"timeout = {timeout}: must be above 0 seconds")
         self._command = [*find_python(framework, python, root), "-m", PACKAGES[framework], "worker"]
+        if threads:  # variables reach what reads them at import; the flag reaches the rest, and the worker's manifest
+            self._command += ["--threads", str(threads)]
         self.name = f"{PACKAGES[framework]} worker"
         self._threads, self._timeout, self._root = threads, timeout, root
         self._child: subprocess.Popen[bytes] | None = None

@@ -25,7 +25,7 @@ FAKE_TWIN = """
                 with np.load(request["input"], allow_pickle=False) as arrays:
                     np.savez(request["output"], **{name: 2 * arrays[name] for name in arrays.files})
             elif task == "threads":
-                answer["info"]["threads"] = os.environ["OMP_NUM_THREADS"]
+                answer["info"]["threads"] = [os.environ["OMP_NUM_THREADS"], *sys.argv[2:]]
             elif task == "input":
                 answer = {"ok": False, "error": "steps = 0: must be at least 1", "kind": "input"}
             elif task == "run":
@@ -123,7 +123,7 @@ def test_the_worker_ends_with_the_block(checkout):
 
 def test_threads_reach_the_child(checkout):
     with worker(checkout, threads=3) as twin:
-        assert twin.call("threads")[1]["threads"] == "3"
+        assert twin.call("threads")[1]["threads"] == ["3", "--threads", "3"]
     with pytest.raises(ValueError, match="threads = -1"):
         child_environment(-1)
     with pytest.raises(ValueError, match="timeout = 0"):

@@ -74,13 +74,18 @@ BACKEND_TEST = "def test_b(backend): assert backend.layers.NAME and backend.name
 
 @pytest.mark.parametrize(
     ("framework", "expected"),
-    [("torch", "backend: torch"), ("tensorflow", "No module named"), ("jax", "must be torch or tensorflow")],
+    [
+        ("torch", "backend: torch"),
+        ("tensorflow", "No module named 'tensorflow'"),
+        ("jax", "must be torch or tensorflow"),
+    ],
 )
 def test_the_backend_asked_for_is_the_one_used_or_the_test_fails(tmp_path, framework, expected):
-    for folder in ("tests", "torch_impl", "torch"):
+    for folder in ("tests", "torch_impl", "tf_impl", "torch"):
         (tmp_path / folder).mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("")
-    (tmp_path / "torch_impl" / "layers.py").write_text("NAME = 'ours'\n")
+    for twin in ("torch_impl", "tf_impl"):
+        (tmp_path / twin / "layers.py").write_text("NAME = 'ours'\n")
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "tests" / "test_backend_b.py").write_text(BACKEND_TEST.format(name=framework))

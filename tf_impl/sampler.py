@@ -23,8 +23,8 @@ class Sampler:
 
     def __init__(self, network: UNet) -> None:
         self.network = network
-        # One compiled evaluation for every batch size: an eager call costs ten times as much at batch 1.
-        self.evaluate = tf.function(lambda x, t, y: network(x, t, y, training=False), reduce_retracing=True)
+        # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
+        self.evaluate = tf.function(lambda x, t, y: network(x, t, y), reduce_retracing=True)
 
     def __call__(
         self,

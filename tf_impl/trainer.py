@@ -91,7 +91,8 @@ class Trainer:
         """The micro-batch's share of the loss, and its gradients."""
         with tf.GradientTape() as tape:
             value = loss(self.network, batch) / self.recipe.training.accumulate
-        return value, tape.gradient(value, self.parameters, unconnected_gradients="zero")
+        gradients = tape.gradient(value, self.parameters, unconnected_gradients="zero")
+        return value, [tf.convert_to_tensor(g) for g in gradients]  # the class embedding's comes as IndexedSlices
 
     def _update(self, total: Any, gradients: list[Any], lr: Any, decay: Any) -> Any:
         """Clip, step the optimiser and move the average, or skip a step that is not finite; returns the norm."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.config import Recipe
-from core.data.dataset import Dataset, batch_indices, symmetry
+from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
 from core.diffusion.noise import gaussian, integers
 from core.diffusion.process import Process, coefficients
 from core.images import from_unit
@@ -34,9 +34,8 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
     chosen = dataset.train[batch_indices(seed, step, config.batch_size, len(dataset.train))]
     images = np.stack([dataset.images[i] for i in chosen])
     if recipe.data.augment:
-        height, width = images.shape[1:3]
-        codes = integers(seed, "augment", samples, step, 8 if height == width else 4)
-        images = symmetry(images, codes)
+        square = images.shape[1] == images.shape[2]
+        images = symmetry(images, symmetry_codes(seed, step, config.batch_size, square))
     t = integers(seed, "training_t", samples, step, recipe.process.timesteps)
     batch = {
         "x_0": from_unit(images.astype(config.dtype)),
