@@ -7,6 +7,7 @@ answers at once.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import logging
 import platform
@@ -16,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from core.command import end, parse, verb
+from core.command import RunError, end, parse, verb
 from core.config import (
     DataConfig,
     ModelConfig,
@@ -34,6 +35,12 @@ from core.config import (
     load_recipe,
     to_dict,
 )
+
+if TYPE_CHECKING:
+    from core.data.dataset import Dataset
+    from core.model.checkpoint import Checkpoint
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -71,10 +78,10 @@ class TrainCommand:
     A recipe (--config) says everything; any of its values can be given as a flag as well.
 
     Examples:
-      python -m PACKAGE train --config configs/lens-64.toml
-      python -m PACKAGE train --config configs/lens-64.toml --run runs/mine --training.steps 20000
-      python -m PACKAGE train --config configs/lens-64.toml --data.source ~/lenses.zip --data.fit resize
-      python -m PACKAGE train --config configs/lens-64.toml --dry-run
+      python -m PACKAGE train --config configs/demo.toml
+      python -m PACKAGE train --config configs/demo.toml --run runs/mine --training.steps 20000
+      python -m PACKAGE train --config configs/demo.toml --data.source ~/lenses.zip --data.fit resize
+      python -m PACKAGE train --config configs/demo.toml --dry-run
       python -m PACKAGE train --resume runs/mine
     """
 
@@ -155,19 +162,22 @@ def main(twin: Twin, argv: Sequence[str] | None = None) -> int:
 
 
 def _run(twin: Twin, argv: list[str]) -> int:
-    name, rest = verb(argv, VERBS, twin.prog), argv[1:]
-    if name == "worker":
-        return _worker(twin, rest)
-    for command in (TrainCommand, SampleCommand):
-        command.__doc__ = (command.__doc__ or "").replace("PACKAGE", twin.package)
-    if name == "train":
-        return _train(twin, rest)
-    return _sample(twin, rest)
+    run = {"train": _train, "sample": _sample, "worker": _worker}[verb(argv, VERBS, twin.prog)]
+    return run(twin, argv[1:])
+
+
+def _parse(cls: type[T], twin: Twin, argv: list[str], name: str, default: T | None = None) -> T:
+    """Read a verb's flags; its docstring is the help's text, examples included."""
+    text = inspect.cleandoc(cls.__doc__ or "").replace("PACKAGE", twin.package)
+    return parse(cls, argv, f"{twin.prog} {name}", text, default)
 
 
 def _worker(twin: Twin, argv: list[str]) -> int:
     from core import worker
 
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
+        return 0
     tasks = {
         "train": worker.train_task(twin.make_trainer),
         "sample": worker.sample_task(twin.make_sampler),
@@ -198,11 +208,10 @@ def _train(twin: Twin, argv: list[str]) -> int:
         raise ValueError(f"--resume {resume}: no run there (no recipe.json)")
     base = load_recipe(Path(resume) / "recipe.json") if resume else load_recipe(config) if config else Recipe()
     parts = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    command = parse(TrainCommand, argv, f"{twin.prog} train", TrainCommand(**parts))
+    command = _parse(TrainCommand, twin, argv, "train", TrainCommand(**parts))
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
     if resume:
         _check_resumable(base, recipe)
-    twin.set_threads(recipe.training.threads)
     if command.dry_run:
         return _dry_run(twin, recipe)
     stem = Path(config).stem if config else "default"
@@ -224,13 +233,9 @@ def _check_resumable(base: Recipe, recipe: Recipe) -> None:
 def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
     """Train in a run's folder, from its last checkpoint or from nothing."""
     from core.data.dataset import open_dataset
-    from core.model.checkpoint import load_checkpoint, resolve_checkpoint, write_json
-    from core.model.unet_spec import count_parameters
+    from core.model.checkpoint import load_checkpoint, resolve_checkpoint
     from core.training.batches import check_labels
-    from core.training.loop import train
-    from core.training.run_folder import RunFolder
 
-    run = RunFolder(path)
     checkpoint = None
     if resuming and (path / "latest").is_file():
         checkpoint = load_checkpoint(resolve_checkpoint(path))
@@ -240,12 +245,36 @@ def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
     check_labels(recipe, dataset)
     if checkpoint and checkpoint.data.get("sha256") != dataset.manifest.get("sha256"):
         raise ValueError(f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})")
+    go_on = f"go on with: {twin.prog} train --resume {path}"
+    try:
+        finished = _train_from(twin, recipe, path, dataset, checkpoint, resuming)
+    except OSError as error:
+        after = f"; no checkpoint is harmed: put it right, then {go_on}" if (path / "recipe.json").is_file() else ""
+        raise RunError(f"{error.filename or path}: {error.strerror or error}{after}") from error
+    if finished:
+        print(f"wrote {resolve_checkpoint(path)}")
+        return 0
+    print(f"interrupted; saved {resolve_checkpoint(path)}; {go_on}")
+    return 130
+
+
+def _train_from(
+    twin: Twin, recipe: Recipe, path: Path, dataset: Dataset, checkpoint: Checkpoint | None, resuming: bool
+) -> bool:
+    """Make or tidy the folder and the trainer, and train; whether the end was reached."""
+    from core.model.checkpoint import write_json
+    from core.model.unet_spec import count_parameters
+    from core.training.loop import train
+    from core.training.run_folder import RunFolder
+
+    run = RunFolder(path)
     if resuming:
         write_json(path / "recipe.json", to_dict(recipe))
     else:
         run.create(recipe)
     step = checkpoint.progress["step"] if checkpoint else 0
-    run.drop_metrics_after(step)
+    run.recover(step)
+    twin.set_threads(recipe.training.threads)
     trainer = twin.make_trainer(recipe)
     if checkpoint:
         trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
@@ -255,13 +284,7 @@ def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
         path, "goes on" if checkpoint else "starts", f"{count_parameters(recipe.model):,}", len(dataset.train), step,
         recipe.training.steps,
     )  # fmt: skip
-    seconds = checkpoint.progress["seconds"] if checkpoint else 0.0
-    finished = train(recipe, trainer, dataset, run, step, seconds)
-    if finished:
-        print(f"wrote {resolve_checkpoint(path)}")
-        return 0
-    print(f"interrupted; saved {resolve_checkpoint(path)}; go on with: {twin.prog} train --resume {path}")
-    return 130
+    return train(recipe, trainer, dataset, run, step, checkpoint.progress["seconds"] if checkpoint else 0.0)
 
 
 def environment(twin: Twin) -> dict[str, Any]:
@@ -279,6 +302,7 @@ def _dry_run(twin: Twin, recipe: Recipe) -> int:
     print(json.dumps(to_dict(recipe), indent=2))
     dataset = open_dataset(recipe.data, recipe.image_shape)
     check_labels(recipe, dataset)
+    twin.set_threads(recipe.training.threads)
     process, trainer = make_process(recipe.process), twin.make_trainer(recipe)
     times = []
     for step in range(4):  # the first one compiles and is not counted
@@ -297,10 +321,24 @@ def _dry_run(twin: Twin, recipe: Recipe) -> int:
     return 0
 
 
+def _name_the_checkpoint(argv: list[str]) -> list[str]:
+    """`sample RUN --n 4` or `sample --n 4 RUN` as `sample --checkpoint RUN --n 4`: the word that is no flag's value."""
+    fields = dataclasses.fields(SampleCommand)
+    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
+    flags: list[str] = []
+    words: list[str] = []
+    takes_value = False
+    for word in argv:
+        bare = not takes_value and not word.startswith("-")
+        (words if bare else flags).append(word)
+        takes_value = not takes_value and not bare and "=" not in word and word not in switches
+    if len(words) > 1:
+        raise ValueError(f"sample {' '.join(words)}: takes one run or checkpoint; options start with --")
+    return ["--checkpoint", *words, *flags] if words else flags
+
+
 def _sample(twin: Twin, argv: list[str]) -> int:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--checkpoint", *argv]
-    command = parse(SampleCommand, argv, f"{twin.prog} sample")
+    command = _parse(SampleCommand, twin, _name_the_checkpoint(argv), "sample")
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
     from core.diffusion.process import make_process

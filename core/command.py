@@ -21,9 +21,15 @@ class RunError(RuntimeError):
     """The run failed through no fault of its input; the command line prints the message and exits 1."""
 
 
-def parse(cls: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
+def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | None = None) -> T:
     """Read flags into a dataclass (tyro: kebab-case flags from its fields, help from its docstrings).
 
+    Args:
+        cls: the dataclass.
+        argv: the flags.
+        prog: how the program is called.
+        text: what --help says above the flags, line by line.
+        default: the values of flags that are not given; the dataclass's own where None.
     Raises:
         ValueError: unknown flag (with the nearest known one), wrong or missing value: one line.
         SystemExit: code 0, after printing --help.
@@ -33,7 +39,7 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, default: T | None = None
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(cls, args=list(argv), prog=prog, default=default)
+            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=default)
     except SystemExit as error:
         if not error.code:
             raise
@@ -41,13 +47,18 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, default: T | None = None
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's box, with the first flag that it suggests."""
+    """The message inside tyro's box (drawn in ASCII where stdout is not UTF-8), with the first flag that it suggests."""
     lines = [line.strip("│╭╰╮╯ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    lines = [line for line in lines if line]
-    rule = next((i for i, line in enumerate(lines) if i > 0 and set(line) <= {"─"}), len(lines))
-    message = " ".join(lines[1:rule]).rstrip(".")
-    hint = next((line.split()[0].rstrip(",") for line in lines[rule:] if line.startswith("--")), None)
-    return f"{message}; did you mean {hint}?" if "Unrecognized" in message and hint else message
+    parts: list[list[str]] = [[]]
+    for line in filter(None, lines[1:]):  # the first line is the box's title
+        if set(line) <= {"─", "-"}:
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    message, *more = [part for part in parts if part]
+    text = " ".join(message).rstrip(".")
+    hint = next((line.split()[0].rstrip(",") for part in more for line in part if line.startswith("--")), None)
+    return f"{text}; did you mean {hint}?" if "Unrecognized" in text and hint else text
 
 
 def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:

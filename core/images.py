@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,12 +151,12 @@ def save_png(path: str | Path, image: FloatArray) -> None:
     write_atomically(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
-def save_gif(path: str | Path, frames: FloatArray, milliseconds: int) -> None:
+def save_gif(path: str | Path, frames: Sequence[FloatArray] | FloatArray, milliseconds: int) -> None:
     """Write an endlessly looping animation, atomically.
 
     Args:
         path: file to write; folders are made.
-        frames: (T, H, W, C) float in [0, 1].
+        frames: (T, H, W, C) float in [0, 1], or a list of (H, W, C).
         milliseconds: time a frame is shown; a multiple of 10, which is all the format can hold.
     Raises:
         ValueError: no frame, or a time that is not a positive multiple of 10.

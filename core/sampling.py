@@ -13,11 +13,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core.command import RunError
 from core.config import ModelConfig, ProcessConfig, SamplingConfig, load_recipe
 from core.diffusion.noise import gaussian
 from core.diffusion.samplers import SamplingTable
 from core.images import grid, save_gif, save_png, to_unit
-from core.model.checkpoint import WEIGHTS_FILE, file_hash, read_json, read_tensors, read_unet, write_json
+from core.model.checkpoint import (
+    WEIGHTS_FILE,
+    check_weights,
+    file_hash,
+    read_json,
+    read_tensors,
+    read_unet,
+    write_json,
+)
 from core.model.diffusers_config import process_from_diffusers
 
 Callback = Callable[[int, np.ndarray], None]
@@ -76,6 +85,8 @@ def draw(
         callback: called after each evaluation with its row and the predicted images (B, H, W, C) of that batch.
     Returns:
         (len(samples), H, W, C) in [0, 1], clipped.
+    Raises:
+        RunError: an image is not finite.
     """
     images = np.empty((len(samples), *shape), dtype)
     for start in range(0, len(samples), batch_size):
@@ -87,6 +98,12 @@ def draw(
 
         x_T = gaussian(seed, "x_T", chosen, 0, shape, dtype)
         images[part] = sampler(table, x_T, noise, None if labels is None else labels[part], callback)
+    broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
+    if broken:
+        raise RunError(
+            f"{broken} of {len(images)} images have values that are not finite: the weights have diverged; "
+            "use an earlier checkpoint, or train again with a lower training.learning_rate"
+        )
     return to_unit(images)
 
 
@@ -107,8 +124,11 @@ def open_source(folder: Path, weights: str) -> Source:
         if not path.is_file():
             raise ValueError(f"--weights raw: {folder} has no training state, only one set of weights; use ema")
         values = {n.removeprefix("params/"): v for n, v in read_tensors(path).items() if n.startswith("params/")}
+        check_weights(values, model, str(path))
     if (folder / "recipe.json").is_file():
         recipe = load_recipe(folder / "recipe.json")
+        if recipe.model != model:
+            raise ValueError(f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint")
         data = read_json(folder / "data.json")
         return Source(model, recipe.process, recipe.sampling, values, path, recipe.training.dtype, data)
     scheduler = folder / "scheduler" / "scheduler_config.json"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from typing import Literal
 
 log = logging.getLogger("eval")
 
@@ -48,7 +49,90 @@ def compare(
     return 0
 
 
-VERBS: dict[str, Callable[..., int]] = {"compare": compare}
+def demo(
+    out: str = "runs/demo",
+    config: str = "configs/demo.toml",
+    n: int = 512,
+    fresh: bool = False,
+    torch_python: str | None = None,
+    tf_python: str | None = None,
+) -> int:
+    """Train and sample in both frameworks, and show the results side by side: report.html and picture.png.
+
+    Some ten minutes on two CPU cores. A demo that was cut off goes on where it stopped when it is started again.
+
+    For instance:
+
+      python -m eval demo
+
+      python -m eval demo --out runs/again --fresh
+
+    Args:
+        out: folder of the demo.
+        config: recipe that both frameworks train.
+        n: images to draw from each framework's network.
+        fresh: start anew where the folder holds a demo.
+        torch_python: Python that has PyTorch; found by itself where not given.
+        tf_python: Python that has TensorFlow; found by itself where not given.
+    """
+    from eval.demo import run
+
+    print(f"wrote {run(config, out, n=n, fresh=fresh, pythons={'torch': torch_python, 'tensorflow': tf_python})}")
+    return 0
+
+
+def benchmark(
+    config: str = "configs/demo.toml",
+    repetitions: int = 5,
+    steps: int = 10,
+    samples: int = 64,
+    threads: int = 2,
+    peer: Literal["none", "diffusers"] = "none",
+    out: str = "runs/benchmark",
+    torch_python: str | None = None,
+    tf_python: str | None = None,
+    json: bool = False,
+) -> int:
+    """Time training and sampling in both frameworks, in turn: a table, benchmark.json and report.html.
+
+    Timings on a shared machine are noisy; only the ratios, taken within each repetition, count.
+
+    For instance:
+
+      python -m eval benchmark
+
+      python -m eval benchmark --config configs/cifar10.toml --samples 8 --peer diffusers --out runs/benchmark-cifar10
+
+    Args:
+        config: recipe whose network, batch size and sampler are timed; its data are not read.
+        repetitions: interleaved repetitions.
+        steps: optimiser steps a repetition.
+        samples: images a repetition.
+        threads: CPU threads of each framework.
+        peer: a third contestant in training, which the PyTorch environment must have.
+        out: folder for benchmark.json and report.html.
+        torch_python: Python that has PyTorch; found by itself where not given.
+        tf_python: Python that has TensorFlow; found by itself where not given.
+        json: print the result as JSON instead of a table.
+    """
+    from eval.benchmark_page import run
+
+    text = run(
+        config,
+        out,
+        repetitions=repetitions,
+        steps=steps,
+        samples=samples,
+        threads=threads,
+        peer=peer,
+        pythons={"torch": torch_python, "tensorflow": tf_python},
+        as_json=json,
+    )
+    print(text)
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {"compare": compare, "demo": demo, "benchmark": benchmark}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return code

@@ -1,7 +1,7 @@
 """Self-contained HTML pages: one file, no script, no network, light and dark.
 
-Imports NumPy-free standard library at module level and jinja2 inside `render`. A page is a title and a list of sections;
-the comparison, the demo and the benchmark all build theirs from the kinds below.
+Imports core.images at module level and jinja2 inside `render`: no framework, no twin. A page is a title
+and a list of sections; the comparison, the demo and the benchmark all build theirs from the kinds below.
 """
 
 from __future__ import annotations

@@ -129,6 +129,7 @@ class Worker:
         threads: int = 0,
         timeout: float = 600.0,
         root: Path = ROOT,
+        module: str = "",
     ) -> None:
         """Start nothing yet; `with Worker("torch") as worker:` does.
 
@@ -138,13 +139,15 @@ class Worker:
             threads: CPU threads; 0 for the framework's choice.
             timeout: seconds that one call may take.
             root: the checkout.
+            module: what to run instead of the twin, in its environment; it speaks the same protocol.
         """
         if not timeout > 0:
             raise ValueError(f"timeout = {timeout}: must be above 0 seconds")
-        self._command = [*find_python(framework, python, root), "-m", PACKAGES[framework], "worker"]
+        words = [module] if module else [PACKAGES[framework], "worker"]
+        self._command = [*find_python(framework, python, root), "-m", *words]
         if threads:  # variables reach what reads them at import; the flag reaches the rest, and the worker's manifest
             self._command += ["--threads", str(threads)]
-        self.name = f"{PACKAGES[framework]} worker"
+        self.name = " ".join(words)
         self._threads, self._timeout, self._root = threads, timeout, root
         self._child: subprocess.Popen[bytes] | None = None
 

@@ -32,7 +32,9 @@ def stack(folder, images, **config):
 
 def test_images_labels_and_statistics(tmp_path):
     images = RNG.random((60, 6, 8, 3))
-    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(60) % 3, class_names=["a", "b", "c"], mass=np.arange(60))
+    np.savez(
+        tmp_path / "a.npz", images=images, labels=np.arange(60) % 3, class_names=["a", "b", "c"], mass=np.arange(60)
+    )
     opened = open_dataset(DataConfig(source=str(tmp_path / "a.npz"), cache=str(tmp_path / "cache")), (6, 8, 3))
     np.testing.assert_array_equal(opened.images, images.astype(np.float32))
     assert isinstance(opened.images, np.memmap) and not opened.images.flags.writeable

@@ -121,12 +121,16 @@ def test_other_pictures(tmp_path):
         open_source(write(tmp_path / "c", {"a.tif": stream.getvalue()}))
 
 
-@pytest.mark.parametrize("shape, channels", [((4, 6, 8), None), ((4, 6, 8, 3), 3), ((4, 3, 6, 8), 3), ((4, 5, 6, 6), 5)])
+@pytest.mark.parametrize(
+    "shape, channels", [((4, 6, 8), None), ((4, 6, 8, 3), 3), ((4, 3, 6, 8), 3), ((4, 5, 6, 6), 5)]
+)
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_stacks(tmp_path, shape, channels, suffix):
     images = RNG.random(shape, dtype=np.float32)
     path = tmp_path / f"a.{suffix}"
-    np.save(path, images) if suffix == "npy" else np.savez(path, images=images, labels=np.arange(4) % 2, mass=np.ones(4))
+    np.save(path, images) if suffix == "npy" else np.savez(
+        path, images=images, labels=np.arange(4) % 2, mass=np.ones(4)
+    )
     source = open_source(path, channels)
     expected = images[..., None] if images.ndim == 3 else images
     expected = expected.transpose(0, 2, 3, 1) if channels and shape[1] == channels else expected
@@ -227,7 +231,11 @@ def test_faults_are_named_in_one_line(tmp_path, files, message, zipped):
 
 
 def test_an_empty_folder_a_missing_path_and_an_unknown_kind(tmp_path):
-    for path, message in ((tmp_path, "no images"), (tmp_path / "x", "no such file"), (tmp_path / "a.txt", "unknown kind")):
+    for path, message in (
+        (tmp_path, "no images"),
+        (tmp_path / "x", "no such file"),
+        (tmp_path / "a.txt", "unknown kind"),
+    ):
         if path.suffix:
             path.write_text("")
         with pytest.raises(ValueError, match=message):

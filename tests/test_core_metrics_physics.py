@@ -81,6 +81,19 @@ def test_power_of_white_noise_is_its_variance(height, width):
     assert (np.abs(power.mean(axis=0) - 0.05**2) < 5 * standard_error).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(12, 12), (11, 16), (16, 11)])
+def test_power_equals_the_ring_means_of_the_whole_transform(height, width):
+    images = rng(12).uniform(size=(3, height, width, 2))
+    gray = images.mean(axis=-1)
+    whole = np.abs(np.fft.fft2(gray - gray.mean(axis=(1, 2), keepdims=True))) ** 2 / (height * width)
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij"))
+    side = min(height, width)
+    rings = [np.abs(radius - j / side + 1e-12) <= 0.5 / side for j in range(1, side // 2 + 1)]
+    frequency, power = profiles.power_spectrum(images)
+    np.testing.assert_allclose(frequency, [radius[ring].mean() for ring in rings], rtol=1e-12)
+    np.testing.assert_allclose(power, np.stack([whole[:, ring].mean(axis=1) for ring in rings], axis=1), rtol=1e-10)
+
+
 def test_power_of_a_sine_lies_at_its_frequency_and_obeys_parseval():
     _, x = grid(40, 40)
     image = (0.5 + 0.3 * np.sin(2 * np.pi * 6 / 40 * x))[None, ..., None]

@@ -7,7 +7,9 @@ This module imports no framework.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,9 +46,23 @@ class RunFolder:
         write_json(self.path / "recipe.json", to_dict(recipe))
         self.metrics_path.touch()
 
-    def drop_metrics_after(self, step: int) -> None:
-        """Forget the lines that a run wrote after its last checkpoint, and a last line cut short."""
+    def recover(self, step: int) -> None:
+        """Tidy up after a run that was killed: half-written files, and lines of metrics after its last checkpoint.
+
+        Args:
+            step: that checkpoint's; 0 where there is none.
+        """
+        for left in [*self.path.rglob(".*.partial"), *self.path.rglob(".*.tmp")]:
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)  # gone with its folder
+        self._drop_metrics_after(step)
+
+    def _drop_metrics_after(self, step: int) -> None:
+        """Forget later lines, and a last line cut short."""
         kept = []
+        self.metrics_path.touch()  # killed before the first line
         for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
@@ -61,12 +77,30 @@ class RunFolder:
             file.write(json.dumps(values) + "\n")
 
     def save(self, checkpoint: Checkpoint, keep: int) -> Path:
-        """Write a checkpoint, point `latest` at it, and remove all but the last `keep` (0 keeps all)."""
+        """Write a checkpoint, point `latest` at it, and remove all but the last `keep` (0 keeps all).
+
+        Raises:
+            OSError: disk full or not writable; `latest` still names the checkpoint before.
+        """
+        from safetensors import SafetensorError
+
         name = f"step-{checkpoint.progress['step']:08d}"
         folder = self.path / "checkpoints" / name
-        save_checkpoint(folder, checkpoint)
+        if folder.exists():  # written, but killed before `latest` named it
+            self._remove(folder)
+        try:
+            save_checkpoint(folder, checkpoint)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, f"cannot be written ({error})", str(folder)) from error
         write_text_atomic(self.path / "latest", f"{name}\n")
         others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p != folder)
         for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
-            shutil.rmtree(old)
+            self._remove(old)
         return folder
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        """Rename, then remove: killed between, nothing half-removed keeps a checkpoint's name."""
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)

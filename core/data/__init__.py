@@ -1,0 +1,1 @@
+"""Data: simulated lenses, files on disk, the prepared cache and the order of samples."""

@@ -1,0 +1,372 @@
+"""Prepared data: one conversion to a memory-mapped cache, a split by content, the order of samples, symmetries.
+
+Everything random is a pure function of its arguments, so both twins and a resumed run see the same batches. NumPy only
+at import (tqdm while converting); no framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from core.config import DataConfig
+from core.data.lenses import Parameters, simulator
+from core.data.sources import Image, Source, describe, open_source
+from core.images import resize
+
+log = logging.getLogger(__name__)
+
+Indices = npt.NDArray[np.int64]
+
+FORMAT = 1
+"""Raised whenever the same source and preparation would give other pixels."""
+
+_LEVELS = 65535  # the manifest's median is exact to 1 / 65535, which spares a sort of the whole set
+_ORDER, _SYMMETRY = 111, 112  # purposes of the random streams
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Prepared images and what belongs to them.
+
+    Attributes:
+        images: (N, H, W, C) float32 in [0, 1], memory-mapped, read-only.
+        labels: (N,) int64 in [0, K), or None.
+        class_names: K names.
+        parameters: name -> (N,) float64.
+        train, held_out: sorted indices of images; together all, and no two equal images on different sides.
+        manifest: JSON values: source, count, shape, dtype, sha256, statistics, preparation, split, duplicates, labels.
+    """
+
+    images: npt.NDArray[np.float32]
+    labels: Indices | None
+    class_names: tuple[str, ...]
+    parameters: dict[str, npt.NDArray[np.float64]]
+    train: Indices
+    held_out: Indices
+    manifest: dict[str, Any]
+
+
+def simulated(config: DataConfig, image_shape: tuple[int, int, int]) -> Source:
+    """The simulator as a source; images are made when they are read."""
+    height, width, channels = image_shape
+    if channels != 1:
+        raise ValueError(f"model.in_channels = {channels}: must be 1 for data.source = {config.source!r}")
+    preset = config.source.removeprefix("simulate:")
+    count, classes = config.simulate_count, config.simulate_classes
+    draw = simulator(preset, (height, width), config.simulate_seed, classes, config.field_of_view)
+    parameters = {field.name: np.full(count, np.nan) for field in dataclasses.fields(Parameters)}
+
+    def fetch(index: int) -> Image:
+        image, _, drawn = draw(index)
+        for name, values in parameters.items():
+            values[index] = getattr(drawn, name)
+        return image
+
+    identity = {
+        "path": config.source, "count": count, "seed": config.simulate_seed, "classes": list(classes),
+        "field_of_view": config.field_of_view, "size": [height, width],
+    }  # fmt: skip
+    names = [f"{config.source}[{index}]" for index in range(count)]
+    labels = np.arange(count, dtype=np.int64) % len(classes)
+    return Source(names, image_shape, np.dtype(np.float32), fetch, labels, tuple(classes), parameters, identity)
+
+
+def to_float(image: Image, name: str) -> npt.NDArray[np.float64]:
+    """Integers divided by their type's maximum; real values as they are; float64."""
+    if image.dtype.kind in "iu":
+        if image.min() < 0:
+            raise ValueError(f"{name}: negative integers ({image.min()}); use data.normalise = image or dataset")
+        return image / np.iinfo(image.dtype).max
+    return image.astype(np.float64)
+
+
+def fit(image: npt.NDArray[np.float64], size: tuple[int, int], how: str, name: str) -> npt.NDArray[np.float64]:
+    """One image (H, W, C) brought to (height, width).
+
+    Args:
+        image: in [0, 1].
+        size: height and width in pixels.
+        how: exact, resize (antialiased bicubic, clipped to [0, 1]), crop (centre) or pad (zeros); see DataConfig.fit.
+        name: for messages.
+    Raises:
+        ValueError: exact and another size, crop of a smaller or pad of a larger image.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
+        return image
+    rows, columns = size[0] - height, size[1] - width
+    if how == "resize":
+        return np.clip(resize(image, *size), 0, 1)
+    if how == "crop" and rows <= 0 and columns <= 0:
+        top, left = -rows // 2, -columns // 2
+        return image[top : top + size[0], left : left + size[1]]
+    if how == "pad" and rows >= 0 and columns >= 0:
+        return np.pad(image, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)))
+    fits = ["resize"] + ["crop"] * (rows <= 0 and columns <= 0) + ["pad"] * (rows >= 0 and columns >= 0)
+    raise ValueError(
+        f"{name}: {height}x{width} pixels where the model takes {size[0]}x{size[1]}, and data.fit = {how!r}; "
+        f"use data.fit = {' or '.join(fits)}, or set model.sample_size"
+    )
+
+
+def _scale(image: Image, name: str, normalise: str, low: float, high: float) -> npt.NDArray[np.float64]:
+    """Values in [0, 1], before fitting."""
+    if normalise == "none":
+        values = to_float(image, name)
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"{name}: values from {values.min():.6g} to {values.max():.6g} where data.normalise = 'none' needs "
+                "[0, 1]; use data.normalise = dataset or image"
+            )
+        return values
+    values = image.astype(np.float64)
+    if normalise == "image":
+        low, high = float(values.min()), float(values.max())
+    if high <= low:
+        raise ValueError(f"{name}: every value is {low:.6g}, which min-max cannot stretch; remove it")
+    return (values - low) / (high - low)
+
+
+def _progress(count: int, what: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(range(count), desc=what, unit="image", leave=False)
+
+
+def _extremes(source: Source) -> tuple[float, float]:
+    """Least and largest value of a whole source."""
+    low, high = np.inf, -np.inf
+    for index in _progress(len(source.names), "Looking for extremes"):
+        image = source.read(index)
+        low, high = min(low, float(image.min())), max(high, float(image.max()))
+    return low, high
+
+
+def fingerprint(image: Image) -> bytes:
+    """SHA-256 of the decoded pixels, before any preparation."""
+    head = f"{image.shape}{image.dtype.newbyteorder('<').str}".encode()
+    plain = np.ascontiguousarray(image, image.dtype.newbyteorder("<"))
+    return hashlib.sha256(head + plain.tobytes()).digest()
+
+
+def _sync(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
+    """Write images.npy and arrays.npz into a folder; returns the manifest."""
+    count = len(source.names)
+    low, high = _extremes(source) if config.normalise == "dataset" else (0.0, 1.0)
+    digest, hashes = hashlib.sha256(), []
+    least, largest, total, squares = np.inf, -np.inf, 0.0, 0.0
+    histogram = np.zeros(_LEVELS + 1, np.int64)
+    # Written in order, not through a memory map: on a full disk that is an OSError, where a map is a bus error.
+    with open(folder / "images.npy", "wb") as stream:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for index in _progress(count, "Preparing images"):
+            image, name = source.read(index), source.names[index]
+            hashes.append(fingerprint(image))
+            values = fit(_scale(image, name, config.normalise, low, high), shape[:2], config.fit, name)
+            stored = np.ascontiguousarray(values, "<f4")
+            stream.write(stored.data)
+            digest.update(stored.data)
+            least, largest = min(least, float(stored.min())), max(largest, float(stored.max()))
+            total, squares = total + float(values.sum()), squares + float((values * values).sum())
+            levels = np.rint(stored.ravel() * np.float32(_LEVELS)).astype(np.int64)
+            histogram += np.bincount(levels, minlength=_LEVELS + 1)
+        _sync(stream)
+    pixels = count * int(np.prod(shape))
+    mean = total / pixels
+    arrays: dict[str, npt.NDArray[Any]] = {f"parameter_{name}": values for name, values in source.parameters.items()}
+    arrays["hashes"] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, 32)
+    if source.labels is not None:
+        arrays["labels"] = source.labels
+    with open(folder / "arrays.npz", "wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+        _sync(stream)
+    return {
+        "format": FORMAT, "source": source.identity, "stored": describe(source.shape, source.dtype),
+        "count": count, "shape": list(shape), "dtype": "float32", "sha256": digest.hexdigest(),
+        "arrays_sha256": hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest(),
+        "min": least, "max": largest, "mean": mean, "std": max(squares / pixels - mean * mean, 0.0) ** 0.5,
+        "median": float(np.searchsorted(np.cumsum(histogram), pixels / 2)) / _LEVELS,
+        "preparation": _preparation(config), "duplicates": count - len(set(hashes)),
+        "class_names": list(source.class_names),
+    }  # fmt: skip
+
+
+def _preparation(config: DataConfig) -> dict[str, str]:
+    return {"fit": config.fit, "normalise": config.normalise}
+
+
+def _read_cache(folder: Path) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+    """Images, other arrays and manifest, or None where the folder is absent or is not what its manifest says."""
+    if not folder.is_dir():
+        return None
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        digest = hashlib.sha256()
+        for index in range(0, len(images), 256):
+            digest.update(np.ascontiguousarray(images[index : index + 256]).data)
+        content = (folder / "arrays.npz").read_bytes()
+        found = (list(images.shape[1:]), len(images), images.dtype.str, digest.hexdigest())
+        whole = found == (manifest["shape"], manifest["count"], "<f4", manifest["sha256"])
+        if whole and hashlib.sha256(content).hexdigest() == manifest["arrays_sha256"]:
+            with np.load(folder / "arrays.npz", allow_pickle=False) as archive:
+                return images, dict(archive), manifest
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return None
+
+
+def _build(folder: Path, prepare: Callable[[Path], dict[str, Any]]) -> None:
+    """Fill a hidden folder, then rename it: a killed conversion leaves nothing that is taken for whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        manifest = prepare(temporary)
+        with open(temporary / "manifest.json", "wb") as stream:
+            stream.write(json.dumps(manifest, indent=1).encode())
+            _sync(stream)
+        temporary.chmod(0o755)
+        if _read_cache(folder) is not None:  # the other twin, started at the same time, was faster
+            return
+        if folder.exists():
+            folder.rename(temporary / "replaced")
+            shutil.rmtree(temporary / "replaced")
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if _read_cache(folder) is None:
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Dataset:
+    """Prepared images for a model; converted on the first call, memory-mapped from config.cache afterwards.
+
+    Args:
+        config: source, preparation, share held out, cache folder.
+        image_shape: (H, W, C) of the model.
+    Returns:
+        A Dataset. An image is held out where the first 64 bits of the SHA-256 of its decoded pixels, as a fraction,
+        lie below config.held_out: independent of order, preparation and what else is in the set.
+    Raises:
+        ValueError: the source or its preparation does not fit; one line that says what to do.
+        OSError: the cache cannot be written.
+    """
+    is_simulated = config.source.startswith("simulate:")
+    source = simulated(config, image_shape) if is_simulated else open_source(config.source, image_shape[2])
+    key = {"format": FORMAT, "source": source.identity, "shape": image_shape, **_preparation(config)}
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    label = Path(config.source).stem if not is_simulated else config.source.replace(":", "-")
+    folder = Path(config.cache) / f"{label}-{image_shape[0]}x{image_shape[1]}-{digest[:16]}"
+    cached = _read_cache(folder)
+    if cached is None:
+        if folder.exists():
+            log.warning("%s does not match its manifest; preparing it again", folder)
+        _build(folder, lambda temporary: _convert(source, config, image_shape, temporary))
+        cached = _read_cache(folder)
+    if cached is None:
+        raise OSError(f"{folder}: what was just written cannot be read back; check the disk")
+    images, arrays, manifest = cached
+    fractions = arrays["hashes"][:, :8].copy().view(">u8")[:, 0] / 2.0**64
+    held_out = np.flatnonzero(fractions < config.held_out)
+    train = np.flatnonzero(fractions >= config.held_out)
+    if len(train) == 0:
+        raise ValueError(f"data.held_out = {config.held_out}: leaves none of {len(images)} images for training")
+    labels = arrays.get("labels")
+    names = tuple(manifest["class_names"])
+    parameters = {
+        name.removeprefix("parameter_"): values for name, values in arrays.items() if name.startswith("parameter_")
+    }
+    histogram = None if labels is None else np.bincount(labels, minlength=len(names)).tolist()
+    manifest |= {
+        "split": "held out where sha256(decoded pixels)[:8] / 2^64 < held_out", "held_out_share": config.held_out,
+        "train": len(train), "held_out": len(held_out),
+        "labels": None if histogram is None else dict(zip(names, histogram, strict=True)),
+    }  # fmt: skip
+    return Dataset(images, labels, names, parameters, train, held_out, manifest)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> Indices:
+    """Kept for the steps of one epoch; read-only."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, _ORDER]))
+    order = generator.permutation(count).astype(np.int64)
+    order.setflags(write=False)
+    return order
+
+
+def epoch_permutation(seed: int, epoch: int, count: int) -> Indices:
+    """Order of an epoch: a permutation of range(count), int64, a pure function of the arguments."""
+    if count < 1 or epoch < 0 or not 0 <= seed < 2**63:
+        raise ValueError(f"seed, epoch, count = {seed}, {epoch}, {count}: must be in [0, 2^63), at least 0, at least 1")
+    return _permutation(seed, epoch, count).copy()
+
+
+def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Indices:
+    """Samples of one optimiser step, from the epochs' permutations laid end to end.
+
+    Args:
+        seed: in [0, 2^63).
+        step: 0-based optimiser step; the batch starts at position step * batch_size of the stream.
+        batch_size: at least 1; a batch may straddle epochs, and hold several.
+        count: number of images in an epoch, at least 1.
+    Returns:
+        (batch_size,) int64 in [0, count): positions in the training set.
+    """
+    if step < 0 or batch_size < 1 or count < 1 or not 0 <= seed < 2**63:
+        raise ValueError(
+            f"seed, step, batch_size, count = {seed}, {step}, {batch_size}, {count}: must be in [0, 2^63), at least 0, "
+            "at least 1, at least 1"
+        )
+    epochs, offsets = np.divmod(step * batch_size + np.arange(batch_size, dtype=np.int64), count)
+    pieces = [_permutation(seed, int(epoch), count)[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(pieces)
+
+
+def symmetry_codes(seed: int, step: int, batch_size: int, square: bool) -> Indices:
+    """Random codes for `symmetry`, (batch_size,) int64: 0..7, or 0..3 where H != W; pure in the arguments."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, step, _SYMMETRY]))
+    return generator.integers(0, 8 if square else 4, batch_size, dtype=np.int64)
+
+
+def symmetry(images: npt.NDArray[Any], codes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:
+    """The eight symmetries of the square, one a sample.
+
+    Args:
+        images: (B, H, W, C).
+        codes: (B,) in 0..7: bit 0 reverses columns, bit 1 rows, bit 2 then swaps the two (only where H = W).
+    Returns:
+        A new array of the same shape and dtype; pixels are moved, never changed.
+    Raises:
+        ValueError: a code outside the range, or one that swaps axes where H != W.
+    """
+    allowed = 8 if images.shape[1] == images.shape[2] else 4
+    if len(codes) != len(images) or (len(codes) and not 0 <= int(np.min(codes)) <= int(np.max(codes)) < allowed):
+        raise ValueError(f"codes: must be {len(images)} integers in 0..{allowed - 1} for images {images.shape[1:3]}")
+    result = np.empty_like(images)
+    for index, code in enumerate(codes):
+        image = images[index, :: -1 if code & 2 else 1, :: -1 if code & 1 else 1]
+        result[index] = image.transpose(1, 0, 2) if code & 4 else image
+    return result

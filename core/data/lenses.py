@@ -1,0 +1,328 @@
+"""Simulated strong gravitational lenses, in NumPy alone.
+
+A source at beta is seen where beta = theta - alpha(theta). Angles are in arcsec from the centre of the image, x along
+columns, y along rows. Image i of a seed is a pure function of (preset, seed, i, classes, size, field of view): it does
+not depend on how many images are made or in which order. No framework, no SciPy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Pair = tuple[Array, Array]
+
+PRESETS = ("lensing", "model-1")
+CLASSES = ("no", "sphere", "vort")
+FINEST_PIXEL = 0.05
+"""Largest pixel in arcsec that is traced with a single ray; a larger one averages over a finer grid."""
+
+D_L, D_S, D_LS = 1259.08, 1651.91, 707.60
+"""Angular diameter distances in Mpc: flat, H0 70, matter .3, redshifts .5 and 1."""
+
+_TINY = 1e-24  # arcsec^2, keeps a ray that hits a singular point finite
+_PURPOSES = {"smooth": 101, "substructure": 102, "noise": 103}
+
+
+def sis(x: Array, y: Array, theta_e: float) -> Pair:
+    """Deflection of a singular isothermal sphere: theta_e towards the centre at any radius, in arcsec."""
+    scale = theta_e / np.sqrt(x * x + y * y + _TINY)
+    return scale * x, scale * y
+
+
+def sie(x: Array, y: Array, theta_e: float, e1: float, e2: float) -> Pair:
+    """Deflection of a singular isothermal ellipsoid, in arcsec.
+
+    Args:
+        x, y: rays in arcsec, broadcast against each other.
+        theta_e: Einstein radius in arcsec, on the product-average axis.
+        e1, e2: ellipticity (1 - q) / (1 + q) times cos, sin of twice the major axis' angle.
+    Returns:
+        (alpha_x, alpha_y), float64.
+    Source: Kormann, Schneider and Bartelmann 1994, equation 27a.
+    """
+    x, y, q, turn = _principal_axes(x, y, e1, e2)
+    # atan(f s) / f is well conditioned down to the smallest f, so this floor is the limit q -> 1, to 1e-18.
+    f = max(math.sqrt((1 - q) * (1 + q)), 1e-9)
+    psi = np.sqrt(q * q * x * x + y * y + _TINY)
+    b = theta_e * math.sqrt(q)
+    return _turned(b / f * np.arctan(f * x / psi), b / f * np.arctanh(f * y / psi), turn)
+
+
+def shear(x: Array, y: Array, gamma1: float, gamma2: float) -> Pair:
+    """Deflection of a constant external shear, in arcsec."""
+    return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
+
+
+def point_masses(x: Array, y: Array, masses: Array) -> Pair:
+    """Deflection of point masses theta^2 r / |r|^2; rows of (K, 3) masses are (x, y, Einstein radius) in arcsec."""
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    alpha_x, alpha_y = np.zeros(shape), np.zeros(shape)
+    for mass_x, mass_y, theta in masses:
+        dx, dy = x - mass_x, y - mass_y
+        pull = theta * theta / (dx * dx + dy * dy + _TINY)
+        alpha_x += pull * dx
+        alpha_y += pull * dy
+    return alpha_x, alpha_y
+
+
+def rod(x: Array, y: Array, theta_v: float, half_length: float, angle: float) -> Pair:
+    """Deflection of a thin uniform rod through the centre: an axion vortex.
+
+    Args:
+        x, y: rays in arcsec.
+        theta_v: Einstein radius in arcsec of a point of the rod's mass.
+        half_length: in arcsec, above 0.
+        angle: of the rod in radians.
+    Returns:
+        (alpha_x, alpha_y), float64.
+    Source: integral of point masses along the rod, conj[(theta_v^2 / 2L) ln((z + L) / (z - L))] in its own frame; real
+        and imaginary parts of the logarithm are written out because a complex one is four times slower.
+    """
+    c, s, length = math.cos(angle), math.sin(angle), half_length
+    x, y = c * x + s * y, c * y - s * x
+    yy = y * y + _TINY
+    scale = theta_v * theta_v / (2 * length)
+    along = 0.5 * scale * np.log(((x + length) ** 2 + yy) / ((x - length) ** 2 + yy))
+    across = scale * np.arctan2(2 * length * y, x * x + yy - length * length)
+    return _turned(along, across, angle)
+
+
+def sersic(x: Array, y: Array, amplitude: float, r_e: float, n: float, e1: float, e2: float) -> Array:
+    """Surface brightness of a Sersic source centred at the origin; amplitude is that at r_e (arcsec).
+
+    Source: Sersic 1968 with b_n = 1.9992 n - .3271 (Capaccioli 1989), radius on the product-average ellipse.
+    """
+    x, y, q, _ = _principal_axes(x, y, e1, e2)
+    squared = (q * x * x + y * y / q) / (r_e * r_e)
+    radius = np.sqrt(squared) if n == 1 else squared ** (0.5 / n)
+    brightness: Array = amplitude * np.exp((1.9992 * n - 0.3271) * (1 - radius))
+    return brightness
+
+
+def einstein_radius(solar_masses: float) -> float:
+    """Einstein radius in arcsec of a point mass at the presets' redshifts."""
+    return 206265 * math.sqrt(4 * 4.7867e-20 * solar_masses * D_LS / (D_L * D_S))
+
+
+def _principal_axes(x: Array, y: Array, e1: float, e2: float) -> tuple[Array, Array, float, float]:
+    """Coordinates along the axes of an ellipse, its axis ratio and the angle of its major axis."""
+    e = math.hypot(e1, e2)
+    angle = 0.5 * math.atan2(e2, e1)
+    c, s = math.cos(angle), math.sin(angle)
+    return c * x + s * y, c * y - s * x, (1 - e) / (1 + e), angle
+
+
+def _turned(x: Array, y: Array, angle: float) -> Pair:
+    """A vector rotated by an angle."""
+    c, s = math.cos(angle), math.sin(angle)
+    return c * x - s * y, s * x + c * y
+
+
+def blur_matrix(size: int, factor: int, pixel: float, sigma: float) -> Array:
+    """One axis of the instrument: Gaussian blur on the fine grid, then averaging over pixels.
+
+    Args:
+        size: pixels of the image.
+        factor: rays a pixel.
+        pixel: side of a pixel in arcsec.
+        sigma: of the point spread function in arcsec.
+    Returns:
+        (size, size * factor) float64 whose rows sum to 1: what would come from outside is taken from the edge.
+    """
+    fine = pixel / factor
+    reach = math.ceil(5 * sigma / fine)
+    # Integrated over the fine pixel: point samples are off by 6 % where the blur is as narrow as a pixel.
+    edges = [math.erf((k - 0.5) * fine / (sigma * math.sqrt(2))) for k in range(-reach, reach + 2)]
+    taps = np.diff(edges) / (edges[-1] - edges[0])
+    matrix = np.zeros((size, size * factor))
+    for position in range(size * factor):
+        reached = np.clip(np.arange(position - reach, position + reach + 1), 0, size * factor - 1)
+        np.add.at(matrix[position // factor], reached, taps / factor)
+    return matrix
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What made an image; angles in arcsec and radians. Absent substructure has zeros."""
+
+    theta_e: float
+    lens_e1: float
+    lens_e2: float
+    gamma1: float
+    gamma2: float
+    source_x: float
+    source_y: float
+    source_e1: float
+    source_e2: float
+    source_r_e: float
+    source_n: float
+    source_amplitude: float
+    exposure: float
+    """Photons counted a unit of brightness."""
+    subhalo_theta: float = 0.0
+    """Einstein radius of all subhaloes together."""
+    vortex_theta: float = 0.0
+    vortex_half_length: float = 0.0
+    vortex_angle: float = 0.0
+
+
+def _generator(seed: int, index: int, purpose: str) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, _PURPOSES[purpose]]))
+
+
+def _draw_smooth(preset: str, rng: np.random.Generator) -> Parameters:
+    """Lens, shear, source and exposure."""
+    u = rng.random(8)
+    if preset == "model-1":
+        return Parameters(
+            theta_e=1.28, lens_e1=0.1, lens_e2=0.0, gamma1=0.05, gamma2=0.0,
+            source_x=0.7 * u[0] - 0.35, source_y=0.7 * u[1] - 0.35, source_e1=-0.1, source_e2=0.1,
+            source_r_e=0.25, source_n=1.0, source_amplitude=20.0, exposure=10 ** (3 + 0.5 * u[2]),
+        )  # fmt: skip
+    q, tilt, offset, bearing = 0.7 + 0.3 * u[3], math.pi * u[4], 0.5 * u[5], 2 * math.pi * u[6]
+    e = (1 - q) / (1 + q)
+    return Parameters(
+        theta_e=0.9 + 0.6 * u[0], lens_e1=0.0, lens_e2=0.0, gamma1=0.25 * u[1], gamma2=0.0,
+        source_x=offset * math.cos(bearing), source_y=offset * math.sin(bearing),
+        source_e1=e * math.cos(2 * tilt), source_e2=e * math.sin(2 * tilt),
+        source_r_e=0.45, source_n=1.3, source_amplitude=0.7 + 0.2 * u[2], exposure=300.0,
+    )  # fmt: skip
+
+
+def _draw_substructure(
+    preset: str, kind: str, smooth: Parameters, rng: np.random.Generator
+) -> tuple[Parameters, Array]:
+    """Parameters completed, and the point masses (K, 3)."""
+    none = np.zeros((0, 3))
+    if kind == "vort":
+        angle, exponent = float(rng.random()), float(rng.random())
+        theta, length = 0.1 * smooth.theta_e, 0.5
+        if preset == "model-1":
+            theta, length = einstein_radius(3e10), 0.06e-22 / (2 * 10 ** (2 * exponent - 24))
+        vortex = {"vortex_theta": theta, "vortex_half_length": length, "vortex_angle": math.pi * angle}
+        return dataclasses.replace(smooth, **vortex), none
+    if kind == "sphere":
+        r, turn, u = rng.random((3, 25))
+        bearing = 2 * math.pi * turn
+        if preset == "model-1":
+            r, low, high = 0.25 + 1.75 * r, 1e6**-0.9, 1e10**-0.9  # dN/dm ~ m^-1.9 inverted
+            thetas = einstein_radius(1.0) * np.sqrt((low + u * (high - low)) ** (-1 / 0.9))
+        else:
+            r, thetas = smooth.theta_e * r, np.full(25, math.sqrt(0.01 / 25) * smooth.theta_e)
+        masses = np.stack([r * np.cos(bearing), r * np.sin(bearing), thetas], axis=1)
+        return dataclasses.replace(smooth, subhalo_theta=math.sqrt(float(np.sum(thetas**2)))), masses
+    return smooth, none
+
+
+def brightness(x: Array, y: Array, p: Parameters, masses: Array) -> Array:
+    """Lensed source at rays x, y (arcsec), before blur and noise; masses as `point_masses` takes them."""
+    ax, ay = sie(x, y, p.theta_e, p.lens_e1, p.lens_e2) if p.lens_e1 or p.lens_e2 else sis(x, y, p.theta_e)
+    deflections = [(ax, ay), shear(x, y, p.gamma1, p.gamma2)]
+    if len(masses):
+        deflections.append(point_masses(x, y, masses))
+    if p.vortex_theta:
+        deflections.append(rod(x, y, p.vortex_theta, p.vortex_half_length, p.vortex_angle))
+    beta_x = x - sum(d[0] for d in deflections) - p.source_x
+    beta_y = y - sum(d[1] for d in deflections) - p.source_y
+    return sersic(beta_x, beta_y, p.source_amplitude, p.source_r_e, p.source_n, p.source_e1, p.source_e2)
+
+
+def _noisy(preset: str, image: Array, exposure: float, rng: np.random.Generator) -> Array:
+    """Photon counts, then min-max of the image."""
+    if preset == "lensing":
+        image = rng.poisson(exposure * (image + 0.1)) / exposure - 0.1
+    else:
+        image = rng.poisson(exposure * np.maximum(image + rng.normal(0, 0.01, image.shape), 0)).astype(np.float64)
+    low, high = float(image.min()), float(image.max())
+    if high <= low:
+        raise ValueError("field_of_view: the image shows no light; show more of the lens")
+    stretched: Array = (image - low) / (high - low)
+    return stretched
+
+
+def simulator(
+    preset: str, size: tuple[int, int], seed: int = 0, classes: Sequence[str] = CLASSES, field_of_view: float = 7.5
+) -> Callable[[int], tuple[npt.NDArray[np.float32], int, Parameters]]:
+    """A function from an image's index to (image (H, W, 1) float32 in [0, 1], label, parameters).
+
+    Args:
+        preset: lensing or model-1.
+        size: (H, W) in pixels.
+        seed: in [0, 2^63).
+        classes: among no, sphere, vort; image i is of class i mod K.
+        field_of_view: shorter side in arcsec.
+    Raises:
+        ValueError: an argument outside these.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset = {preset!r}: must be one of {', '.join(PRESETS)}")
+    if not classes or not set(classes) <= set(CLASSES):
+        raise ValueError(f"classes = {tuple(classes)}: must be one or more of {', '.join(CLASSES)}")
+    if min(size) < 2:
+        raise ValueError(f"size = {size}: height and width must be at least 2 pixels")
+    if not (field_of_view > 0 and math.isfinite(field_of_view)):
+        raise ValueError(f"field_of_view = {field_of_view}: must be above 0 arcsec")
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed = {seed}: must be in [0, 2^63)")
+    pixel = field_of_view / min(size)
+    factor = max(1, math.ceil(pixel / FINEST_PIXEL - 1e-9))
+    sigma = 0.1 if preset == "lensing" else 0.087 / math.sqrt(8 * math.log(2))
+    rows, columns = (blur_matrix(side, factor, pixel, sigma) for side in size)
+    y, x = (pixel / factor * (np.arange(side * factor, dtype=np.float64) + 0.5 - side * factor / 2) for side in size)
+
+    def draw(index: int) -> tuple[npt.NDArray[np.float32], int, Parameters]:
+        label = index % len(classes)
+        smooth = _draw_smooth(preset, _generator(seed, index, "smooth"))
+        generator = _generator(seed, index, "substructure")
+        parameters, masses = _draw_substructure(preset, classes[label], smooth, generator)
+        traced = np.empty((y.size, x.size))  # (H factor, W factor)
+        for top in range(0, y.size, 16):  # temporaries that stay in the cache: half the time for class no
+            traced[top : top + 16] = brightness(x[None, :], y[top : top + 16, None], parameters, masses)
+        image: Array = rows @ traced @ columns.T  # (H, W)
+        image = _noisy(preset, image, parameters.exposure, _generator(seed, index, "noise"))
+        return image[..., None].astype(np.float32), label, parameters
+
+    return draw
+
+
+def simulate(
+    preset: str,
+    count: int,
+    size: tuple[int, int],
+    seed: int = 0,
+    classes: Sequence[str] = CLASSES,
+    field_of_view: float = 7.5,
+    dtype: npt.DTypeLike = np.float32,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], dict[str, Array]]:
+    """Simulated lenses with their labels and true parameters.
+
+    Args:
+        count: number of images, at least 1.
+        dtype: of the images, float.
+        progress: wraps the range of indices, as tqdm does.
+        preset, size, seed, classes, field_of_view: see `simulator`.
+    Returns:
+        images (N, H, W, 1) in [0, 1], labels (N,) int64, parameters {name of a field of Parameters: (N,) float64}.
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    if count < 1:
+        raise ValueError(f"count = {count}: must be at least 1")
+    draw = simulator(preset, size, seed, classes, field_of_view)
+    images = np.empty((count, *size, 1), dtype)
+    labels = np.empty(count, np.int64)
+    parameters = {field.name: np.empty(count) for field in dataclasses.fields(Parameters)}
+    for index in progress(range(count)):
+        images[index], labels[index], drawn = draw(index)
+        for name, values in parameters.items():
+            values[index] = getattr(drawn, name)
+    return images, labels, parameters

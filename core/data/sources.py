@@ -1,0 +1,357 @@
+"""Images as they lie on disk: .npy folders and zips, pictures, stacks (.npy, .npz) and IDX files, read one at a time.
+
+Nothing is scaled here, and no pickle is loaded. NumPy only at import (pillow where a picture is decoded).
+No framework.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[Any]
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SPLITS = ("train", "val", "valid", "validation", "test")
+"""Folders that are no class: this project draws its own split."""
+
+IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+IDX_NAME = re.compile(r"(idx\d*|-ubyte)(\.gz)?$")
+CONVERT = "convert it with `python -m core.data convert-pickles FOLDER OUT --i-trust-this-source`"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A list of images of one shape and dtype, read one at a time.
+
+    Attributes:
+        names: one an image, for messages.
+        shape, dtype: (H, W, C) and dtype of every image, as stored.
+        fetch: index -> array (H, W, C), unchecked; use `read`.
+        labels: (N,) int64 in [0, K), or None.
+        class_names: K names, in the order of the labels.
+        parameters: name -> (N,) float64, such as a simulation's true parameters.
+        identity: JSON values that change when the files do.
+    """
+
+    names: Sequence[str]
+    shape: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    fetch: Callable[[int], Image]
+    labels: npt.NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    parameters: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    identity: dict[str, Any] = field(default_factory=dict)
+
+    def read(self, index: int) -> Image:
+        """Image (H, W, C) of the stored dtype; ValueError, naming it, where it is not finite or not like the first."""
+        image, name = self.fetch(index), self.names[index]
+        if image.shape != self.shape or image.dtype != self.dtype:
+            raise ValueError(
+                f"{name}: {describe(image.shape, image.dtype)} where {self.names[0]} is "
+                f"{describe(self.shape, self.dtype)}; all images must be alike: convert or remove it"
+            )
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            bad = int(image.size - np.isfinite(image).sum())
+            raise ValueError(f"{name}: {bad} of {image.size} values are not finite; repair or remove the file")
+        return image
+
+
+def describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Such as '150x150x1 float64'."""
+    return f"{'x'.join(map(str, shape))} {dtype}"
+
+
+def to_hwc(array: Image, name: str, channels: int | None = None) -> Image:
+    """One image as (H, W, C).
+
+    Args:
+        array: (H, W), (C, H, W) or (H, W, C).
+        name: for messages.
+        channels: C where it is known; else an axis of at most 4 is taken for the channels, if only one end has such.
+    Raises:
+        ValueError: not numbers, another number of axes, or no way to tell which axis holds the channels.
+    """
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"{name}: dtype {array.dtype}; images must be of bool, integer or real values")
+    if array.ndim == 2 and array.size:
+        return array[..., None]
+    if array.ndim != 3 or not array.size:
+        raise ValueError(f"{name}: shape {array.shape}; an image must be (H, W), (C, H, W) or (H, W, C)")
+    ends = (array.shape[0], array.shape[2])
+    first, last = (end == channels for end in ends)
+    if first == last:
+        first, last = (end <= 4 for end in ends)
+    if first == last:
+        raise ValueError(
+            f"{name}: shape {array.shape} is ambiguous, (C, H, W) or (H, W, C); store it as (H, W) or with the "
+            f"channels on one end only{'' if channels is None else f' ({channels} as model.in_channels says)'}"
+        )
+    return np.ascontiguousarray(array.transpose(1, 2, 0)) if first else array
+
+
+def decode_npy(data: bytes, name: str) -> Image:
+    """The array of a .npy file; ValueError where it is pickled, truncated or no such file."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except ValueError as error:
+        raise ValueError(f"{name}: not a .npy file, or a truncated one; download or write it again") from error
+    if dtype.hasobject:
+        raise ValueError(f"{name}: a pickled object array, which could run code and is not loaded; {CONVERT}")
+    count, offset = int(np.prod(shape)), stream.tell()
+    if len(data) - offset < count * dtype.itemsize:
+        raise ValueError(f"{name}: truncated: {len(data)} bytes; download or write it again")
+    array = np.frombuffer(data, dtype, count, offset).reshape(shape, order="F" if fortran else "C")
+    return np.ascontiguousarray(array, dtype.newbyteorder("="))
+
+
+def decode_picture(data: bytes, name: str) -> Image:
+    """(H, W, C) of uint8, uint16 or float32; ValueError for a broken file, transparency or another colour model."""
+    from PIL import Image as Pillow
+    from PIL import ImageOps
+
+    try:
+        with Pillow.open(io.BytesIO(data)) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
+        raise ValueError(f"{name}: not a whole picture ({error}); download or write it again") from error
+    if picture.mode == "P":
+        picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+    if picture.mode in ("RGBA", "LA"):
+        if picture.getchannel("A").getextrema() != (255, 255):
+            raise ValueError(f"{name}: has transparent pixels; flatten it onto a background first")
+        picture = picture.convert(picture.mode[:-1])
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    pixels = np.asarray(picture)
+    if picture.mode == "I" and int(pixels.min()) >= 0 and int(pixels.max()) <= 65535:  # 16-bit grey of some formats
+        pixels = pixels.astype(np.uint16)
+    elif picture.mode not in ("L", "RGB", "F") and not picture.mode.startswith("I;16"):
+        raise ValueError(f"{name}: colour mode {picture.mode}; save it as grey or RGB")
+    pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """sample2 before sample10; digits and text never compared with each other."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def _class_labels(names: Sequence[str]) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]:
+    """Labels from folders: those between the deepest folder common to all files and the file, splits left out."""
+    parents = [tuple(p for p in PurePosixPath(name).parent.parts if p.lower() not in SPLITS) for name in names]
+    depth = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parents, strict=False))))
+    classes = ["/".join(parent[depth:]) for parent in parents]
+    class_names = tuple(sorted(set(classes), key=_natural))
+    if len(class_names) == 1:
+        return None, ()
+    if "" in class_names:
+        name = names[classes.index("")]
+        raise ValueError(f"{name}: lies beside class folders; put every image into a folder of its class, or none")
+    positions = {name: label for label, name in enumerate(class_names)}
+    return np.array([positions[c] for c in classes], np.int64), class_names
+
+
+def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], bytes], channels: int | None) -> Source:
+    """A source over many small files, in a folder or a zip; entries are names with what identifies their content."""
+    kept: dict[str, list[str]] = {".npy": [], "picture": []}
+    suffixes = set()
+    for name in entries:
+        parts = PurePosixPath(name).parts
+        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+            continue
+        suffix = PurePosixPath(name).suffix.lower()
+        suffixes.add(suffix or "no suffix")
+        if suffix == ".npy" or suffix in PICTURES:
+            kept[".npy" if suffix == ".npy" else "picture"].append(name)
+    if kept[".npy"] and kept["picture"]:
+        raise ValueError(f"{where}: holds both .npy files and pictures; keep one kind")
+    names = sorted(kept[".npy"] or kept["picture"], key=_natural)
+    if not names:
+        found = f" (found: {', '.join(sorted(suffixes))})" if suffixes else ""
+        raise ValueError(f"{where}: no images{found}; it must hold .npy files or pictures ({', '.join(PICTURES)})")
+
+    def fetch(index: int) -> Image:
+        label = f"{where}/{names[index]}"
+        data = load(names[index])
+        if kept["picture"]:
+            return decode_picture(data, label)
+        return to_hwc(decode_npy(data, label), label, channels)
+
+    first = fetch(0)
+    labels, class_names = _class_labels(names)
+    listing = json.dumps([[name, *entries[name]] for name in names]).encode()
+    identity = {"path": str(where.resolve()), "files": len(names), "listing": hashlib.sha256(listing).hexdigest()}
+    shown = [f"{where}/{name}" for name in names]
+    return Source(shown, first.shape, first.dtype, fetch, labels, class_names, {}, identity)
+
+
+def _open_folder(path: Path, channels: int | None) -> Source:
+    entries: dict[str, list[int]] = {}
+    for folder, _, files in os.walk(path):
+        for file in files:
+            full = Path(folder, file)
+            if not full.is_file():
+                raise ValueError(f"{full}: a broken link; repair or remove it")
+            stat = full.stat()
+            entries[full.relative_to(path).as_posix()] = [stat.st_size, stat.st_mtime_ns]
+    return _files(path, entries, lambda name: (path / name).read_bytes(), channels)
+
+
+def _open_zip(path: Path, channels: int | None) -> Source:
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: not a whole zip ({error}); download it again") from error
+
+    def load(name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path}/{name}: broken inside the zip ({error}); download it again") from error
+        except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
+            raise ValueError(f"{path}/{name}: cannot be read ({error}); unpack the zip and give the folder") from error
+
+    entries = {info.filename: [info.file_size, info.CRC] for info in archive.infolist() if not info.is_dir()}
+    return _files(path, entries, load, channels)
+
+
+def _stack(
+    path: Path, images: Image, labels: Image | None, channels: int | None, named: Sequence[str] | None = None
+) -> Source:
+    """A source over one array (N, H, W), (N, H, W, C) or (N, C, H, W)."""
+    if images.ndim not in (3, 4) or len(images) == 0:
+        raise ValueError(
+            f"{path}: shape {images.shape}; a file of images must be (N, H, W), (N, H, W, C), (N, C, H, W)"
+        )
+    if images.ndim == 3 and images.shape[2] <= 4 < images.shape[1]:
+        raise ValueError(f"{path}: shape {images.shape} looks like one picture; add a first axis of 1")
+    if labels is not None:
+        if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise ValueError(f"{path}: labels {labels.shape} {labels.dtype}; must be {len(images)} integers from 0")
+        labels = labels.astype(np.int64)
+        classes = int(labels.max()) + 1
+        if named is not None and len(named) < classes:
+            raise ValueError(f"{path}: {len(named)} class_names for labels up to {classes - 1}; name every class")
+        named = tuple(named) if named is not None else tuple(str(label) for label in range(classes))
+
+    def fetch(index: int) -> Image:
+        image = to_hwc(images[index], f"{path}[{index}]", channels)
+        return np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+
+    first = fetch(0)
+    stat = path.stat()
+    identity = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    names = [f"{path}[{index}]" for index in range(len(images))]
+    return Source(names, first.shape, first.dtype, fetch, labels, tuple(named or ()), {}, identity)
+
+
+def _open_npy(path: Path, channels: int | None) -> Source:
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        if "bject" in str(error):
+            raise ValueError(
+                f"{path}: holds pickled objects, which could run code and are not loaded; {CONVERT}"
+            ) from error
+        raise ValueError(f"{path}: not a whole .npy file ({error}); download or write it again") from error
+    return _stack(path, images, None, channels)
+
+
+def _open_npz(path: Path, channels: int | None) -> Source:
+    """Keys images (or arr_0), labels (or arr_1), class_names; other (N,) arrays of numbers are parameters."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise ValueError(f"{path}: not a whole .npz file of plain arrays ({error}); write it again") from error
+    images = arrays.pop("images", arrays.pop("arr_0", None))
+    if images is None:
+        raise ValueError(f"{path}: holds {', '.join(arrays) or 'nothing'}; must hold an array named images or arr_0")
+    labels = arrays.pop("labels", arrays.pop("arr_1", None))
+    named = arrays.pop("class_names", None)
+    source = _stack(path, images, labels, channels, None if named is None else [str(name) for name in named])
+    for key, values in arrays.items():
+        if values.shape != (len(images),) or values.dtype.kind not in "buif":
+            raise ValueError(
+                f"{path}: {key} is {values.shape} {values.dtype}; must be {len(images)} numbers, or left out"
+            )
+        source.parameters[key] = values.astype(np.float64)
+    return source
+
+
+def read_idx(path: Path) -> Image:
+    """The array of an IDX file, plain or gzipped; ValueError for a wrong magic number or length."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: not a whole gzip file ({error}); download it again") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or data[3] == 0:
+        raise ValueError(f"{path}: magic number {data[:4].hex()} is not that of an IDX file; download it again")
+    dtype, axes = np.dtype(IDX_TYPES[data[2]]), data[3]
+    start = 4 + 4 * axes
+    shape = struct.unpack(f">{axes}I", data[4:start]) if len(data) >= start else (0,)
+    expected = start + int(np.prod(shape)) * dtype.itemsize
+    if len(data) < start or len(data) != expected:
+        raise ValueError(f"{path}: {len(data)} bytes where its header says {expected}; download it again")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _open_idx(path: Path, channels: int | None) -> Source:
+    labels = None
+    if "images-idx3" in path.name:
+        sibling = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
+        candidates = [sibling, sibling.with_suffix("") if sibling.suffix == ".gz" else Path(f"{sibling}.gz")]
+        labels = next((read_idx(candidate) for candidate in candidates if candidate.is_file()), None)
+    return _stack(path, read_idx(path), labels, channels)
+
+
+def open_source(path: str | Path, channels: int | None = None) -> Source:
+    """Open a folder or zip of .npy files or pictures, a .npy or .npz stack, or an IDX file (plain or .gz).
+
+    Args:
+        path: the folder or file. Hidden files and __MACOSX are skipped, files of other kinds are passed over, names are
+            sorted naturally, class folders become labels (train, val and test folders do not).
+        channels: expected channels, which also resolves layouts; None where not known.
+    Returns:
+        A Source; its images are decoded and checked one by one by `read`.
+    Raises:
+        ValueError: one line that names the file and what to do.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder; check data.source, or `python -m core.data download --help`")
+    if path.is_dir():
+        source = _open_folder(path, channels)
+    elif path.suffix.lower() in (".npy", ".npz", ".zip"):
+        opener = {".npy": _open_npy, ".npz": _open_npz, ".zip": _open_zip}[path.suffix.lower()]
+        source = opener(path, channels)
+    elif IDX_NAME.search(path.name):
+        source = _open_idx(path, channels)
+    else:
+        raise ValueError(f"{path}: unknown kind of file; must be a folder, .zip, .npy, .npz or IDX (…-idx3-ubyte[.gz])")
+    if channels is not None and source.shape[2] != channels:
+        raise ValueError(
+            f"{source.names[0]}: {source.shape[2]} channels where the model takes {channels}; set model.in_channels, "
+            f"out_channels to {source.shape[2]}, or convert the images"
+        )
+    return source

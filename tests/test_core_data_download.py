@@ -1,0 +1,261 @@
+"""Downloads from a server on this machine that cuts, lies and refuses; pickles; the command line."""
+
+import csv
+import errno
+import http.server
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data import download as module
+from core.data.__main__ import main
+from core.data.download import DownloadError, convert_pickles, download
+from core.data.lenses import simulate
+from core.data.sources import open_source
+
+CHUNK = 512 * 1024
+"""What gdown writes at a time; the part of a chunk that a cut leaves is not kept."""
+
+ROOT = Path(module.__file__).parents[2]
+
+
+def whole_zip(size=1_500_000):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("Samples/sample1.npy", np.random.default_rng(0).bytes(size))
+    return stream.getvalue()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `body`, with ranges; closes the connection once `cut` bytes of a first answer have been sent."""
+
+    body, cut, status, kind = b"", None, 200, "application/zip"
+
+    def __init__(self):
+        self.ranges = []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, asked = self.server, self.headers.get("Range")
+        server.ranges.append(asked)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        self.send_response(206 if asked else server.status)
+        self.send_header("Content-Type", server.kind)
+        self.send_header("Content-Length", str(len(server.body) - start))
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+        self.end_headers()
+        cut, server.cut = server.cut, None if asked else server.cut
+        self.wfile.write(server.body[start : len(server.body) if cut is None else cut])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        running.url = f"http://127.0.0.1:{running.server_address[1]}/a.zip"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_a_whole_zip_arrives_once(tmp_path, server):
+    server.body = whole_zip()
+    path = download("lensing", tmp_path / "new" / "a.zip", server.url, retries=0)
+    assert path.read_bytes() == server.body and [p.name for p in path.parent.iterdir()] == ["a.zip"]
+    requests = len(server.ranges)
+    assert download("lensing", path, server.url, retries=0) == path and len(server.ranges) == requests
+
+
+def test_a_cut_download_goes_on_where_it_stopped(tmp_path, server):
+    server.body, server.cut = whole_zip(), 700_000
+    with pytest.raises(
+        DownloadError, match=f"incomplete: received {CHUNK} bytes but.* Run the same command to go on"
+    ) as caught:
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    assert "\n" not in str(caught.value) and not (tmp_path / "a.zip").exists()
+    server.cut = None
+    download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    assert server.ranges[-1] == f"bytes={CHUNK}-"
+    assert (tmp_path / "a.zip").read_bytes() == server.body and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cut_download_is_tried_again_at_once(tmp_path, server, monkeypatch):
+    monkeypatch.setattr("random.uniform", lambda *_: 0.01)  # the pause between attempts
+    server.body, server.cut = whole_zip(), 700_000
+    assert download("lensing", tmp_path / "a.zip", server.url, retries=2).read_bytes() == server.body
+
+
+def test_a_web_page_is_not_kept_as_the_zip(tmp_path, server):
+    server.body, server.kind = b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>", "text/html"
+    with pytest.raises(DownloadError, match=r"a web page instead of the file .*quota.*nothing was kept"):
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_zip_is_not_kept(tmp_path, server):
+    server.body = whole_zip()[:-40]
+    with pytest.raises(DownloadError, match=r"no whole zip: .*nothing was kept"):
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_and_no_connection(tmp_path, server):
+    server.status = 404
+    with pytest.raises(DownloadError, match="404"):
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    with pytest.raises(DownloadError, match="no connection"):
+        download("lensing", tmp_path / "a.zip", "http://127.0.0.1:9/a.zip", retries=0)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_google_drives_quota_page_is_one_line(tmp_path, monkeypatch):
+    """gdown's own error for it has several paragraphs."""
+    import gdown
+
+    links = []
+
+    def refuse(url, **_):
+        links.append(url)
+        raise gdown.exceptions.FileURLRetrievalError("Failed to retrieve file url:\n\n\tToo many users\n\nCheck.")
+
+    monkeypatch.setattr(gdown, "download", refuse)
+    with pytest.raises(DownloadError, match="Failed to retrieve file url: Too many users Check") as caught:
+        download("lensing", tmp_path / "a.zip")
+    assert "\n" not in str(caught.value)
+    assert links == ["https://drive.google.com/uc?id=1cJyPQzVOzsCZQctNBuHCqxHnOY7v7UiA"]
+
+
+def test_a_full_disk_is_exit_code_1(tmp_path, monkeypatch, capsys):
+    import gdown
+
+    def full(**_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(gdown, "download", full)
+    assert main(["download", "deeplense", "--out", str(tmp_path / "a.zip")]) == 1
+    assert "No space left on device" in capsys.readouterr().err and not (tmp_path / "a.zip").exists()
+
+
+def test_download_arguments(tmp_path):
+    with pytest.raises(ValueError, match="data set 'mnist': must be one of lensing, deeplense"):
+        download("mnist")
+    (tmp_path / "a.zip").write_bytes(b"<html>quota</html>")
+    with pytest.raises(ValueError, match=r"a\.zip: exists and is not a whole zip \(a web page"):
+        download("lensing", tmp_path / "a.zip")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w"):
+        pass
+    assert module.zip_problem(tmp_path / "b.zip") == "an empty zip"
+
+
+class Bomb:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('a pickle ran code')",))
+
+
+def pickled(path, *content):
+    array = np.empty(len(content), object)
+    array[:] = content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)
+
+
+def test_pickled_images_are_converted_only_when_asked(tmp_path, capsys):
+    images = np.random.default_rng(0).random((3, 8, 8))
+    for i, image in enumerate(images):
+        pickled(tmp_path / "in" / "axion" / f"{i}.npy", image, 10.0**-i)
+    (tmp_path / "in" / "cdm").mkdir()
+    np.save(tmp_path / "in" / "cdm" / "0.npy", images[0] / 2)
+    command = ["convert-pickles", str(tmp_path / "in"), str(tmp_path / "out")]
+    assert main(command) == 2 and not (tmp_path / "out").exists()
+    assert "--i-trust-this-source" in capsys.readouterr().err
+    assert main([*command, "--i-trust-this-source"]) == 0
+    source = open_source(tmp_path / "out")
+    assert source.class_names == ("axion", "cdm") and source.labels.tolist() == [0, 0, 0, 1]
+    for i in range(4):
+        np.testing.assert_array_equal(source.read(i)[..., 0], images[i] if i < 3 else images[0] / 2)
+    with open(tmp_path / "out" / "parameters.csv", newline="") as table:
+        assert [float(row["mass"]) for row in csv.DictReader(table)] == [1.0, 0.1, 0.01]
+    with pytest.raises(ValueError, match="is not empty; name a new folder"):
+        convert_pickles(tmp_path / "in", tmp_path / "out", trusted=True)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ((Bomb(), 1.0), r"asks for builtins\.exec"),
+        ((np.zeros(3), 1.0), "not an image"),
+        ((np.zeros((2, 2)),), "not a pi"),
+    ],
+)
+def test_what_is_no_image_and_mass_is_refused(tmp_path, content, message):
+    pickled(tmp_path / "in" / "a.npy", *content)
+    with pytest.raises(ValueError, match=rf"a\.npy: .*{message}"):
+        convert_pickles(tmp_path / "in", tmp_path / "out", trusted=True)
+    with pytest.raises(ValueError, match=r"no \.npy files"):
+        convert_pickles(tmp_path / "none", tmp_path / "out", trusted=True)
+
+
+def test_simulate_writes_what_the_sources_read(tmp_path, capsys):
+    options = ["--count", "6", "--size", "16", "--seed", "3", "--classes", "no", "vort", "--preset", "model-1"]
+    images, labels, parameters = simulate("model-1", 6, (16, 16), 3, ("no", "vort"))
+    for out in (tmp_path / "a.npz", tmp_path / "folder"):
+        assert main(["simulate", "--out", str(out), *options]) == 0
+        assert capsys.readouterr().out == f"{out}: 6 images\n"
+        source = open_source(out, channels=1)
+        order = np.argsort(labels, kind="stable") if out.is_dir() else np.arange(6)
+        np.testing.assert_array_equal([source.read(i) for i in range(6)], images[order])
+        assert source.class_names == ("no", "vort") and source.labels.tolist() == labels[order].tolist()
+    np.testing.assert_array_equal(open_source(tmp_path / "a.npz").parameters["exposure"], parameters["exposure"])
+    with open(tmp_path / "folder" / "parameters.csv", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [float(row["source_x"]) for row in rows] == parameters["source_x"].tolist()
+    assert [row["file"] for row in rows[:3]] == ["no/0.npy", "vort/1.npy", "no/2.npy"]
+    assert main(["simulate", "--out", str(tmp_path / "folder")]) == 2
+    assert main(["simulate", "--out", str(tmp_path / "b.npz"), "--count", "0"]) == 2
+    assert "count = 0: must be at least 1" in capsys.readouterr().err
+
+
+def test_info(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (7, 6, 8), dtype=np.uint8)
+    images[3] = images[0]
+    np.savez(tmp_path / "a.npz", images=images, labels=np.array([0, 1, 0, 0, 1, 1, 1]), class_names=["x", "y"])
+    assert main(["info", str(tmp_path / "a.npz"), "--json", "--out", str(tmp_path / "a.png")]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["count"], facts["shape"], facts["dtype"], facts["duplicates"]) == (7, [6, 8, 1], "uint8", 1)
+    assert facts["classes"] == {"x": 3, "y": 4} and facts["median"] == np.median(images)
+    assert facts["std"] == pytest.approx(images.std()) and facts["mean"] == pytest.approx(images.mean())
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (1100, 550)
+    assert main(["info", "simulate:lensing", "--count", "3", "--size", "16"]) == 0
+    text = capsys.readouterr().out
+    assert "count      3" in text and "{'no': 1, 'sphere': 1, 'vort': 1}" in text
+    assert main(["info", str(tmp_path / "missing")]) == 2
+    assert main(["info", "simulate:nothing"]) == 2
+
+
+def test_the_command_line_answers_without_loading_what_it_does_not_need():
+    command = [sys.executable, "-X", "importtime", "-m", "core.data", "download", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "--url" in done.stdout
+    loaded = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
+    assert not loaded & {"numpy", "matplotlib", "PIL", "gdown", "requests", "torch", "tensorflow", "keras"}
+    wrong = subprocess.run([*command[:1], "-m", "core.data", "download", "mnist"], cwd=ROOT, capture_output=True)
+    assert wrong.returncode == 2
