@@ -166,10 +166,10 @@ def _run(twin: Twin, argv: list[str]) -> int:
     return run(twin, argv[1:])
 
 
-def _parse(cls: type[T], twin: Twin, argv: list[str], name: str, default: T | None = None) -> T:
+def _parse(default: T, twin: Twin, argv: list[str], name: str) -> T:
     """Read a verb's flags; its docstring is the help's text, examples included."""
-    text = inspect.cleandoc(cls.__doc__ or "").replace("PACKAGE", twin.package)
-    return parse(cls, argv, f"{twin.prog} {name}", text, default)
+    text = inspect.cleandoc(type(default).__doc__ or "").replace("PACKAGE", twin.package)
+    return parse(type(default), argv, f"{twin.prog} {name}", text, default)
 
 
 def _worker(twin: Twin, argv: list[str]) -> int:
@@ -208,7 +208,7 @@ def _train(twin: Twin, argv: list[str]) -> int:
         raise ValueError(f"--resume {resume}: no run there (no recipe.json)")
     base = load_recipe(Path(resume) / "recipe.json") if resume else load_recipe(config) if config else Recipe()
     parts = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    command = _parse(TrainCommand, twin, argv, "train", TrainCommand(**parts))
+    command = _parse(TrainCommand(**parts), twin, argv, "train")
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
     if resume:
         _check_resumable(base, recipe)
@@ -240,7 +240,9 @@ def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
     if resuming and (path / "latest").is_file():
         checkpoint = load_checkpoint(resolve_checkpoint(path))
         if checkpoint.progress["step"] >= recipe.training.steps:
-            raise ValueError(f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further")
+            raise ValueError(
+                f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
+            )
     dataset = open_dataset(recipe.data, recipe.image_shape)
     check_labels(recipe, dataset)
     if checkpoint and checkpoint.data.get("sha256") != dataset.manifest.get("sha256"):
@@ -289,7 +291,12 @@ def _train_from(
 
 def environment(twin: Twin) -> dict[str, Any]:
     """What a manifest says of the machine and the versions."""
-    return {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine(), **twin.describe()}
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        **twin.describe(),
+    }
 
 
 def _dry_run(twin: Twin, recipe: Recipe) -> int:
@@ -338,7 +345,7 @@ def _name_the_checkpoint(argv: list[str]) -> list[str]:
 
 
 def _sample(twin: Twin, argv: list[str]) -> int:
-    command = _parse(SampleCommand, twin, _name_the_checkpoint(argv), "sample")
+    command = _parse(SampleCommand(), twin, _name_the_checkpoint(argv), "sample")
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
     from core.diffusion.process import make_process

@@ -39,7 +39,8 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | 
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=default)
+            given = tyro.MISSING_NONPROP if default is None else default
+            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=given)
     except SystemExit as error:
         if not error.code:
             raise

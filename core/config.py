@@ -331,8 +331,10 @@ class Recipe:
                 f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}"
             )
         _require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
-        if self.data.augment and self.data.source.startswith("simulate:model-1"):
-            raise ValueError("data.augment = true with simulate:model-1: its shear has a fixed direction; use false")
+        if self.data.augment and self.data.source.startswith("simulate:"):
+            raise ValueError(
+                f"data.augment = true with {self.data.source}: its shear has a fixed direction, which rotations change; use false"
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -128,7 +128,9 @@ def open_source(folder: Path, weights: str) -> Source:
     if (folder / "recipe.json").is_file():
         recipe = load_recipe(folder / "recipe.json")
         if recipe.model != model:
-            raise ValueError(f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint")
+            raise ValueError(
+                f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint"
+            )
         data = read_json(folder / "data.json")
         return Source(model, recipe.process, recipe.sampling, values, path, recipe.training.dtype, data)
     scheduler = folder / "scheduler" / "scheduler_config.json"
@@ -139,7 +141,9 @@ def open_source(folder: Path, weights: str) -> Source:
     return Source(model, process, sampling, values, path, "float32", {})
 
 
-def class_labels(model: ModelConfig, data: dict[str, Any], samples: Sequence[int], name: str | None) -> np.ndarray | None:
+def class_labels(
+    model: ModelConfig, data: dict[str, Any], samples: Sequence[int], name: str | None
+) -> np.ndarray | None:
     """Labels of the images to draw: all of one class (by name or number), or the classes in turn.
 
     Raises:

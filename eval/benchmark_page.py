@@ -19,7 +19,7 @@ from eval.plots import line_plot
 from eval.twins import Framework
 
 Result = dict[str, Any]
-TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "diffusers": "diffusers (PyTorch)"}
+TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "diffusers": "diffusers"}
 TRAINING, SAMPLING = "training_images_per_second", "sampling_seconds_per_image"
 BUSY = 0.5
 NOISE = (
@@ -29,10 +29,13 @@ NOISE = (
 )
 
 
+SMALL_PRINT = "Small print: half of the repetitions lie in the first range, all in the one in brackets."
+
+
 def _spread(values: Mapping[str, Any], scale: float = 1.0) -> Cell:
     """Median, and below it quartiles and extremes."""
     low, q1, q3, high = (number(scale * values[key]) for key in ("min", "q1", "q3", "max"))
-    return Cell(number(scale * values["median"]), f"half in {q1} to {q3}; all in {low} to {high}")
+    return Cell(number(scale * values["median"]), f"{q1} – {q3} ({low} – {high})")
 
 
 def _rows(result: Result) -> list[tuple[str, list[Cell]]]:
@@ -78,12 +81,12 @@ def _settings(result: Result) -> str:
 
 
 def text_table(result: Result) -> str:
-    """The result as aligned columns of plain text: medians, quartiles in brackets."""
+    """The result as aligned columns of plain text: medians, and the ratios with their spread."""
     rows = [["", *(TITLES[name] for name in result["contestants"])]]
     rows += [[label, *(c.text for c in cells)] for label, cells in _rows(result)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in rows]  # fmt: skip
-    ratios = [f"speed in {label}: {cell.text} ({cell.detail})" for label, cell in _ratio_rows(result)]
+    ratios = [f"speed in {label}: {cell.text}, {cell.detail}" for label, cell in _ratio_rows(result)]
     return "\n".join([_settings(result), "", *(line.rstrip() for line in lines), "", *ratios])
 
 
@@ -133,12 +136,12 @@ def benchmark_sections(result: Result, command: str) -> list[Section]:
             )
         )
     ratios: list[list[str | Cell]] = [[label, cell] for label, cell in _ratio_rows(result)]
-    caption = "Paired by repetition. Above 1: the first is faster."
+    caption = f"Paired by repetition. Above 1: the first is faster. {SMALL_PRINT}"
     sections.append(Table(["Ratio of speeds", "Median"], ratios, "Which is faster?", caption))
     columns = ["", *(TITLES[name] for name in names)]
     caption = (
         f"{_settings(result)}. To the first step: from the start of Python to the end of the first optimiser step, imports "
-        "and compilation included. Peak memory is the whole process's main memory, not a GPU's."
+        f"and compilation included. {SMALL_PRINT} Peak memory is the whole process's main memory, not a GPU's."
     )
     sections.append(Table(columns, [[label, *cells] for label, cells in _rows(result)], "How fast?", caption))
     sections.append(_plots(result))

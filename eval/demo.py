@@ -23,7 +23,7 @@ from eval.compare import compare
 from eval.demo_folder import Demo, first_step_seconds, open_demo, read_metrics, trained_steps
 from eval.demo_page import TITLES, Material, write_page
 from eval.demo_picture import save_picture
-from eval.twins import ROOT, Framework
+from eval.twins import ROOT, Framework, find_python
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +115,8 @@ def run(
         ValueError: input that the user must change; RuntimeError: a twin failed; OSError: disk full or not writable.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
+    for framework in FRAMEWORKS:  # said now, not after minutes of training the other
+        find_python(framework, (pythons or {}).get(framework), root)
     demo = open_demo(Path(out).resolve(), Path(config).resolve(), n, fresh, pythons or {}, root)
     try:
         dataset = prepare(demo)

@@ -19,7 +19,7 @@ from core.config import Recipe
 from core.images import to_uint8
 from core.model.unet_spec import count_parameters
 from eval.compare_page import compare_sections, number
-from eval.page import Cell, Figure, Figures, Section, Table, Text, render
+from eval.page import Cell, Figure, Figures, Notice, Section, Table, Text, render
 from eval.plots import image_grid, line_plot
 
 Images = npt.NDArray[Any]
@@ -183,5 +183,8 @@ def write_page(path: Path, material: Material, result: dict[str, Any]) -> None:
         f"{steps:,} steps on the same images, and held against images that neither has seen."
     )
     comparison = compare_sections(result, material.real, material.generated, material.train)
+    notices = [section for section in comparison if isinstance(section, Notice)]
+    first, *others = [section for section in comparison if not isinstance(section, Notice)]
+    comparison = [first, *notices, *others]  # what is compared, before what must be known of it
     sections = [_which_is_which(material), _same_weights(material), *_training(material), *comparison, *_how(material)]
     render(path, "Two frameworks, one diffusion model", sections, lead=lead)

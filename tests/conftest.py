@@ -4,7 +4,9 @@ import importlib
 import importlib.util
 import os
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
 PACKAGES = {"torch": "torch_impl", "tensorflow": "tf_impl"}
@@ -40,6 +42,44 @@ class Backend:
 
     def __repr__(self) -> str:
         return PACKAGES[self.name]
+
+    def tensor(self, x: np.ndarray) -> Any:
+        """An array in the framework: NHWC images to NCHW for PyTorch, anything else as it is."""
+        if self.name == "tensorflow":
+            return importlib.import_module("tensorflow").constant(x)
+        y = importlib.import_module("torch").from_numpy(np.ascontiguousarray(x))
+        return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
+
+    def array(self, x: Any) -> np.ndarray:
+        """The way back."""
+        if self.name == "tensorflow":
+            return x.numpy()
+        return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).detach().contiguous().numpy()
+
+    def layer(self, name: str, *arguments: Any, dtype: str, **options: Any) -> Any:
+        """A layer of the twin at a precision, in evaluation mode."""
+        kind = getattr(self.layers, name)
+        if self.name == "tensorflow":
+            return kind(*arguments, dtype=dtype, **options)
+        return kind(*arguments, **options).to(getattr(importlib.import_module("torch"), dtype)).eval()
+
+    def apply(self, layer: Any, weights: dict[str, np.ndarray], *inputs: np.ndarray) -> np.ndarray:
+        """A layer's output with given parameters: dotted names, OIHW and (out, in) as in the canonical layout."""
+        tensors = [self.tensor(x) for x in inputs]
+        layer(*tensors)  # Keras makes variables at the first call
+        for name, value in weights.items():
+            *path, leaf = name.split(".")
+            owner = layer
+            for part in path:
+                owner = owner[int(part)] if part.isdigit() else getattr(owner, part)
+            if self.name == "torch":
+                getattr(owner, leaf).data.copy_(importlib.import_module("torch").from_numpy(value))
+            else:
+                keras_name = {"weight": "gamma" if hasattr(owner, "gamma") else "kernel"}.get(leaf, leaf)
+                keras_name = "beta" if leaf == "bias" and hasattr(owner, "beta") else keras_name
+                axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)  # OIHW to HWIO, (out, in) to (in, out)
+                getattr(owner, keras_name).assign(value.transpose(axes) if axes else value)
+        return self.array(layer(*tensors))
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,9 @@ def test_help_answers_at_once_and_without_a_framework(package, verb):
             break
     assert done.returncode == 0, done.stderr
     modules = set(done.stderr.split())
-    assert package in modules and modules.isdisjoint({"torch", "tensorflow", "keras", "diffusers", "scipy", "matplotlib"})
+    assert package in modules and modules.isdisjoint(
+        {"torch", "tensorflow", "keras", "diffusers", "scipy", "matplotlib"}
+    )
     assert min(seconds) < 1.5
     assert f"python -m {package}" in done.stdout
     other = {"torch_impl": "tf_impl", "tf_impl": "torch_impl"}[package]
@@ -319,7 +321,7 @@ def test_images_that_do_not_fit(recipe, tmp_path):
     for index, image in enumerate(images):
         np.save(folder / f"{index}.npy", image)
     line = refused(2, *common)
-    assert "3.npy" in line and "nan" in line.lower()
+    assert "3.npy" in line and "1 of 128 values are not finite" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -446,7 +448,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch):
 OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}
 
 
-def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(recipe, tmp_path):
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(recipe, tmp_path, stride):
     """SIGKILL before the n-th operation on a file, for every n; then go on, and compare every bit."""
     whole, folder = tmp_path / "whole", tmp_path / "run"
     train = ("train", "--config", recipe, "--run")
@@ -454,7 +457,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(recipe, tmp_pa
     expected = weights_of(whole)
     grids = {path.name: path.read_bytes() for path in (whole / "samples").iterdir()}
     seen = set()
-    for n in range(1, 1000):
+    for n in range(1, 1000, stride):
         shutil.rmtree(folder, ignore_errors=True)
 
         def killed_child(n: int = n) -> int:
@@ -478,7 +481,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(recipe, tmp_pa
             load_checkpoint(checkpoint)  # what has its final name is whole
         started, named = (folder / "recipe.json").exists(), (folder / "latest").exists()
         seen.add((started, (folder / "latest").read_text() if named else ""))
-        code, out, err = run("train", "--resume", folder) if started else run(*train, folder)
+        code, _, err = run("train", "--resume", folder) if started else run(*train, folder)
         assert code == 0 or "already at step 4" in err, (n, err)
         assert weights_of(folder) == expected, n
         assert steps_of(folder) == [1, 2, 3, 4], n

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from core.config import ModelConfig
@@ -20,36 +21,46 @@ def gelu(x: Any) -> Any:
 ACTIVATIONS = {"silu": ops.silu, "gelu": gelu}
 
 
-def conv(channels: int, size: int, dtype: Any, stride: int = 1) -> keras.layers.Conv2D:
-    """A convolution; with stride 2 the caller pads, since SAME pads (0, 1) where PyTorch pads (1, 1)."""
-    return keras.layers.Conv2D(channels, size, strides=stride, padding="valid" if stride > 1 else "same", dtype=dtype)
+def conv(c_in: int, c_out: int, size: int, dtype: Any, stride: int = 1) -> keras.layers.Conv2D:
+    """A convolution, built; with stride 2 the caller pads, since SAME pads (0, 1) where PyTorch pads (1, 1)."""
+    padding = "valid" if stride > 1 else "same"
+    layer = keras.layers.Conv2D(c_out, size, stride, padding, kernel_initializer="zeros", dtype=dtype)
+    layer.build((None, None, None, c_in))
+    return layer
+
+
+def linear(c_in: int, c_out: int, dtype: Any) -> keras.layers.Dense:
+    """A linear layer, built."""
+    layer = keras.layers.Dense(c_out, kernel_initializer="zeros", dtype=dtype)
+    layer.build((None, c_in))
+    return layer
 
 
 class GroupNorm(keras.layers.Layer):
     """Group normalisation over (H, W, C / groups), statistics per channel first: 1.4x faster than Keras's own layer."""
 
-    def __init__(self, groups: int, eps: float, dtype: Any) -> None:
+    def __init__(self, groups: int, channels: int, eps: float, dtype: Any) -> None:
         # bfloat16 statistics would lose the image: the norm computes in the weights' precision.
         super().__init__(dtype=keras.DTypePolicy(dtype).variable_dtype)
-        self.groups, self.eps = groups, eps
-
-    def build(self, shape: tuple[int | None, ...]) -> None:
-        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
-        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+        self.groups, self.channels, self.eps = groups, channels, eps
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
 
     def call(self, x: Any) -> Any:
-        C = x.shape[-1]
-        mean_c = ops.mean(x, axis=(1, 2))  # (B, C)
-        square_c = ops.mean(ops.square(x), axis=(1, 2))
-        mean = self._over_group(mean_c, C)
-        variance = ops.maximum(self._over_group(square_c, C) - ops.square(mean), 0.0)
+        mean = self._over_group(ops.mean(x, axis=(1, 2)))  # (B, C)
+        # The plain E[x^2] - mean^2 cancels where |mean| >> std; deviations from the mean do not. The mean is a constant
+        # to the gradient here: its own contribution is zero, and the backward pass is spared.
+        centre = ops.stop_gradient(mean)[:, None, None, :]
+        variance = self._over_group(ops.mean(ops.square(x - centre), axis=(1, 2)))
         scale = self.gamma * ops.rsqrt(variance + self.eps)  # (B, C)
         shift = self.beta - mean * scale
         return x * scale[:, None, None, :] + shift[:, None, None, :]
 
-    def _over_group(self, x: Any, C: int) -> Any:
-        grouped = ops.mean(ops.reshape(x, (-1, self.groups, C // self.groups)), axis=2, keepdims=True)
-        return ops.reshape(ops.broadcast_to(grouped, ops.shape(ops.reshape(x, (-1, self.groups, C // self.groups)))), (-1, C))
+    def _over_group(self, x: Any) -> Any:
+        """(B, C) -> (B, C): each channel replaced by its group's mean."""
+        size = self.channels // self.groups
+        mean = ops.mean(ops.reshape(x, (-1, self.groups, size)), axis=2, keepdims=True)
+        return ops.reshape(mean * np.ones(size, self.variable_dtype), (-1, self.channels))
 
 
 class TimeEmbedding(keras.layers.Layer):
@@ -59,8 +70,8 @@ class TimeEmbedding(keras.layers.Layer):
         super().__init__(dtype=dtype)
         self.flip = config.flip_sin_to_cos
         self.frequencies = time_frequencies(config).astype(self.variable_dtype)
-        self.linear_1 = keras.layers.Dense(time_channels, dtype=dtype)
-        self.linear_2 = keras.layers.Dense(time_channels, dtype=dtype)
+        self.linear_1 = linear(config.block_out_channels[0], time_channels, dtype)
+        self.linear_2 = linear(time_channels, time_channels, dtype)
 
     def call(self, t: Any) -> Any:
         angle = ops.cast(t, self.variable_dtype)[:, None] * self.frequencies  # (B, first / 2)
@@ -73,7 +84,7 @@ class Upsample(keras.layers.Layer):
 
     def __init__(self, channels: int | None = None, dtype: Any = None) -> None:
         super().__init__(dtype=dtype)
-        self.conv = conv(channels, 3, dtype) if channels is not None else None
+        self.conv = conv(channels, channels, 3, dtype) if channels is not None else None
 
     def call(self, x: Any) -> Any:
         x = ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
@@ -86,7 +97,7 @@ class Downsample(keras.layers.Layer):
     def __init__(self, channels: int | None = None, padding: int = 1, dtype: Any = None) -> None:
         super().__init__(dtype=dtype)
         self.padding = padding
-        self.conv = conv(channels, 3, dtype, stride=2) if channels is not None else None
+        self.conv = conv(channels, channels, 3, dtype, stride=2) if channels is not None else None
 
     def call(self, x: Any) -> Any:
         if self.conv is None:
@@ -108,18 +119,18 @@ class ResnetBlock(keras.layers.Layer):
 
     def __init__(self, plan: ResnetPlan, config: ModelConfig, time_channels: int, dtype: Any) -> None:
         super().__init__(dtype=dtype)
-        c_out, groups, eps = plan.out_channels, config.norm_num_groups, config.norm_eps
+        c_in, c_out, groups, eps = plan.in_channels, plan.out_channels, config.norm_num_groups, config.norm_eps
         self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
         self.scale_factor = plan.scale_factor
         self.activation = ACTIVATIONS[config.act_fn]
-        self.norm1 = GroupNorm(groups, eps, dtype)
-        self.conv1 = conv(c_out, 3, dtype)
-        self.time_emb_proj = keras.layers.Dense(2 * c_out if self.scale_shift else c_out, dtype=dtype)
-        self.norm2 = GroupNorm(groups, eps, dtype)
+        self.norm1 = GroupNorm(groups, c_in, eps, dtype)
+        self.conv1 = conv(c_in, c_out, 3, dtype)
+        self.time_emb_proj = linear(time_channels, 2 * c_out if self.scale_shift else c_out, dtype)
+        self.norm2 = GroupNorm(groups, c_out, eps, dtype)
         self.dropout = keras.layers.Dropout(config.dropout, dtype=dtype)
-        self.conv2 = conv(c_out, 3, dtype)
+        self.conv2 = conv(c_out, c_out, 3, dtype)
         self.resample = {"up": Upsample, "down": Downsample, None: Identity}[plan.resample](dtype=dtype)
-        self.conv_shortcut = conv(c_out, 1, dtype) if plan.has_shortcut else None
+        self.conv_shortcut = conv(c_in, c_out, 1, dtype) if plan.has_shortcut else None
 
     def call(self, x: Any, time: Any, training: bool = False) -> Any:
         h = self.conv1(self.resample(self.activation(self.norm1(x))))
@@ -142,11 +153,11 @@ class Attention(keras.layers.Layer):
     def __init__(self, plan: AttentionPlan, config: ModelConfig, dtype: Any) -> None:
         super().__init__(dtype=dtype)
         self.heads, self.scale_factor = plan.heads, plan.scale_factor
-        self.group_norm = GroupNorm(plan.groups, config.norm_eps, dtype) if plan.groups else None
-        self.to_q = keras.layers.Dense(plan.channels, dtype=dtype)
-        self.to_k = keras.layers.Dense(plan.channels, dtype=dtype)
-        self.to_v = keras.layers.Dense(plan.channels, dtype=dtype)
-        self.to_out = [keras.layers.Dense(plan.channels, dtype=dtype)]
+        self.group_norm = GroupNorm(plan.groups, plan.channels, config.norm_eps, dtype) if plan.groups else None
+        self.to_q = linear(plan.channels, plan.channels, dtype)
+        self.to_k = linear(plan.channels, plan.channels, dtype)
+        self.to_v = linear(plan.channels, plan.channels, dtype)
+        self.to_out = [linear(plan.channels, plan.channels, dtype)]
 
     def call(self, x: Any) -> Any:
         H, W, C = x.shape[1:]

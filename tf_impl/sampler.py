@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from core.config import ModelConfig
 from core.diffusion.samplers import SamplingTable
-from tf_impl.unet import UNet
 from tf_impl.weights import build_unet
 
 
@@ -18,13 +17,13 @@ class Sampler:
     """Runs sampling tables; see core.sampling.Sampler for shapes.
 
     Args:
-        network: the U-Net.
+        network: the U-Net, or any function with its signature.
     """
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: Callable[..., Any]) -> None:
         self.network = network
         # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
-        self.evaluate = tf.function(lambda x, t, y: network(x, t, y), reduce_retracing=True)
+        self.evaluate = tf.function(lambda x, t, y: network(x, t, y), reduce_retracing=True, autograph=False)
 
     def __call__(
         self,

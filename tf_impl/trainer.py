@@ -13,7 +13,7 @@ from core.model.unet_spec import initial_weights, param_specs
 from core.training.optim import is_decayed
 from tf_impl.objective import loss
 from tf_impl.sampler import Sampler
-from tf_impl.weights import build_unet, from_keras, get_weights, set_weights, to_keras, variables
+from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
 
 
 def set_threads(threads: int) -> None:
@@ -53,17 +53,18 @@ class Trainer:
         self.ema = build_unet(recipe.model, weights, config.dtype)
         self.specs = param_specs(recipe.model)
         self.parameters = [v.value for v in variables(self.network).values()]
-        self.averages = [v.value for v in variables(self.ema).values()]
-        self.decayed = [is_decayed(spec) for spec in self.specs.values()]
-        self.exp_avg = [tf.Variable(tf.zeros_like(p)) for p in self.parameters]
-        self.exp_avg_sq = [tf.Variable(tf.zeros_like(p)) for p in self.parameters]
+        # All parameters as one vector: the optimiser is then some ten operations, not some ten a parameter.
+        self.flat = tf.Variable(self._flatten(self.parameters))
+        self.average = tf.Variable(self.flat)
+        self.exp_avg = tf.Variable(tf.zeros_like(self.flat))
+        self.exp_avg_sq = tf.Variable(tf.zeros_like(self.flat))
         self.adam_steps = tf.Variable(0, dtype=tf.int64)
         self.skipped = tf.Variable(0, dtype=tf.int64)
         self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)
         self.dropouts = [layer for layer in self.network._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
         self.sampler = Sampler(self.ema)
-        self._compiled_loss = tf.function(self._loss_and_gradients)
-        self._compiled_update = tf.function(self._update)
+        self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False)
+        self._compiled_update = tf.function(self._update, autograph=False)
 
     def step(self, batch: dict[str, np.ndarray], scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step; see core.training.loop.Trainer."""
@@ -96,55 +97,77 @@ class Trainer:
 
     def _update(self, total: Any, gradients: list[Any], lr: Any, decay: Any) -> Any:
         """Clip, step the optimiser and move the average, or skip a step that is not finite; returns the norm."""
-        norm = tf.linalg.global_norm(gradients)
-        if tf.math.is_finite(norm) and tf.math.is_finite(total):
-            self._apply(gradients, norm, lr, decay)
-            self.skipped_in_a_row.assign(0)
-        else:
+        gradient = self._flatten(gradients)
+        norm = tf.norm(gradient)
+
+        def apply() -> Any:
+            self._apply(gradient, norm, lr, decay)
+            return self.skipped_in_a_row.assign(0)
+
+        def skip() -> Any:
             self.skipped.assign_add(1)
-            self.skipped_in_a_row.assign_add(1)
+            return self.skipped_in_a_row.assign_add(1)
+
+        tf.cond(tf.math.is_finite(norm) & tf.math.is_finite(total), apply, skip)
         return norm
 
-    def _apply(self, gradients: list[Any], norm: Any, lr: Any, decay: Any) -> None:
+    def _apply(self, g: Any, norm: Any, lr: Any, decay: Any) -> None:
         """Adam or AdamW as torch.optim defines them (core.training.optim.adam_step), then the average."""
-        config, dtype = self.recipe.training, norm.dtype
-        factor = tf.minimum(tf.cast(1, dtype), config.clip_norm / (norm + 1e-6)) if config.clip_norm else 1.0
+        config, dtype, p = self.recipe.training, norm.dtype, self.flat
+        if config.clip_norm:
+            g = g * tf.minimum(tf.cast(1, dtype), config.clip_norm / (norm + 1e-6))
         count = tf.cast(self.adam_steps.assign_add(1), tf.float64)
         # Scalars in float64: 1 - beta_2^count in float32 is off by 1e-5 at the first steps.
         step_size = tf.cast(lr / (1 - config.beta1**count), dtype)
         root = tf.cast(tf.sqrt(1 - config.beta2**count), dtype)
-        lr, rest = tf.cast(lr, dtype), tf.cast(1 - decay, dtype)
-        state = zip(self.parameters, self.averages, self.exp_avg, self.exp_avg_sq, gradients, self.decayed, strict=True)
-        for p, average, m, v, g, decayed in state:
-            g, weight_decay = g * factor, config.weight_decay * decayed
-            if weight_decay and config.optimizer == "adamw":
-                p.assign_sub(lr * weight_decay * p)
-            elif weight_decay:
-                g = g + weight_decay * p
-            m.assign_add((1 - config.beta1) * (g - m))
-            v.assign(config.beta2 * v + (1 - config.beta2) * g * g)
-            p.assign_sub(step_size * m / (tf.sqrt(v) / root + config.adam_eps))
-            average.assign_add(rest * (p - average))
+        if config.weight_decay:
+            decayed = [tf.fill(spec.shape, float(is_decayed(spec))) for spec in self.specs.values()]
+            decay_term = config.weight_decay * tf.cast(self._flatten(decayed), dtype) * p
+            if config.optimizer == "adamw":
+                p.assign_sub(tf.cast(lr, dtype) * decay_term)
+            else:
+                g = g + decay_term
+        m = self.exp_avg.assign_add((1 - config.beta1) * (g - self.exp_avg))
+        v = self.exp_avg_sq.assign(config.beta2 * self.exp_avg_sq + (1 - config.beta2) * g * g)
+        p.assign_sub(step_size * m / (tf.sqrt(v) / root + config.adam_eps))
+        self.average.assign_add(tf.cast(1 - decay, dtype) * (p - self.average))
+        for parameter, part in zip(self.parameters, self._split(p), strict=True):
+            parameter.assign(part)
+
+    def _flatten(self, tensors: list[Any]) -> Any:
+        """One vector of all parameters, in the order of the specs."""
+        return tf.concat([tf.reshape(t, (-1,)) for t in tensors], axis=0)
+
+    def _split(self, flat: Any) -> list[Any]:
+        """The parts of such a vector, in Keras's layout."""
+        shapes = [p.shape for p in self.parameters]
+        parts = tf.split(flat, [shape.num_elements() for shape in shapes])
+        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _named(self, flat: Any) -> dict[str, np.ndarray]:
+        """The parts by canonical name and in the canonical layout."""
+        parts = zip(self.specs.items(), self._split(flat), strict=True)
+        return {name: from_keras(spec.kind, part.numpy()) for (name, spec), part in parts}
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
         """EMA weights, training state and counters; see core.training.loop.Trainer."""
-        state = {f"params/{name}": value for name, value in get_weights(self.network).items()}
-        for part, moments in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
-            for (name, spec), value in zip(self.specs.items(), moments, strict=True):
-                state[f"{part}/{name}"] = from_keras(spec.kind, value.numpy())
-        names = ("adam_steps", "skipped", "skipped_in_a_row")
-        return get_weights(self.ema), state, {name: int(getattr(self, name).numpy()) for name in names}
+        parts = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        state = {f"{part}/{name}": value for part, flat in parts.items() for name, value in self._named(flat).items()}
+        counters = ("adam_steps", "skipped", "skipped_in_a_row")
+        return self._named(self.average), state, {name: int(getattr(self, name).numpy()) for name in counters}
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
         """Go back to a state."""
-        set_weights(self.ema, ema)
-        set_weights(self.network, {name: state[f"params/{name}"] for name in self.specs})
-        for part, moments in (("exp_avg", self.exp_avg), ("exp_avg_sq", self.exp_avg_sq)):
-            for (name, spec), variable in zip(self.specs.items(), moments, strict=True):
-                variable.assign(to_keras(spec.kind, state[f"{part}/{name}"]))
+        named = {part: {name: state[f"{part}/{name}"] for name in self.specs} for part in ("params", "exp_avg", "exp_avg_sq")}
+        set_weights(self.network, named["params"])
+        targets = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "ema": self.average}
+        for part, variable in targets.items():
+            values = {**named, "ema": ema}[part]
+            variable.assign(np.concatenate([to_keras(s.kind, values[n]).ravel() for n, s in self.specs.items()]))
         for name in ("adam_steps", "skipped", "skipped_in_a_row"):
             getattr(self, name).assign(counters[name])
 
     def ema_sampler(self) -> Sampler:
-        """The executor over the EMA weights."""
+        """The executor over the EMA weights as they are now."""
+        set_weights(self.ema, self._named(self.average))
         return self.sampler

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from core.config import ModelConfig
@@ -29,20 +28,18 @@ class UNet(keras.Model):
         plan = unet_plan(config)
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
-        self.conv_in = conv(first, 3, dtype)
+        self.conv_in = conv(config.in_channels, first, 3, dtype)
         self.time_embedding = TimeEmbedding(config, time, dtype)
         classes = config.num_class_embeds
         self.class_embedding = keras.layers.Embedding(classes, time, dtype=dtype) if classes else None
+        if self.class_embedding is not None:
+            self.class_embedding.build()
         self.down_blocks = [Block(p, config, time, dtype) for p in plan.down]
         self.mid_block = Block(plan.mid, config, time, dtype) if plan.mid else None
         self.up_blocks = [Block(p, config, time, dtype) for p in plan.up]
-        self.conv_norm_out = GroupNorm(config.norm_num_groups, config.norm_eps, dtype)
-        self.conv_out = conv(config.out_channels, 3, dtype)
-        # One evaluation on zeros makes every variable, so that weights can be set at once; Keras need not build again.
-        self.built = True
-        H, W = config.sample_size
-        labels = np.zeros(1, "int64") if classes else None
-        self(np.zeros((1, H, W, config.in_channels), self.compute_dtype), np.zeros(1, self.variable_dtype), labels)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, first, config.norm_eps, dtype)
+        self.conv_out = conv(first, config.out_channels, 3, dtype)
+        self.built = True  # every layer made its variables when it was made
 
     def call(self, x: Any, t: Any = None, labels: Any = None, training: bool = False) -> Any:
         """Evaluate the network.

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+from torch import nn
 
 from core.config import ModelConfig
 from core.diffusion.samplers import SamplingTable
-from torch_impl.unet import UNet
 from torch_impl.weights import build_unet
 
 
@@ -17,10 +17,10 @@ class Sampler:
     """Runs sampling tables; see core.sampling.Sampler for shapes.
 
     Args:
-        network: the U-Net, in evaluation mode.
+        network: the U-Net in evaluation mode, or any module with its signature.
     """
 
-    def __init__(self, network: UNet) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.network = network
 
     @torch.inference_mode()
@@ -36,7 +36,7 @@ class Sampler:
         y = None if labels is None else torch.from_numpy(labels).to(self.device)
         state = [self.to_device(x_T)]
         for index, row in enumerate(table.rows):
-            raw = row.p * state[0] + row.q * self.network(state[0], torch.tensor(row.t), y)
+            raw = row.p * state[0] + row.q * self.network(state[0], torch.tensor(row.t, dtype=state[0].dtype), y)
             x_0 = raw.clamp(-1, 1) if table.clip else raw
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
@@ -49,7 +49,7 @@ class Sampler:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return self.network.conv_in.weight.device
+        return next(self.network.parameters(), torch.empty(0)).device
 
     def to_device(self, x: np.ndarray) -> torch.Tensor:
         """NHWC array to NCHW tensor."""

@@ -193,7 +193,7 @@ def _draw_smooth(preset: str, rng: np.random.Generator) -> Parameters:
         theta_e=0.9 + 0.6 * u[0], lens_e1=0.0, lens_e2=0.0, gamma1=0.25 * u[1], gamma2=0.0,
         source_x=offset * math.cos(bearing), source_y=offset * math.sin(bearing),
         source_e1=e * math.cos(2 * tilt), source_e2=e * math.sin(2 * tilt),
-        source_r_e=0.45, source_n=1.3, source_amplitude=0.7 + 0.2 * u[2], exposure=300.0,
+        source_r_e=0.40, source_n=1.3, source_amplitude=0.7 + 0.2 * u[2], exposure=300.0,
     )  # fmt: skip
 
 

@@ -143,7 +143,9 @@ def train(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, st
                 run.log(line)
                 progress.set_postfix(loss=line["loss"], lr=f"{values['lr']:.1e}", refresh=False)
                 meter.restart()
-            if config.sample_count and (step == config.steps or config.sample_every and step % config.sample_every == 0):
+            if config.sample_count and (
+                step == config.steps or (config.sample_every and step % config.sample_every == 0)
+            ):
                 _save_grid(recipe, process, trainer, dataset, run.path / "samples" / f"step-{step:08d}.png")
                 meter.restart()
             if step % config.checkpoint_every == 0 or last:

@@ -40,7 +40,9 @@ class RunFolder:
             ValueError: it already holds a run.
         """
         if (self.path / "recipe.json").exists():
-            raise ValueError(f"{self.path}: already holds a run; go on with --resume {self.path}, or name another --run")
+            raise ValueError(
+                f"{self.path}: already holds a run; go on with --resume {self.path}, or name another --run"
+            )
         (self.path / "samples").mkdir(parents=True, exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         write_json(self.path / "recipe.json", to_dict(recipe))
