@@ -151,7 +151,8 @@ def measure(
         ValueError: a number or peer out of range, or an interpreter that is not there.
         RuntimeError: a worker failed, or runs other threads than asked for.
     """
-    for name, value in (("repetitions", repetitions), ("steps", steps), ("samples", samples), ("threads", threads)):
+    numbers = {"repetitions": repetitions, "steps": steps, "samples": samples, "threads": threads}
+    for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"--{name} {value}: must be at least 1")
     runners, before = contestants(peer), machine()
@@ -181,17 +182,23 @@ def measure(
             entry["peak_bytes"]["training_and_sampling"] = peaks_after[name]
     speeds = {name: [1 / s for s in values] for name, values in seconds.items()}
     return {
-        "protocol": {
-            "repetitions": repetitions, "steps": steps, "samples": samples, "threads": threads, "nfe": nfe["torch"],
-            "batch_size": recipe.training.batch_size, "sampling_batch_size": min(samples, recipe.sampling.batch_size),
-            "parameters": count_parameters(recipe.model), "image_shape": list(recipe.image_shape),
-            "dtype": recipe.training.dtype,
-        },
+        "protocol": {**numbers, "nfe": nfe["torch"], **_sizes(recipe, samples)},
         "machine": before,
         "contestants": result,
         "ratios": {"training": _ratios(rates), "sampling": _ratios(speeds)},
         "recipe": to_dict(recipe),
-    }  # fmt: skip
+    }
+
+
+def _sizes(recipe: Recipe, samples: int) -> dict[str, Any]:
+    """How much work a step and a drawing are."""
+    return {
+        "batch_size": recipe.training.batch_size,
+        "sampling_batch_size": min(samples, recipe.sampling.batch_size),
+        "parameters": count_parameters(recipe.model),
+        "image_shape": list(recipe.image_shape),
+        "dtype": recipe.training.dtype,
+    }
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ TINY = """
     layers_per_block = 1
     norm_num_groups = 4
     attention_head_dim = 4
+    [process]
+    prediction = "v"
     [data]
     simulate_count = 40
     held_out = 0.3

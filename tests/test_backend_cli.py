@@ -212,7 +212,7 @@ def test_a_dry_run_writes_nothing(call, recipes, folder, monkeypatch):
 
 
 def test_a_run_that_is_not_finite_ends_with_code_1(call, recipes, folder):
-    code, out, err = call(
+    code, _, err = call(
         "train", "--config", recipes["smallest"], "--run", folder / "bad", "--training.learning-rate", 1e30
     )
     errors = [line for line in err.splitlines() if line.startswith("error:")]

@@ -10,7 +10,6 @@ from core.model.checkpoint import WEIGHTS_FILE, write_json, write_tensors
 from core.model.diffusers_config import unet_to_diffusers
 from core.model.unet_spec import count_parameters, param_specs
 from eval.parity.closeness import require_close
-from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.tolerances import NETWORK_FLOAT64
 from tests.numpy_unet import NumpyUNet
 
@@ -43,14 +42,6 @@ def test_weights_come_back_bit_for_bit_as_contiguous_copies(backend, network):
     for w in found.values():
         w[...] = 0  # a copy: the network keeps its own
     assert equal(backend.weights.get_weights(network), make_weights(1))
-
-
-@pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_names_shapes_and_total_are_the_specs(backend, name):
-    config = CONFIGURATIONS[name]
-    found = backend.weights.get_weights(backend.weights.build_unet(config, make_weights(config=config), "float64"))
-    assert {n: w.shape for n, w in found.items()} == {n: s.shape for n, s in param_specs(config).items()}
-    assert sum(w.size for w in found.values()) == count_parameters(config)
 
 
 def test_the_network_holds_nothing_but_the_specs(backend, network):
@@ -137,5 +128,5 @@ def test_a_file_cut_short_is_refused(backend, tmp_path):
 
 def test_another_configuration_is_another_network(backend):
     other = dataclasses.replace(CONFIG, block_out_channels=(16, 16))
-    with pytest.raises(ValueError, match=r"has shape"):
+    with pytest.raises(ValueError, match=r"left over down_blocks\.1\.resnets\.0\.conv_shortcut"):
         backend.weights.build_unet(other, make_weights(), "float64")

@@ -113,6 +113,7 @@ def test_the_peer_takes_the_very_steps_of_the_twin(tmp_path):
 
     _, path = make_checkout(tmp_path)
     recipe = {**json.loads(json.dumps(load_recipe(path), default=vars))}
+    recipe["process"] |= {"prediction": "eps"}
     recipe["training"] |= {"learning_rate": 1e-2, "clip_norm": 0.5}
     arrays = {"images": np.random.default_rng(0).random((8, 8, 8, 1), np.float32)}
     losses = [train_task(kind)(arrays, {"recipe": recipe, "steps": 5})[0]["loss"] for kind in (Trainer, WithState)]

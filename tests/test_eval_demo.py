@@ -165,6 +165,7 @@ def test_both_frameworks(tmp_path, capsys):
         name: np.load(out / "samples" / name / "samples.npy") for name in ("torch", "tensorflow-with-torch-weights")
     }
     first, second = samples.values()
+    assert np.mean((first > 0) & (first < 1)) > 0.2, "images that are all black and white would hide a difference"
     assert 0 < np.abs(first - second).max() < 1 / 255  # two frameworks, not one asked twice
     record = json.loads((out / "demo.json").read_text())
     assert all(0 < record["first_step_seconds"][name] <= record["seconds"][f"train {name}"] for name in ("torch", "tensorflow"))  # fmt: skip

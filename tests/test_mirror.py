@@ -20,6 +20,7 @@ EXCEPTIONS: dict[str, str] = {
     "layers.py: Identity*": "torch.nn.Identity serves",
     "layers.py: gelu": "torch's gelu is exact; keras.ops.gelu is off by 5e-9 in float64",
     "layers.py: conv": "torch pads as asked; Keras takes a rule, chosen here by the stride",
+    "layers.py: linear": "torch.nn.Linear serves; a Keras layer has its weights only once it is built",
     "weights.py: variables": "Keras knows variables by path, not by attribute; torch has named_parameters",
     "weights.py: ATTRIBUTES": "the same",
     "weights.py: ??_KERAS": "canonical layout is PyTorch's, so only Keras transposes",

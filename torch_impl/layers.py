@@ -51,14 +51,13 @@ class Downsample(nn.Module):
         super().__init__()
         self.padding = padding
         if channels is not None:
-            self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+            self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not hasattr(self, "conv"):
             return F.avg_pool2d(x, 2)
         # padding 0 is the original DDPM's: right and bottom only.
-        before = self.padding
-        return self.conv(F.pad(x, (before, 1, before, 1)))
+        return self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
 
 
 class ResnetBlock(nn.Module):

@@ -30,6 +30,8 @@ NETWORK_FLOAT32 = 1e-4
 """Rung 5, the whole U-Net: some forty convolutions of 1.6e-6."""
 LOSS_FLOAT64 = 1e-12
 """Rung 6: the loss and the split of a batch, from equal outputs."""
+FINITE_DIFFERENCE = 1e-9
+"""Rung 6: slopes by five points 1e-3 apart, whose own error is 1e-12 of the fifth derivative and 1e-13 of rounding."""
 GRADIENT_FLOAT64 = 1e-8
 """Rung 6: gradients and optimiser steps between frameworks."""
 GRADIENT_FLOAT32 = 1e-4

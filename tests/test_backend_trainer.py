@@ -1,0 +1,292 @@
+"""The twin's training step: gradients against finite differences of the NumPy reference, the optimiser against core's
+Adam fed with the twin's own gradients, and everything that a run relies on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
+from core.data.dataset import Dataset
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table, run
+from core.model.unet_spec import ResnetPlan, initial_weights, param_specs
+from core.training.batches import make_batch
+from core.training.optim import adam_step, clip_factor, ema_decay, is_decayed, scalars
+from eval.parity.closeness import require_close
+from eval.parity.tolerances import (
+    AUTOCAST_BF16,
+    FINITE_DIFFERENCE,
+    LOSS_FLOAT64,
+    OPTIMISER_FLOAT64,
+    SAMPLER_FLOAT64,
+    STATISTICS_SIGMA,
+)
+from tests.numpy_unet import NumpyUNet
+
+MODEL = ModelConfig(
+    (4, 6), 2, 2, down_block_types=("AttnDownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
+    layers_per_block=1, norm_num_groups=4, mid_block_type=None, num_class_embeds=3, attention_head_dim=4,
+)  # fmt: skip
+PROCESS = ProcessConfig(50, prediction="v", loss_weight="min_snr")
+COMMON = dict(
+    steps=20, batch_size=4, warmup_steps=5, learning_rate=0.02, decay="linear", decay_start=0.5, ema_decay=0.6,
+    dtype="float64",
+)  # fmt: skip
+TRAININGS = {
+    "adam": TrainingConfig(weight_decay=0.05, clip_norm=0.4, adam_eps=1e-3, **COMMON),
+    "adamw": TrainingConfig(optimizer="adamw", weight_decay=0.1, beta1=0.8, beta2=0.9, clip_norm=0.0, **COMMON),
+    "accumulate": TrainingConfig(weight_decay=0.05, clip_norm=0.4, adam_eps=1e-3, accumulate=4, **COMMON),
+    "dropout": TrainingConfig(**COMMON),
+    "float32": TrainingConfig(**{**COMMON, "dtype": "float32"}),
+    "bf16": TrainingConfig(autocast="bf16", **{**COMMON, "dtype": "float32"}),
+}
+TABLES = make_process(PROCESS)
+SPECS = param_specs(MODEL)
+
+
+def recipe(name, seed=0):
+    model = dataclasses.replace(MODEL, dropout=0.5 if name == "dropout" else 0.0)
+    return Recipe(model, PROCESS, training=dataclasses.replace(TRAININGS[name], seed=seed))
+
+
+def batch(name, step):
+    images = np.random.default_rng(1).random((10, 4, 6, 2)).astype(np.float32)
+    data = Dataset(images, np.arange(10) % 3, ("a", "b", "c"), {}, np.arange(10), np.arange(0), {})
+    return make_batch(recipe(name), TABLES, data, step)
+
+
+def weights(dtype="float64"):
+    """Without zeros, so that every gradient flows at the first step."""
+    rng = np.random.default_rng(2)
+    return {n: (0.3 * rng.standard_normal(s.shape) + (s.kind == "norm")).astype(dtype) for n, s in SPECS.items()}
+
+
+@pytest.fixture(scope="module")
+def trainers(backend):
+    """One trainer a name: TensorFlow traces its step once."""
+    made = {}
+
+    def trainer(name):
+        if name not in made:
+            made[name] = backend.trainer.Trainer(recipe(name))
+        start = weights(TRAININGS[name].dtype)
+        zeros = {f"{part}/{n}": np.zeros_like(w) for part in ("exp_avg", "exp_avg_sq") for n, w in start.items()}
+        state = {**{f"params/{n}": w for n, w in start.items()}, **zeros}
+        made[name].load(start, state, {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0})
+        return made[name]
+
+    return trainer
+
+
+def gradients(backend, trainer, batch, seed=0):
+    """Loss and gradients in the canonical layout."""
+    total, rest = trainer.gradients(batch, seed)
+    if backend.name == "torch":
+        return backend.array(total).copy(), {n: p.grad.numpy().copy() for n, p in trainer.network.named_parameters()}
+    axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
+    found = {n: g.numpy() for n, g in zip(SPECS, rest, strict=True)}
+    return total.numpy(), {n: g.transpose(axes[SPECS[n].kind]) if SPECS[n].kind in axes else g for n, g in found.items()}
+
+
+def take(trainer, name, steps):
+    return [
+        {k: float(v) for k, v in trainer.step(batch(name, s), scalars(TRAININGS[name], s)).items()} for s in steps
+    ]
+
+
+def copied(state):
+    ema, rest, counters = state
+    return {**{f"ema/{n}": w for n, w in ema.items()}, **rest}, counters
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and a[n].tobytes() == b[n].tobytes() for n in a)
+
+
+def test_a_fresh_trainer_holds_the_initial_weights(backend):
+    arrays, counters = copied(backend.trainer.Trainer(recipe("adam", seed=5)).state())
+    start = initial_weights(MODEL, 5, "float64")
+    expected = {f"{part}/{n}": w for n, w in start.items() for part in ("ema", "params")}
+    expected |= {f"{part}/{n}": np.zeros_like(w) for n, w in start.items() for part in ("exp_avg", "exp_avg_sq")}
+    assert equal(arrays, expected) and counters == {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
+
+
+def loss(values, b):
+    """The objective by hand over the NumPy network."""
+    signal, noise, a, c = (b[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
+    output = NumpyUNet(MODEL, values)(signal * b["x_0"] + noise * b["eps"], b["t"], b["labels"])
+    return (b["weight"] * ((output - a * b["x_0"] - c * b["eps"]) ** 2).mean(axis=(1, 2, 3))).mean()
+
+
+def test_every_gradient_is_the_slope_of_the_loss(backend, trainers):
+    """Along a random direction in each parameter: central differences of five points, error h^4."""
+    b = batch("adam", 0)
+    total, found = gradients(backend, trainers("adam"), b)
+    start, rng, h = weights(), np.random.default_rng(3), 1e-3
+    require_close(total, np.array(loss(start, b)), LOSS_FLOAT64, "loss")
+    ours, slopes = [], []
+    for name, w in start.items():
+        direction = rng.standard_normal(w.shape) / np.sqrt(w.size)
+        along = [loss({**start, name: w + k * h * direction}, b) for k in (-2, -1, 1, 2)]
+        slopes.append((along[0] - 8 * along[1] + 8 * along[2] - along[3]) / (12 * h))
+        ours.append((found[name] * direction).sum())
+    assert min(abs(s) for n, s in zip(start, slopes, strict=True) if not n.endswith("to_k.bias")) > 1e-6
+    require_close(np.array(ours), np.array(slopes), FINITE_DIFFERENCE, "slopes")
+
+
+@pytest.mark.parametrize("name", ("adam", "adamw"))
+def test_twenty_steps_equal_the_reference_optimiser(backend, trainers, name):
+    """Warm-up, decay, clipping, weight decay and the average, whose closed form is a sum over all steps' weights."""
+    config, trainer = TRAININGS[name], trainers(name)
+    p, history, clipped = weights(), [weights()], 0
+    m, v = ({n: np.zeros_like(w) for n, w in p.items()} for _ in range(2))
+    for step in range(20):
+        b, values = batch(name, step), scalars(config, step)
+        total, g = gradients(backend, trainer, b, values["dropout_seed"])
+        metrics = trainer.step(b, values)
+        norm = np.sqrt(sum((x**2).sum() for x in g.values()))
+        assert np.isclose(float(metrics["grad_norm"]), norm, rtol=1e-12) and float(metrics["loss"]) == total
+        factor = clip_factor(norm, config.clip_norm)
+        clipped += factor < 1
+        for n, spec in SPECS.items():
+            p[n], m[n], v[n] = adam_step(config, values["lr"], step + 1, is_decayed(spec), p[n], factor * g[n], m[n], v[n])
+        history.append(dict(p))
+    assert clipped == 0 if name == "adamw" else 0 < clipped < 20
+    ema, state, counters = trainer.state()
+    assert counters == {"adam_steps": 20, "skipped": 0, "skipped_in_a_row": 0}
+    decays = [ema_decay(config, step) for step in range(20)]
+    shares = [np.prod(decays), *((1 - d) * np.prod(decays[i + 1 :]) for i, d in enumerate(decays))]
+    assert np.isclose(sum(shares), 1)
+    for n in SPECS:
+        require_close(state[f"params/{n}"], p[n], OPTIMISER_FLOAT64, f"weights {n}")
+        require_close(state[f"exp_avg/{n}"], m[n], OPTIMISER_FLOAT64, f"first moment {n}")
+        require_close(state[f"exp_avg_sq/{n}"], v[n], OPTIMISER_FLOAT64, f"second moment {n}")
+        average = sum(share * past[n] for share, past in zip(shares, history, strict=True))
+        require_close(ema[n], average, OPTIMISER_FLOAT64, f"average {n}")
+    if backend.name == "tensorflow":  # scalars that are Python floats would trace anew each step
+        for function in (trainer._compiled_loss, trainer._compiled_update):
+            assert function.experimental_get_tracing_count() == 1
+
+
+def test_accumulation_changes_nothing(backend, trainers):
+    whole, parts = trainers("adam"), trainers("accumulate")
+    (total, g), (total_parts, g_parts) = (gradients(backend, t, batch("adam", 0)) for t in (whole, parts))
+    require_close(total_parts, total, LOSS_FLOAT64, "loss")
+    largest = max(np.abs(x).max() for x in g.values())
+    for n in SPECS:  # relative to all gradients: that of a key's bias is rounding
+        require_close(g_parts[n] + largest, g[n] + largest, LOSS_FLOAT64, f"gradient {n}")
+    metrics, metrics_parts = take(whole, "adam", range(3)), take(parts, "accumulate", range(3))
+    for one, other in zip(metrics, metrics_parts, strict=True):
+        assert all(np.isclose(one[k], other[k], rtol=1e-12) for k in one)
+    one, other = copied(whole.state())[0], copied(parts.state())[0]
+    for n in (n for n in one if n.startswith(("params", "ema"))):
+        require_close(other[n], one[n], LOSS_FLOAT64, n)
+
+
+@pytest.mark.parametrize("key", ("x_0", "eps", "weight"))
+@pytest.mark.parametrize("value", (np.nan, np.inf, 1e200))
+def test_a_step_that_is_not_finite_is_skipped_and_counted(trainers, key, value):
+    trainer = trainers("adam")
+    take(trainer, "adam", range(2))
+    before = copied(trainer.state())
+    bad = batch("adam", 2)
+    bad[key] = bad[key].copy()
+    bad[key].flat[3] = value
+    for count in (1, 2):
+        metrics = trainer.step(bad, scalars(TRAININGS["adam"], 2))
+        assert int(metrics["skipped"]) == int(metrics["skipped_in_a_row"]) == count
+        assert not (np.isfinite(float(metrics["loss"])) and np.isfinite(float(metrics["grad_norm"])))
+    arrays, counters = copied(trainer.state())
+    assert equal(arrays, before[0]) and counters == {"adam_steps": 2, "skipped": 2, "skipped_in_a_row": 2}
+    (metrics,) = take(trainer, "adam", [3])
+    assert metrics["skipped"] == 2 and metrics["skipped_in_a_row"] == 0
+    after = copied(trainer.state())[0]
+    fresh = trainers("adam")
+    take(fresh, "adam", [0, 1, 3])
+    assert equal(copied(fresh.state())[0], after)
+
+
+def test_dropout_is_keyed_by_the_step(backend, trainers):
+    trainer, b = trainers("dropout"), batch("dropout", 0)
+    once = [gradients(backend, trainer, b, seed) for seed in (5, 6, 5)]
+    assert once[0][0] == once[2][0] and equal(once[0][1], once[2][1])
+    assert once[0][0] != once[1][0]
+    plain = [gradients(backend, trainers("adam"), b, seed)[0] for seed in (5, 6)]
+    assert plain[0] == plain[1] != once[0][0]
+
+
+def test_dropout_doubles_what_it_keeps(backend):
+    """The layer of a residual block in training mode, at probability 1/2."""
+    config = dataclasses.replace(MODEL, dropout=0.5)
+    dropout = backend.layer("ResnetBlock", ResnetPlan("b", 8, 8), config, 32, dtype="float64").dropout
+    x = np.random.default_rng(0).standard_normal((8, 4, 6, 8))
+    if backend.name == "torch":
+        dropped = backend.array(dropout.train()(backend.tensor(x)))
+    else:
+        dropped = backend.array(dropout(backend.tensor(x), training=True))
+    kept = dropped != 0
+    assert abs(kept.mean() - 0.5) < STATISTICS_SIGMA * 0.5 / np.sqrt(x.size)
+    require_close(dropped[kept], 2 * x[kept], LOSS_FLOAT64, "kept")
+
+
+def test_sampling_knows_no_dropout_and_follows_the_average(trainers):
+    trainer = trainers("dropout")
+    sampler, table = trainer.ema_sampler(), make_table(TABLES, SamplingConfig("ddim", 3))
+    x, labels = np.random.default_rng(0).standard_normal((2, 4, 6, 2)), np.array([2, 0])
+
+    def draw():
+        return sampler(table, x, lambda row: x, labels)
+
+    def expected():
+        network = NumpyUNet(MODEL, trainer.state()[0])
+        return run(table, lambda x, t: network(x, t, labels), x, lambda row: x)
+
+    first = draw()
+    require_close(first, expected(), SAMPLER_FLOAT64, "before training")
+    take(trainer, "dropout", range(2))
+    second = draw()
+    assert np.abs(second - first).max() > 1e-3
+    require_close(second, expected(), SAMPLER_FLOAT64, "after two steps")
+    assert (draw() == second).all()
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(backend, trainers):
+    """Into a trainer of another seed, dropout included."""
+    trainer = trainers("dropout")
+    take(trainer, "dropout", range(3))
+    ema, state, counters = trainer.state()
+    metrics = take(trainer, "dropout", range(3, 5))
+    uninterrupted = copied(trainer.state())
+    other = backend.trainer.Trainer(recipe("dropout", seed=9))
+    other.load(ema, state, counters)
+    arrays, loaded = copied(other.state())
+    assert equal(arrays, {**{f"ema/{n}": w for n, w in ema.items()}, **state}) and loaded == counters
+    assert take(other, "dropout", range(3, 5)) == metrics
+    arrays, counters = copied(other.state())
+    assert equal(arrays, uninterrupted[0]) and counters == uninterrupted[1]
+
+
+def test_weights_that_do_not_fit_are_not_loaded(trainers):
+    trainer = trainers("adam")
+    ema, state, counters = trainer.state()
+    with pytest.raises(ValueError, match=r"missing conv_in\.bias"):
+        trainer.load({n: w for n, w in ema.items() if n != "conv_in.bias"}, state, counters)
+
+
+def test_bf16_is_near_float32_and_keeps_its_weights(trainers):
+    half, single = trainers("bf16"), trainers("float32")
+    losses, exact = ([m["loss"] for m in take(t, n, range(5))] for t, n in ((half, "bf16"), (single, "float32")))
+    require_close(np.array(losses), np.array(exact), AUTOCAST_BF16, "loss")
+    assert losses != exact  # bfloat16 was used at all
+    arrays, counters = copied(half.state())
+    assert all(w.dtype == np.float32 and np.isfinite(w).all() for w in arrays.values()) and counters["adam_steps"] == 5
+    reference = copied(single.state())[0]
+    moved = max(np.abs(arrays[f"params/{n}"] - w).max() for n, w in weights("float32").items())
+    apart = max(np.abs(arrays[f"params/{n}"] - reference[f"params/{n}"]).max() for n in SPECS)
+    assert moved > 0.01 and apart < moved
+
+
+def test_the_manifest_names_the_framework(backend):
+    found = backend.trainer.describe()
+    assert found["framework"] == backend.name and found["version"] and found["device"]
