@@ -146,7 +146,9 @@ def test_attention(backend, heads, groups, divisor, dtype):
 @pytest.mark.parametrize("name", ("silu", "gelu"))
 def test_activations(backend, name, dtype):
     x = np.linspace(-9, 9, 1001)
-    by_hand = [v / (1 + math.exp(-v)) if name == "silu" else v / 2 * math.erfc(-v / math.sqrt(2)) for v in x.astype(dtype)]
+    by_hand = [
+        v / (1 + math.exp(-v)) if name == "silu" else v / 2 * math.erfc(-v / math.sqrt(2)) for v in x.astype(dtype)
+    ]
     found = backend.array(backend.layers.ACTIVATIONS[name](backend.tensor(x.astype(dtype))))
     require_close(found, np.array(by_hand), {"float64": 1e-15, "float32": 1e-6}[dtype], name, dtype)
 

@@ -131,7 +131,9 @@ def test_noise_is_asked_for_only_where_a_row_adds_it(executors):
 
     for sampler, rows in (("ddpm-small", range(19)), ("ddim", range(0)), ("dpmsolver++", range(0))):
         asked.clear()
-        executors["gaussian", "float64"](make_table(PROCESSES["gaussian"], SAMPLERS[sampler]), x_start("float64"), counted)
+        executors["gaussian", "float64"](
+            make_table(PROCESSES["gaussian"], SAMPLERS[sampler]), x_start("float64"), counted
+        )
         assert asked == list(rows)
 
 

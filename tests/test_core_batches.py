@@ -21,7 +21,9 @@ def recipe(size=(4, 6), classes=None, augment=False, **training):
         norm_num_groups=4, num_class_embeds=classes,
     )  # fmt: skip
     options = {"batch_size": 5, "dtype": "float64", **training}
-    return Recipe(model, ProcessConfig(timesteps=50, prediction="v"), DataConfig(augment=augment), TrainingConfig(**options))
+    return Recipe(
+        model, ProcessConfig(timesteps=50, prediction="v"), DataConfig(augment=augment), TrainingConfig(**options)
+    )
 
 
 def dataset(size=(4, 6), labels=True):
@@ -112,7 +114,9 @@ def test_augmentation_draws_every_symmetry_and_nothing_else(size, count):
     assert np.abs(drawn - 300 * p).max() < STATISTICS_SIGMA * np.sqrt(300 * p * (1 - p))
     plain = [batch(recipe(size), step, data)["x_0"] for step in range(3)]
     for x_0 in plain:
-        assert all(np.array_equal(x, data.images[i].astype(np.float64) * 2 - 1) for x, i in zip(x_0, which(x_0), strict=True))
+        assert all(
+            np.array_equal(x, data.images[i].astype(np.float64) * 2 - 1) for x, i in zip(x_0, which(x_0), strict=True)
+        )
 
 
 def test_levels_are_uniform():

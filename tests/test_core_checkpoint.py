@@ -224,7 +224,9 @@ def copy(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("name", sorted(FILES - {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"}))
+@pytest.mark.parametrize(
+    "name", sorted(FILES - {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"})
+)
 @pytest.mark.parametrize("share", (0.0, 0.5, 0.9))
 def test_a_file_cut_short_is_named(copy, name, share):
     content = (copy / name).read_bytes()
@@ -233,7 +235,9 @@ def test_a_file_cut_short_is_named(copy, name, share):
         load_checkpoint(copy)
 
 
-@pytest.mark.parametrize("name", sorted(FILES - {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"}))
+@pytest.mark.parametrize(
+    "name", sorted(FILES - {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"})
+)
 def test_a_file_that_is_missing_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(ValueError, match=name.replace(".", r"\.")):
@@ -303,7 +307,9 @@ def test_the_training_state_is_checked_too(copy):
 def test_weights_of_another_architecture_are_refused(copy):
     config = read_json(copy / "unet" / "config.json")
     write_json(copy / "unet" / "config.json", {**config, "block_out_channels": [16]})
-    with pytest.raises(ValueError, match=r"conv_in\.weight has shape \(8, 1, 3, 3\), the network needs \(16, 1, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"conv_in\.weight has shape \(8, 1, 3, 3\), the network needs \(16, 1, 3, 3\)"
+    ):
         read_unet(copy)
 
 

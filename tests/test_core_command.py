@@ -66,7 +66,12 @@ def test_help_is_printed_and_ends_well(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(Options, ["--help"], "prog verb", "Options of a test.")
     out = capsys.readouterr().out
-    assert not stop.value.code and "Options of a test." in out and "--batch-size" in out and "Images an optimiser step" in out
+    assert (
+        not stop.value.code
+        and "Options of a test." in out
+        and "--batch-size" in out
+        and "Images an optimiser step" in out
+    )
 
 
 VERBS = {"train": "Train.", "sample": "Draw."}
@@ -98,7 +103,11 @@ def raising(error):
         (lambda: 3, 3, ""),
         (raising(ValueError("training.steps = 0:\n  must be")), 2, "error: training.steps = 0: must be\n"),
         (raising(RunError("the loss is not finite")), 1, "error: the loss is not finite\n"),
-        (raising(OSError(errno.ENOSPC, "No space left on device", "runs/a")), 1, "error: runs/a: No space left on device\n"),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device", "runs/a")),
+            1,
+            "error: runs/a: No space left on device\n",
+        ),
         (raising(OSError("cut short")), 1, "error: cut short\n"),
         (raising(KeyboardInterrupt()), 130, "interrupted\n"),
     ],

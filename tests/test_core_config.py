@@ -55,7 +55,11 @@ BAD = [
     ("model", {"mid_block_scale_factor": 0.0}, "model.mid_block_scale_factor"),
     ("model", {"num_class_embeds": 0}, "model.num_class_embeds"),
     ("model", {"sample_size": [30, 32]}, "height 30 is not divisible by 4"),
-    ("model", {"sample_size": [32, 2]}, "width 2 is not divisible by 4, which a network of 3 levels needs; 4 or 8 fits"),
+    (
+        "model",
+        {"sample_size": [32, 2]},
+        "width 2 is not divisible by 4, which a network of 3 levels needs; 4 or 8 fits",
+    ),
     ("process", {"timesteps": 1}, "process.timesteps = 1"),
     ("process", {"schedule": "quadratic"}, "process.schedule = 'quadratic': must be one of linear, scaled_linear"),
     ("process", {"beta_start": 0.0}, "0 < beta_start <= beta_end < 1"),
@@ -76,14 +80,32 @@ BAD = [
     ("data", {"fit": "stretch"}, "data.fit = 'stretch': must be one of exact, resize, crop, pad"),
     ("data", {"normalise": "z"}, "data.normalise"),
     ("data", {"held_out": 1.0}, "data.held_out"),
-    *[("training", {key: 0}, f"training.{key} = 0: must be at least 1") for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every")],  # fmt: skip
-    *[("training", {key: -1}, f"training.{key} = -1") for key in ("warmup_steps", "sample_every", "sample_count", "keep_checkpoints", "threads", "weight_decay", "clip_norm", "seed")],  # fmt: skip
+    *[
+        ("training", {key: 0}, f"training.{key} = 0: must be at least 1")
+        for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every")
+    ],
+    *[
+        ("training", {key: -1}, f"training.{key} = -1")
+        for key in (
+            "warmup_steps",
+            "sample_every",
+            "sample_count",
+            "keep_checkpoints",
+            "threads",
+            "weight_decay",
+            "clip_norm",
+            "seed",
+        )
+    ],
     ("training", {"batch_size": 10, "accumulate": 4}, "training.accumulate = 4: must be a divisor of batch_size 10"),
     ("training", {"optimizer": "sgd"}, "training.optimizer = 'sgd': must be one of adam, adamw"),
     ("training", {"learning_rate": 0.0}, "training.learning_rate"),
     ("training", {"learning_rate": float("inf")}, "training.learning_rate"),
     ("training", {"decay": "step"}, "training.decay"),
-    *[("training", {key: 1.5}, f"training.{key} = 1.5: must be in [0, 1]") for key in ("decay_start", "final_fraction")],
+    *[
+        ("training", {key: 1.5}, f"training.{key} = 1.5: must be in [0, 1]")
+        for key in ("decay_start", "final_fraction")
+    ],
     *[("training", {key: 1.0}, f"training.{key} = 1.0: must be in [0, 1)") for key in ("beta1", "beta2", "ema_decay")],
     ("training", {"adam_eps": 0.0}, "training.adam_eps"),
     ("training", {"dtype": "float16"}, "training.dtype"),
@@ -176,7 +198,17 @@ accumulate = 4
 sampler = "ddpm"
 """
 EXPECTED = Recipe(
-    ModelConfig((16, 16), 3, 3, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=None, num_class_embeds=3),  # fmt: skip
+    ModelConfig(
+        (16, 16),
+        3,
+        3,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        attention_head_dim=None,
+        num_class_embeds=3,
+    ),
     ProcessConfig(schedule="cosine", prediction="v", zero_terminal_snr=True),
     training=TrainingConfig(learning_rate=1.0, batch_size=8, accumulate=4),
     sampling=SamplingConfig("ddpm"),

@@ -106,7 +106,7 @@ def test_frames_are_few_and_end_with_the_image(rows, kept):
 
 
 def test_the_files_of_a_drawing(tmp_path):
-    images = draw(numpy_sampler, TABLES["ddim"], SHAPE[:2] + (1,), 0, range(5), 5, "float64")
+    images = draw(numpy_sampler, TABLES["ddim"], (*SHAPE[:2], 1), 0, range(5), 5, "float64")
     frames = [np.zeros((4, 4, 1)), np.ones((4, 4, 1))]
     write_samples(tmp_path / "a" / "b", images, frames, {"sampler": "ddim"})
     folder = tmp_path / "a" / "b"
@@ -122,7 +122,9 @@ def test_the_files_of_a_drawing(tmp_path):
 
 def test_a_source_and_its_manifest(tmp_path):
     training = TrainingConfig(dtype="float64", steps=3)
-    recipe = Recipe(MODEL, ProcessConfig(timesteps=60, prediction="v"), training=training, sampling=SamplingConfig("ddpm", 9))
+    recipe = Recipe(
+        MODEL, ProcessConfig(timesteps=60, prediction="v"), training=training, sampling=SamplingConfig("ddpm", 9)
+    )
     ema, raw = (initial_weights(MODEL, seed, "float64") for seed in (0, 1))
     state = {f"{part}/{n}": v for part in ("params", "exp_avg", "exp_avg_sq") for n, v in raw.items()}
     folder = tmp_path / "a"

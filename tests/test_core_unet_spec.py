@@ -77,7 +77,9 @@ def test_names_and_shapes_are_diffusers(name):
     keys = {k: v for k, v in unet_to_diffusers(config).items() if not k.startswith("_")}
     with torch.device("meta"):
         peer = UNet2DModel(**keys)
-    assert {n: tuple(v.shape) for n, v in peer.state_dict().items()} == {n: s.shape for n, s in param_specs(config).items()}
+    assert {n: tuple(v.shape) for n, v in peer.state_dict().items()} == {
+        n: s.shape for n, s in param_specs(config).items()
+    }
     assert count_parameters(config) == sum(v.numel() for v in peer.parameters())
 
 
@@ -158,7 +160,9 @@ def test_a_file_that_leaves_keys_out_means_diffusers_defaults():
     with torch.device("meta"):
         peer = UNet2DModel()
     config = unet_from_diffusers({})
-    assert {n: s.shape for n, s in param_specs(config).items()} == {n: tuple(v.shape) for n, v in peer.state_dict().items()}
+    assert {n: s.shape for n, s in param_specs(config).items()} == {
+        n: tuple(v.shape) for n, v in peer.state_dict().items()
+    }
     theirs = {k: v for k, v in peer.config.items() if k in unet_to_diffusers(config) and k[0] != "_"}
     ours = unet_to_diffusers(config)
     differing = {k for k in theirs if ours[k] != (list(v) if isinstance(v := theirs[k], tuple) else v)}

@@ -28,7 +28,12 @@ def test_what_is_close_passes_and_is_measured():
 @pytest.mark.parametrize(
     ("found", "expected", "tolerance", "message"),
     [
-        (changed(4.1), GOOD, 1e-2, r"differs by 0\.0125, tolerance 0\.01; worst at \(1, 0\): .*4\.1.*, expected .*4\.0"),
+        (
+            changed(4.1),
+            GOOD,
+            1e-2,
+            r"differs by 0\.0125, tolerance 0\.01; worst at \(1, 0\): .*4\.1.*, expected .*4\.0",
+        ),
         (changed(-4.0), GOOD, 0.5, "differs by 1"),
         (changed(np.nan), GOOD, np.inf, r"found nan at \(1, 0\), not finite"),
         (GOOD, changed(np.nan), np.inf, r"expected nan at \(1, 0\), not finite"),

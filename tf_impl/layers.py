@@ -131,6 +131,8 @@ class ResnetBlock(keras.layers.Layer):
         self.conv2 = conv(c_out, c_out, 3, dtype)
         self.resample = {"up": Upsample, "down": Downsample, None: Identity}[plan.resample](dtype=dtype)
         self.conv_shortcut = conv(c_in, c_out, 1, dtype) if plan.has_shortcut else None
+        # Dropout and Identity are never built, so Keras would trace every block once more to look for variables.
+        self.built = True
 
     def call(self, x: Any, time: Any, training: bool = False) -> Any:
         h = self.conv1(self.resample(self.activation(self.norm1(x))))

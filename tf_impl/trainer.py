@@ -158,8 +158,11 @@ class Trainer:
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
         """Go back to a state."""
-        named = {part: {name: state[f"{part}/{name}"] for name in self.specs} for part in ("params", "exp_avg", "exp_avg_sq")}
+        named = {
+            part: {name: state[f"{part}/{name}"] for name in self.specs} for part in ("params", "exp_avg", "exp_avg_sq")
+        }
         set_weights(self.network, named["params"])
+        set_weights(self.ema, ema)
         targets = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "ema": self.average}
         for part, variable in targets.items():
             values = {**named, "ema": ema}[part]
