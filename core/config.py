@@ -116,7 +116,9 @@ class ModelConfig:
             _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
         _require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "above 0")
-        _require(self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0")
+        _require(
+            self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0"
+        )
         _require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
         _require(min(self.block_out_channels) >= 4 and self.block_out_channels[0] % 2 == 0, "model.block_out_channels", self.block_out_channels, "at least 4 each, the first even")  # fmt: skip
         for channels in self.block_out_channels:
@@ -371,7 +373,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return tuple(_convert(v, args[0], where) for v in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is int and isinstance(value, bool) or not isinstance(value, kind):
+    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
         raise ValueError(f"{where} = {value!r}: must be {kind.__name__}")
     return value
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ModelConfig, Recipe, SamplingConfig, from_dict
+from core.config import ModelConfig, Recipe, from_dict
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process

@@ -40,11 +40,8 @@ def variables(network: UNet) -> dict[str, Any]:
         layer: Any = network
         for part in path:
             layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
-        if leaf == "bias":
-            attribute = "beta" if hasattr(layer, "beta") else "bias"
-        else:
-            attribute = ATTRIBUTES[spec.kind]
-        found[name] = getattr(layer, attribute)
+        bias = "beta" if hasattr(layer, "beta") else "bias"
+        found[name] = getattr(layer, bias if leaf == "bias" else ATTRIBUTES[spec.kind])
     return found
 
 

@@ -215,7 +215,9 @@ def resolve_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"{path}: no such run or checkpoint folder")
     if not (path / "unet" / "config.json").is_file() and not (path / "config.json").is_file():
-        raise ValueError(f"{path}: neither a run with a checkpoint (no 'latest') nor a checkpoint (no unet/config.json)")
+        raise ValueError(
+            f"{path}: neither a run with a checkpoint (no 'latest') nor a checkpoint (no unet/config.json)"
+        )
     return path
 
 

@@ -106,7 +106,9 @@ def _down_block(config: ModelConfig, level: int, in_channels: int) -> BlockPlan:
         attentions = tuple(_attention(config, f"{name}.attentions.{i}", out) for i in layers)
     how = {"DownBlock2D": "conv", "AttnDownBlock2D": config.downsample_type, "ResnetDownsampleBlock2D": "resnet"}[kind]
     last = level == len(config.block_out_channels) - 1
-    return BlockPlan(name, resnets, attentions, None if last else _resampler(how, f"{name}.downsamplers.0", out, "down"))
+    return BlockPlan(
+        name, resnets, attentions, None if last else _resampler(how, f"{name}.downsamplers.0", out, "down")
+    )
 
 
 def _up_block(config: ModelConfig, index: int) -> BlockPlan:

@@ -63,7 +63,14 @@ def is_decayed(spec: ParamSpec) -> bool:
 
 
 def adam_step(
-    config: TrainingConfig, lr: float, count: int, decayed: bool, p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray
+    config: TrainingConfig,
+    lr: float,
+    count: int,
+    decayed: bool,
+    p: np.ndarray,
+    g: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One step of Adam or AdamW on one parameter, as torch.optim defines them.
 
