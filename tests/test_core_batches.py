@@ -22,7 +22,10 @@ def recipe(size=(4, 6), classes=None, augment=False, **training):
     )  # fmt: skip
     options = {"batch_size": 5, "dtype": "float64", **training}
     return Recipe(
-        model, ProcessConfig(timesteps=50, prediction="v"), DataConfig(augment=augment), TrainingConfig(**options)
+        model,
+        ProcessConfig(timesteps=50, prediction="v"),
+        DataConfig("pictures", augment=augment),
+        TrainingConfig(**options),
     )
 
 
@@ -131,9 +134,9 @@ def test_classes_and_labels_must_go_together():
     check_labels(recipe(), dataset())
     check_labels(recipe(classes=3), dataset())
     check_labels(recipe(classes=4), dataset())
-    with pytest.raises(ValueError, match=r"num_class_embeds = 2, but simulate:lensing has 3 classes"):
+    with pytest.raises(ValueError, match=r"num_class_embeds = 2, but pictures has 3 classes"):
         check_labels(recipe(classes=2), dataset())
-    with pytest.raises(ValueError, match=r"num_class_embeds = 3, but simulate:lensing has no class labels"):
+    with pytest.raises(ValueError, match=r"num_class_embeds = 3, but pictures has no class labels"):
         check_labels(recipe(classes=3), dataset(labels=False))
     with pytest.raises(ValueError, match="no class labels"):
         batch(recipe(classes=3), 0, dataset(labels=False))
