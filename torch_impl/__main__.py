@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from core.cli import Twin, main
+from core.cli import main
 from core.config import ModelConfig, Recipe
+from core.twin import Twin
 
 
 def set_threads(threads: int) -> None:

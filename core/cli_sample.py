@@ -1,0 +1,154 @@
+"""The verb `sample`: images from a run, a checkpoint or a diffusers pipeline folder. Imports no framework."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core.config import Sampler, SamplingConfig, Spacing, Variance
+from core.twin import Twin, environment, read_flags
+
+
+@dataclass(frozen=True)
+class SampleCommand:
+    """Draw images from a run, a checkpoint, or a diffusers pipeline folder.
+
+    Image i of a seed is the same image in both frameworks, whatever the batch size and range. Sampling options that
+    are not given are the recipe's.
+
+    Examples:
+      python -m PACKAGE sample --checkpoint runs/mine --n 64 --out runs/mine/out
+      python -m PACKAGE sample --checkpoint runs/mine --sampler ddpm --steps 1000 --seed 7 --out ddpm
+      python -m PACKAGE sample --checkpoint runs/mine/checkpoints/step-00002000 --n 16 --gif --out film
+      python -m PACKAGE sample --checkpoint runs/mine --first 40 --n 10 --out images-40-to-49
+    """
+
+    checkpoint: str = ""
+    """Run, checkpoint or pipeline folder; may also be given as the first word after `sample`."""
+    out: str = ""
+    """Folder to write samples.npy, grid.png and manifest.json to; CHECKPOINT/samples-SAMPLER-STEPS-SEED where not given."""
+    n: int = 64
+    """Number of images."""
+    first: int = 0
+    """Index of the first image: --first 40 --n 10 draws images 40 to 49 of the seed."""
+    seed: int = 0
+    """Seed of the noise."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Averaged weights, or those of the last step."""
+    class_name: str | None = None
+    """Class to draw, by name or number, for a class-conditional network; each in turn where not given."""
+    gif: bool = False
+    """Also write denoising.gif: the predicted images of the first 16, from noise to image."""
+    overwrite: bool = False
+    """Replace samples that are already in the folder."""
+    threads: int = 0
+    """CPU threads; 0 for the framework's choice."""
+    sampler: Sampler | None = None
+    """Sampling method."""
+    steps: int | None = None
+    """Evaluations of the network an image."""
+    spacing: Spacing | None = None
+    """Where on the training grid the steps lie."""
+    eta: float | None = None
+    """Noise of ddim, from 0 (deterministic) to 1."""
+    variance: Variance | None = None
+    """Variance of ddpm."""
+    clip: bool | None = None
+    """Clip the predicted image to [-1, 1] at every step."""
+    batch_size: int | None = None
+    """Images at a time."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("n", 1), ("first", 0), ("seed", 0), ("threads", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be at least {low}")
+
+
+def _name_the_checkpoint(argv: list[str]) -> list[str]:
+    """`sample RUN --n 4` or `sample --n 4 RUN` as `sample --checkpoint RUN --n 4`: the word that is no flag's value."""
+    fields = dataclasses.fields(SampleCommand)
+    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
+    flags: list[str] = []
+    words: list[str] = []
+    takes_value = False
+    for word in argv:
+        bare = not takes_value and not word.startswith("-")
+        (words if bare else flags).append(word)
+        takes_value = not takes_value and not bare and "=" not in word and word not in switches
+    if len(words) > 1:
+        raise ValueError(f"sample {' '.join(words)}: takes one run or checkpoint; options start with --")
+    return ["--checkpoint", *words, *flags] if words else flags
+
+
+def sample(twin: Twin, argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    command = read_flags(SampleCommand(), twin, _name_the_checkpoint(argv), "sample")
+    if not command.checkpoint:
+        raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
+    from core.diffusion.process import make_process
+    from core.diffusion.samplers import make_table
+    from core.model.checkpoint import resolve_checkpoint
+    from core.sampling import class_labels, open_source, sample_manifest, write_samples
+
+    folder = resolve_checkpoint(command.checkpoint)
+    source = open_source(folder, command.weights)
+    names = ("sampler", "steps", "spacing", "eta", "variance", "clip", "batch_size")
+    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+    # The recipe's eta and variance belong to its own sampler.
+    if given.get("sampler", "ddim") != "ddim":
+        given.setdefault("eta", 0.0)
+    if given.get("sampler", "ddpm") != "ddpm":
+        given.setdefault("variance", "fixed_small")
+    sampling = dataclasses.replace(source.sampling, **given)
+    table = make_table(make_process(source.process), sampling)
+    name = f"samples-{sampling.sampler}-{sampling.steps}-seed{command.seed}"
+    out = Path(command.out) if command.out else Path(command.checkpoint) / name
+    if (out / "samples.npy").exists() and not command.overwrite:
+        raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
+    samples = range(command.first, command.first + command.n)
+    labels = class_labels(source.model, source.data, samples, command.class_name)
+    twin.set_threads(command.threads)
+    started = time.monotonic()
+    sampler = twin.make_sampler(source.model, source.weights, source.dtype)
+    images, frames = _draw(sampler, table, source, sampling, command, samples, labels)
+    manifest = {
+        **sample_manifest(source, sampling, table, started),
+        "weights": command.weights,
+        "seed": command.seed,
+        "first": command.first,
+        "n": command.n,
+        "labels": None if labels is None else labels.tolist(),
+        **environment(twin),
+    }
+    write_samples(out, images, frames, manifest)
+    print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if frames else ""))
+    return 0
+
+
+def _draw(
+    sampler: Any, table: Any, source: Any, sampling: SamplingConfig, command: SampleCommand, samples: range, labels: Any
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Draw with a progress bar over the evaluations of the network; also the frames of the GIF."""
+    from tqdm import tqdm
+
+    from core.sampling import denoising_frames, draw
+
+    frames: list[np.ndarray] = []
+    batches = -(-command.n // sampling.batch_size)
+    with tqdm(total=batches * table.nfe, desc="sample", unit="eval", dynamic_ncols=True) as progress:
+
+        def callback(row: int, x_0: np.ndarray) -> None:
+            if command.gif and progress.n < table.nfe:
+                denoising_frames(row, table.nfe, x_0, frames)
+            progress.update()
+
+        shape = (*source.model.sample_size, source.model.in_channels)
+        images = draw(
+            sampler, table, shape, command.seed, samples, sampling.batch_size, source.dtype, labels, callback
+        )  # fmt: skip
+    return images, frames
