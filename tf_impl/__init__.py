@@ -4,7 +4,9 @@ Twin: torch_impl."""
 import os
 from typing import Any
 
-# Both are read when the frameworks are first imported.
+# All are read when the frameworks are first imported. TensorFlow turns oneDNN on by itself only where the CPU has
+# AVX-512; with AVX2 alone its convolutions are half as fast without it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
