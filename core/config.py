@@ -231,7 +231,7 @@ class TrainingConfig:
     batch_size: int = 64
     """Images an optimiser step."""
     accumulate: int = 1
-    """Micro-batches an optimiser step; must divide batch_size. The result does not depend on it."""
+    """Micro-batches an optimiser step; must divide batch_size. The result does not depend on it, but for dropout's masks."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam or AdamW, as PyTorch defines them."""
     learning_rate: float = 2e-4

@@ -23,7 +23,7 @@ from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.model.unet_spec import initial_weights
-from core.sampling import draw
+from core.sampling import class_labels, draw
 from core.training.batches import make_batch
 from core.training.optim import scalars
 
@@ -145,7 +145,9 @@ class TimedTraining:
             self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
         made = time.perf_counter() - started
         rng = np.random.default_rng(0)
-        dataset = _dataset({"images": rng.random((4 * recipe.training.batch_size, *recipe.image_shape), np.float32)})
+        count, classes = 4 * recipe.training.batch_size, recipe.model.num_class_embeds or 1
+        images = rng.random((count, *recipe.image_shape), np.float32)
+        dataset = _dataset({"images": images, "labels": np.arange(count) % classes})
         process, seconds = make_process(recipe.process), []
         for step in range(self.done, self.done + options["steps"]):
             started = time.perf_counter()
@@ -174,7 +176,8 @@ class TimedSampling:
             weights = initial_weights(recipe.model, 0, dtype)
             self.sampler, self.recipe = self.make_sampler(recipe.model, weights, dtype), recipe
         table, started = make_table(make_process(recipe.process), recipe.sampling), time.perf_counter()
-        draw(self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype)
+        labels = class_labels(recipe.model, {}, range(n), None)
+        draw(self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, labels)
         return {"seconds": np.array([time.perf_counter() - started])}, {"nfe": table.nfe}
 
 

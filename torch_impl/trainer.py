@@ -125,5 +125,5 @@ class Trainer:
         self.skipped, self.skipped_in_a_row = counters["skipped"], counters["skipped_in_a_row"]
 
     def ema_sampler(self) -> Sampler:
-        """The executor over the EMA weights."""
+        """The executor over the EMA weights as they are now."""
         return self.sampler

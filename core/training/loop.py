@@ -52,7 +52,7 @@ class Trainer(Protocol):
         ...
 
     def ema_sampler(self) -> Sampler:
-        """The executor over the EMA weights as they are at the time of the call of the executor."""
+        """The executor over the EMA weights as they are now."""
         ...
 
 
