@@ -1,4 +1,4 @@
-"""The command line that both twins share: train, sample, worker. `python -m torch_impl` and `python -m tf_impl` call main().
+"""The command line that both twins share: train, sample, import, export, worker. `python -m torch_impl` and `python -m tf_impl` call main().
 
 This module imports no framework: a twin hands in functions that import theirs when they are called, so that --help
 answers at once.
@@ -15,6 +15,8 @@ from core.twin import Twin, environment
 VERBS = {
     "train": "train a network, or go on with a run",
     "sample": "draw images from a run or a checkpoint",
+    "import": "make a checkpoint of a network that diffusers saved",
+    "export": "write the network as a file for another runtime",
     "worker": "serve arrays to the tests and the comparison (not for people)",
 }
 
@@ -35,6 +37,14 @@ def _run(twin: Twin, argv: list[str]) -> int:
         from core.cli_sample import sample
 
         return sample(twin, argv[1:])
+    if name == "import":
+        from core.cli_import import import_
+
+        return import_(twin, argv[1:])
+    if name == "export":
+        from core.cli_export import export
+
+        return export(twin, argv[1:])
     return _worker(twin, argv[1:])
 
 
@@ -45,8 +55,8 @@ def _worker(twin: Twin, argv: list[str]) -> int:
         print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
         return 0
     tasks = {
-        "train": worker.train_task(twin.make_trainer),
-        "sample": worker.sample_task(twin.make_sampler),
+        "train": worker.Training(twin.make_trainer),
+        "sample": worker.Sampling(twin.make_sampler),
         "time_training": worker.TimedTraining(twin.make_trainer),
         "time_sampling": worker.TimedSampling(twin.make_sampler),
         "peak_memory": worker.peak_memory,

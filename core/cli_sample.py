@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from core.config import Sampler, SamplingConfig, Spacing, Variance
-from core.twin import Twin, environment, read_flags
+from core.twin import Twin, environment, name_the_checkpoint, read_flags
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,9 @@ class SampleCommand:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {low}")
 
 
-def _name_the_checkpoint(argv: list[str]) -> list[str]:
-    """`sample RUN --n 4` or `sample --n 4 RUN` as `sample --checkpoint RUN --n 4`: the word that is no flag's value."""
-    fields = dataclasses.fields(SampleCommand)
-    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
-    flags: list[str] = []
-    words: list[str] = []
-    takes_value = False
-    for word in argv:
-        bare = not takes_value and not word.startswith("-")
-        (words if bare else flags).append(word)
-        takes_value = not takes_value and not bare and "=" not in word and word not in switches
-    if len(words) > 1:
-        raise ValueError(f"sample {' '.join(words)}: takes one run or checkpoint; options start with --")
-    return ["--checkpoint", *words, *flags] if words else flags
-
-
 def sample(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    command = read_flags(SampleCommand(), twin, _name_the_checkpoint(argv), "sample")
+    command = read_flags(SampleCommand(), twin, name_the_checkpoint(SampleCommand, argv, "sample"), "sample")
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
     from core.diffusion.process import make_process

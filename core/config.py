@@ -20,7 +20,10 @@ from typing import Any, Literal, TypeVar
 
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
 UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
+BASELINE_KEYS = ("sample_size", "in_channels", "out_channels", "block_out_channels", "num_class_embeds")
+"""What the baseline network can be told; every other key of ModelConfig is the U-Net's alone."""
 
+Architecture = Literal["unet", "baseline"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
 Prediction = Literal["eps", "x0", "v"]
 LossWeight = Literal["simple", "min_snr"]
@@ -38,7 +41,7 @@ def _require(ok: bool, where: str, value: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The U-Net, in the keys of diffusers' `UNet2DModel` configuration."""
+    """The network, in the keys of diffusers' `UNet2DModel` configuration."""
 
     sample_size: tuple[int, int] = (64, 64)
     """Image height and width in pixels; each must be divisible by 2^(levels - 1)."""
@@ -88,8 +91,29 @@ class ModelConfig:
     """Attention in the middle block."""
     num_class_embeds: int | None = None
     """Number of classes of a class-conditional network; none for an unconditional one."""
+    architecture: Architecture = "unet"
+    """unet, or baseline: the plain U-Net that this one is compared with, whose block_out_channels are c, 2c, 4c, 4c and
+    which leaves every key but the sizes, channels and classes at its default."""
 
     def __post_init__(self) -> None:
+        for key in ("in_channels", "out_channels"):
+            _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        _require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
+        if self.architecture == "baseline":
+            self._check_baseline()
+        else:
+            self._check_unet()
+        self.check_size(*self.sample_size)
+
+    def _check_baseline(self) -> None:
+        for f in dataclasses.fields(self):
+            if f.name not in (*BASELINE_KEYS, "architecture"):
+                _require(getattr(self, f.name) == f.default, f"model.{f.name}", getattr(self, f.name), f"left out where architecture is baseline, which has only {', '.join(BASELINE_KEYS)}")  # fmt: skip
+        first = self.block_out_channels[0] if self.block_out_channels else 0
+        fits = first >= 4 and first % 4 == 0 and self.block_out_channels == (first, 2 * first, 4 * first, 4 * first)
+        _require(fits, "model.block_out_channels", self.block_out_channels, "(c, 2c, 4c, 4c) with c a multiple of 4 where architecture is baseline, such as (64, 128, 256, 256)")  # fmt: skip
+
+    def _check_unet(self) -> None:
         levels = len(self.block_out_channels)
         _require(levels >= 1, "model.block_out_channels", self.block_out_channels, "one channel count a level")
         _require(
@@ -112,14 +136,13 @@ class ModelConfig:
             ("freq_shift", (0, 1)),
         ):
             _require(getattr(self, key) in allowed, f"model.{key}", getattr(self, key), f"one of {allowed}")
-        for key in ("in_channels", "out_channels", "layers_per_block", "norm_num_groups"):
+        for key in ("layers_per_block", "norm_num_groups"):
             _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
         _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
         _require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "above 0")
         _require(
             self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0"
         )
-        _require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
         _require(min(self.block_out_channels) >= 4 and self.block_out_channels[0] % 2 == 0, "model.block_out_channels", self.block_out_channels, "at least 4 each, the first even")  # fmt: skip
         for channels in self.block_out_channels:
             _require(channels % self.norm_num_groups == 0, "model.norm_num_groups", self.norm_num_groups, f"a divisor of every block_out_channels {self.block_out_channels}")  # fmt: skip
@@ -132,7 +155,13 @@ class ModelConfig:
             _require(channels % head == 0, "model.attention_head_dim", head, f"a divisor of {channels}, the channels of a level with attention")  # fmt: skip
         if self.attn_norm_num_groups is not None:
             _require(self.block_out_channels[-1] % self.attn_norm_num_groups == 0, "model.attn_norm_num_groups", self.attn_norm_num_groups, f"a divisor of {self.block_out_channels[-1]}")  # fmt: skip
-        self.check_size(*self.sample_size)
+
+    def check_labels(self, given: bool) -> None:
+        """Raise ValueError where labels are given to an unconditional network, or missing for a conditional one."""
+        if given != (self.num_class_embeds is not None):
+            raise ValueError(
+                f"labels: {'given' if given else 'missing'}, but num_class_embeds = {self.num_class_embeds}"
+            )
 
     @property
     def downscale(self) -> int:

@@ -6,6 +6,7 @@ A twin supplies the executor (`Sampler`); this module imports no framework.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,15 +20,16 @@ from core.diffusion.noise import gaussian
 from core.diffusion.samplers import SamplingTable
 from core.images import grid, save_gif, save_png, to_unit
 from core.model.checkpoint import (
-    WEIGHTS_FILE,
     check_weights,
     file_hash,
     read_json,
     read_tensors,
-    read_unet,
     write_json,
 )
-from core.model.diffusers_config import process_from_diffusers
+from core.model.importing import read_network
+from core.model.scheduler_config import process_from_diffusers, sampling_from_diffusers
+
+logger = logging.getLogger(__name__)
 
 Callback = Callable[[int, np.ndarray], None]
 
@@ -55,7 +57,7 @@ class Source:
     process: ProcessConfig
     sampling: SamplingConfig
     weights: dict[str, np.ndarray]
-    weights_file: Path
+    weights_files: tuple[Path, ...]
     dtype: str
     data: dict[str, Any]
 
@@ -114,17 +116,18 @@ def open_source(folder: Path, weights: str) -> Source:
         folder: as core.model.checkpoint.resolve_checkpoint returns it.
         weights: 'ema', or 'raw' for the weights without averaging.
     Raises:
-        ValueError: a folder without a noise schedule, or raw weights asked for where there are none.
+        ValueError: a folder without a noise schedule, raw weights asked for where there are none, or a network that
+            predicts more than an image.
     """
-    model, values = read_unet(folder)
-    base = folder / "unet" if (folder / "unet").is_dir() else folder
-    path = base / WEIGHTS_FILE
+    network = read_network(folder)
+    model, values, files = network.config, network.weights, network.files
     if weights == "raw":
         path = folder / "training_state.safetensors"
         if not path.is_file():
             raise ValueError(f"--weights raw: {folder} has no training state, only one set of weights; use ema")
         values = {n.removeprefix("params/"): v for n, v in read_tensors(path).items() if n.startswith("params/")}
         check_weights(values, model, str(path))
+        files = (path,)
     if (folder / "recipe.json").is_file():
         recipe = load_recipe(folder / "recipe.json")
         if recipe.model != model:
@@ -132,13 +135,30 @@ def open_source(folder: Path, weights: str) -> Source:
                 f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint"
             )
         data = read_json(folder / "data.json")
-        return Source(model, recipe.process, recipe.sampling, values, path, recipe.training.dtype, data)
+        return Source(model, recipe.process, recipe.sampling, values, files, recipe.training.dtype, data)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if not scheduler.is_file():
         raise ValueError(f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown")
-    process = process_from_diffusers(read_json(scheduler), str(scheduler))
-    sampling = dataclasses.replace(SamplingConfig(), steps=min(50, process.timesteps))
-    return Source(model, process, sampling, values, path, "float32", {})
+    if model.in_channels != model.out_channels:
+        raise ValueError(
+            f"{folder}: out_channels = {model.out_channels}: only in_channels ({model.in_channels}) can be sampled"
+        )
+    process, sampling = read_scheduler(scheduler)
+    return Source(model, process, sampling, values, files, "float32", {})
+
+
+def read_scheduler(path: Path) -> tuple[ProcessConfig, SamplingConfig]:
+    """The process and the sampler of a diffusers scheduler's file; what the sampler does otherwise is logged.
+
+    Raises:
+        ValueError: a process that is not supported, by name.
+    """
+    values = read_json(path)
+    process = process_from_diffusers(values, str(path))
+    sampling, notes = sampling_from_diffusers(values, str(path))
+    for note in notes:
+        logger.warning("%s", note)
+    return process, sampling
 
 
 def class_labels(
@@ -188,8 +208,8 @@ def write_samples(out: Path, images: np.ndarray, frames: list[np.ndarray], manif
 def sample_manifest(source: Source, sampling: SamplingConfig, table: SamplingTable, started: float) -> dict[str, Any]:
     """The part of manifest.json that says which network and method made the images."""
     return {
-        "checkpoint": str(source.weights_file.parent),
-        "weights_sha256": file_hash(source.weights_file),
+        "checkpoint": str(source.weights_files[0].parent),
+        "weights_sha256": file_hash(*source.weights_files),
         "sampler": sampling.sampler,
         "steps": sampling.steps,
         "nfe": table.nfe,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +16,18 @@ from core.command import parse
 from core.config import ModelConfig, Recipe
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a twin says of an export that it has written."""
+
+    expected: np.ndarray
+    """The twin's network on the batch that it was given, (B, H, W, C)."""
+    found: np.ndarray | None
+    """The export on it, opened by its own runtime; None where that is not installed."""
+    details: dict[str, Any]
+    """For the export's manifest: layout, image_size, stands_alone, open_with, and what only this format has."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,12 @@ class Twin:
     make_sampler: Callable[[ModelConfig, dict[str, np.ndarray], str], Any]
     tasks: Callable[[], dict[str, Any]]
     """The worker's tasks that need tensors: forward and gradients."""
+    formats: dict[str, tuple[str, str]]
+    """Format of an export -> suffix of its file ('' where it is a folder), and what opens it."""
+    export: Callable[[ModelConfig, dict[str, np.ndarray], str, Path, dict[str, np.ndarray]], Exported]
+    """Write a network in a format to a path, and evaluate it and the export on a batch: x (NHWC), t, labels by name."""
+    read_pickle: Callable[[Path], dict[str, np.ndarray]]
+    """The tensors of a pickled state_dict; a ValueError where the framework is not PyTorch."""
 
     @property
     def prog(self) -> str:
@@ -34,10 +54,34 @@ class Twin:
         return f"python -m {self.package}"
 
 
-def read_flags(default: T, twin: Twin, argv: list[str], name: str) -> T:
-    """Read a verb's flags; its docstring is the help's text, examples included."""
+def read_flags(default: T, twin: Twin, argv: list[str], name: str, more: str = "") -> T:
+    """Read a verb's flags; its docstring is the help's text, examples included, and `more` what only this twin has."""
     text = inspect.cleandoc(type(default).__doc__ or "").replace("PACKAGE", twin.package)
-    return parse(type(default), argv, f"{twin.prog} {name}", text, default)
+    return parse(type(default), argv, f"{twin.prog} {name}", f"{text}\n\n{more}".rstrip(), default)
+
+
+def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
+    """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the word that is no flag's value.
+
+    Args:
+        cls: the verb's dataclass, which has a field `checkpoint`.
+        argv: what follows the verb.
+        name: the verb, for the message.
+    Raises:
+        ValueError: more than one such word.
+    """
+    fields = dataclasses.fields(cls)
+    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
+    flags: list[str] = []
+    words: list[str] = []
+    takes_value = False
+    for word in argv:
+        bare = not takes_value and not word.startswith("-")
+        (words if bare else flags).append(word)
+        takes_value = not takes_value and not bare and "=" not in word and word not in switches
+    if len(words) > 1:
+        raise ValueError(f"{name} {' '.join(words)}: takes one run or checkpoint; options start with --")
+    return ["--checkpoint", *words, *flags] if words else flags
 
 
 def environment(twin: Twin) -> dict[str, Any]:

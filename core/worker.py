@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ModelConfig, Recipe, from_dict
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, from_dict
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
@@ -80,49 +80,95 @@ def _dataset(arrays: Arrays) -> Dataset:
     return Dataset(images, labels, (), {}, np.arange(len(images)), np.arange(0), {})
 
 
-def train_task(make_trainer: Callable[[Recipe], Any]) -> Task:
+class Training:
     """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or from the seed.
 
     Arrays in: images, labels, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`. Arrays out: the
     same four, `loss` and `grad_norm` (steps,). options.counters and info.counters: Adam's steps and the skipped ones.
+    With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
+    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps.
     """
 
-    def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        recipe = from_dict(Recipe, options["recipe"])
-        process, dataset, trainer = make_process(recipe.process), _dataset(arrays), make_trainer(recipe)
-        ema = with_prefix(arrays, "ema/")
-        if ema:
-            trainer.load(ema, arrays, options["counters"])
-        first, losses, norms = options.get("first", 0), [], []
-        for step in range(first, first + options["steps"]):
-            metrics = trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
+    def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
+        self.make_trainer = make_trainer
+        self.recipe: Recipe | None = None
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Train."""
+        recipe, first = from_dict(Recipe, options["recipe"]), options.get("first", 0)
+        fresh = recipe != self.recipe
+        if fresh:
+            self.trainer = self.make_trainer(recipe)
+            self.recipe, self.start = recipe, self.trainer.state()
+        if given := with_prefix(arrays, "ema/"):
+            self.trainer.load(given, arrays, options["counters"])
+        elif not fresh:
+            self.trainer.load(*self.start)
+        steps = range(first, first + options["steps"])
+        out = self._steps(recipe, _dataset(arrays), steps, options.get("watch", 0))
+        averaged, state, counters = self.trainer.state()
+        return {**out, **{f"ema/{name}": value for name, value in averaged.items()}, **state}, {"counters": counters}
+
+    def _steps(self, recipe: Recipe, dataset: Dataset, steps: range, watch: int) -> Arrays:
+        process, losses, norms, watched = make_process(recipe.process), [], [], {}
+        for step in steps:
+            metrics = self.trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
             losses.append(float(metrics["loss"]))
             norms.append(float(metrics["grad_norm"]))
-        averaged, state, counters = trainer.state()
-        out = {**{f"ema/{name}": value for name, value in averaged.items()}, **state}
-        return {**out, "loss": np.array(losses), "grad_norm": np.array(norms)}, {"counters": counters}
+            if watch and (step + 1) % watch == 0:
+                weights = with_prefix(self.trainer.state()[1], "params/")
+                watched[step + 1] = np.concatenate([value.ravel() for value in weights.values()])
+        out = {"loss": np.array(losses), "grad_norm": np.array(norms)}
+        return out | (
+            {"watched": np.stack([*watched.values()]), "watched_steps": np.array([*watched])} if watched else {}
+        )
 
-    return task
 
-
-def sample_task(make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> Task:
+class Sampling:
     """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
 
     options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `class_labels`.
-    Arrays out: `images` (n, H, W, C) in [0, 1], `x_T` (n, H, W, C), the starting noise as the executor was given it.
+    Arrays out: `images` (n, H, W, C) in [0, 1], `x_T` (n, H, W, C), the starting noise as the executor was given it. The
+    sampler is kept while network and weights are the same.
+    """
+
+    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
+        self.make_sampler = make_sampler
+        self.made: tuple[ModelConfig, str, Arrays] | None = None
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Draw; info: network evaluations."""
+        recipe, weights = from_dict(Recipe, options["recipe"]), with_prefix(arrays, "weights/")
+        dtype, seed, first = recipe.training.dtype, options["seed"], options["first"]
+        if not (self.made and self.made[:2] == (recipe.model, dtype) and _equal(self.made[2], weights)):
+            self.sampler, self.made = self.make_sampler(recipe.model, weights, dtype), (recipe.model, dtype, weights)
+        samples, labels = range(first, first + options["n"]), arrays.get("class_labels")
+        table = make_table(make_process(recipe.process), recipe.sampling)
+        images = draw(self.sampler, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
+        return {"images": images, "x_T": gaussian(seed, "x_T", samples, 0, recipe.image_shape, dtype)}, {
+            "nfe": table.nfe
+        }
+
+
+def _equal(a: Arrays, b: Arrays) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray], Any]) -> Task:
+    """`sample_affine`: run options.sampling on a network of closed form, output = slope[t] x + offset[t].
+
+    options: process, sampling, seed. Arrays in: `slope`, `offset` (T,), `x_T` (B, H, W, C). Out: `x_0` (B, H, W, C).
     """
 
     def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        recipe = from_dict(Recipe, options["recipe"])
-        dtype, seed = recipe.training.dtype, options.get("seed", 0)
-        samples = range(options.get("first", 0), options.get("first", 0) + options["n"])
-        sampler = make_sampler(recipe.model, with_prefix(arrays, "weights/"), dtype)
-        table = make_table(make_process(recipe.process), recipe.sampling)
-        started, labels = time.perf_counter(), arrays.get("class_labels")
-        images = draw(sampler, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
-        seconds = time.perf_counter() - started
-        x_T = gaussian(seed, "x_T", samples, 0, recipe.image_shape, dtype)
-        return {"images": images, "x_T": x_T}, {"seconds": seconds, "nfe": table.nfe}
+        process = make_process(from_dict(ProcessConfig, options["process"]))
+        table, x_T = make_table(process, from_dict(SamplingConfig, options["sampling"])), arrays["x_T"]
+        samples, shape = range(len(x_T)), x_T.shape[1:]
+
+        def noise(row: int) -> np.ndarray:
+            return gaussian(options["seed"], "sampler", samples, row, shape, x_T.dtype)
+
+        return {"x_0": make_sampler(arrays["slope"], arrays["offset"])(table, x_T, noise)}, {}
 
     return task
 

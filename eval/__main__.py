@@ -132,7 +132,48 @@ def benchmark(
     return 0
 
 
-VERBS: dict[str, Callable[..., int]] = {"compare": compare, "demo": demo, "benchmark": benchmark}
+def parity(
+    config: str = "configs/demo.toml",
+    checkpoint: str | None = None,
+    out: str = "runs/parity",
+    images: int = 64,
+    ddpm_images: int = 2,
+    long_steps: int = 300,
+    torch_python: str | None = None,
+    tf_python: str | None = None,
+) -> int:
+    """Climb the parity ladder: the same network in both frameworks, compared from its tables to whole trainings.
+
+    Writes report.html and parity.json: every comparison with its worst element, its tolerance and why. Exit code 1 where
+    one is red. Minutes on two CPU cores; a large network wants fewer images and a shorter run.
+
+    For instance:
+
+      python -m eval parity
+
+      python -m eval parity --checkpoint runs/mine --out runs/mine/parity
+
+      python -m eval parity --config configs/cifar10.toml --images 4 --ddpm-images 0 --long-steps 0
+
+    Args:
+        config: recipe whose network, with random weights, is compared.
+        checkpoint: run, checkpoint or pipeline folder whose network is compared instead.
+        out: folder for parity.json and report.html.
+        images: images a sampler.
+        ddpm_images: images of the whole DDPM, every level one step; 0 for none.
+        long_steps: optimiser steps of the longer run, whose drift is plotted; 0 for none.
+        torch_python: Python that has PyTorch; found by itself where not given.
+        tf_python: Python that has TensorFlow; found by itself where not given.
+    """
+    from eval.parity.report import run
+
+    pythons: dict[Literal["torch", "tensorflow"], str | None] = {"torch": torch_python, "tensorflow": tf_python}
+    sizes = {"images": images, "ddpm_images": ddpm_images, "long_steps": long_steps}
+    print(run(config, checkpoint, out, **sizes, pythons=pythons))
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {"compare": compare, "demo": demo, "benchmark": benchmark, "parity": parity}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.cli import Twin, main
+from core.cli import main
 from core.config import load_recipe
 from core.diffusion.noise import gaussian
 from core.model.checkpoint import file_hash, read_tensors
@@ -88,14 +88,11 @@ def recipes(folder) -> dict[str, Path]:
 def call(backend):
     """A function that runs the command line in this process: exit code, stdout, stderr."""
     module = importlib.import_module(f"{backend!r}.__main__")
-    twin = Twin(
-        repr(backend), module.set_threads, module.describe, module.make_trainer, module.make_sampler, module.tasks
-    )  # fmt: skip
 
     def run(*argv) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            code = main(twin, [str(word) for word in argv])
+            code = main(module.TWIN, [str(word) for word in argv])
         return code, out.getvalue(), err.getvalue()
 
     return run

@@ -1,19 +1,29 @@
 """The PyTorch twin and live diffusers: outputs, and folders that either wrote and the other opens."""
 
+import importlib
+import itertools
+
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, Recipe
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
+from core.diffusion.noise import gaussian
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
 from core.model.checkpoint import Checkpoint, save_checkpoint
 from core.model.diffusers_config import unet_to_diffusers
+from core.model.scheduler_config import SCHEDULERS
 from core.model.unet_spec import param_specs, time_frequencies
-from core.sampling import open_source
+from core.sampling import draw, open_source
 from eval.parity.closeness import require_close
 from eval.parity.configurations import CONFIGURATIONS
-from eval.parity.tolerances import NETWORK_FLOAT32, NETWORK_FLOAT64
+from eval.parity.tolerances import NETWORK_FLOAT32, NETWORK_FLOAT64, PIPELINE_FLOAT32, PIPELINE_FLOAT64
 from tests.numpy_unet import NumpyUNet
 
-pytestmark = pytest.mark.diffusers
+pytestmark = [
+    pytest.mark.diffusers,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # theirs, of NumPy 2
+]
 
 
 def make_weights(config, dtype=np.float64):
@@ -113,17 +123,8 @@ def test_a_pipeline_that_diffusers_saved_opens(backend, tmp_path):
     expected = peer_output(backend, peer, x, t, None)
     require_close(output(backend, network, x, t, None), expected, NETWORK_FLOAT32, "output")
     source = open_source(tmp_path / "a", "ema")
-    assert source.process == ProcessConfig(250, "cosine", prediction="v") and source.sampling.steps == 50
-
-
-def test_a_model_that_was_saved_as_a_pickle_is_not_opened(backend, tmp_path):
-    from diffusers import UNet2DModel
-
-    peer = UNet2DModel(**peer_keys(CONFIGURATIONS["network-01"]))
-    peer.save_pretrained(tmp_path / "a", safe_serialization=False)
-    assert (tmp_path / "a" / "diffusion_pytorch_model.bin").is_file()
-    with pytest.raises(ValueError, match=r"diffusion_pytorch_model\.safetensors: no such file"):
-        backend.weights.load_unet(tmp_path / "a")
+    assert source.process == ProcessConfig(250, "cosine", prediction="v")
+    assert source.sampling == SamplingConfig("ddpm", 250, "leading")
 
 
 SMALL = ModelConfig(
@@ -132,36 +133,103 @@ SMALL = ModelConfig(
 )  # fmt: skip
 
 
-def checkpoint(path, config):
-    """One whose raw weights are not its EMA weights."""
-    ema = make_weights(config, np.float32)
+def saved(path, process, sampling, config=SMALL):
+    """A checkpoint whose raw weights are not its EMA weights; the network's output is of the size of its input."""
+    ema = {n: w if w.ndim < 2 else w / 3 for n, w in make_weights(config, np.float32).items()}
     state = {f"{part}/{n}": w + 1 for part in ("params", "exp_avg", "exp_avg_sq") for n, w in ema.items()}
-    recipe = Recipe(config, ProcessConfig(100, "scaled_linear", prediction="v", zero_terminal_snr=True))
-    save_checkpoint(path, Checkpoint(recipe, ema, state, {"step": 1}, {}))
+    save_checkpoint(path, Checkpoint(Recipe(config, process, sampling=sampling), ema, state, {"step": 1}, {}))
     return path
 
 
-def test_our_checkpoint_opens_as_a_diffusers_pipeline_and_samples(backend, tmp_path):
-    import torch
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+def our_images(backend, folder, sampling, dtype):
+    """As the verb draws them, with a given sampler."""
+    source = open_source(folder, "ema")
+    sampler = backend.sampler.make_sampler(source.model, source.weights, dtype)
+    table = make_table(make_process(source.process), sampling)
+    return draw(sampler, table, (*SMALL.sample_size, SMALL.in_channels), 3, range(2), 2, dtype)
 
-    pipeline = DDPMPipeline.from_pretrained(checkpoint(tmp_path / "a", SMALL))
-    assert isinstance(pipeline.unet, UNet2DModel) and isinstance(pipeline.scheduler, DDPMScheduler)
-    assert pipeline.scheduler.config.num_train_timesteps == 100 and pipeline.scheduler.config.rescale_betas_zero_snr
-    x, t, _ = make_inputs(SMALL, np.float32)
-    expected = peer_output(backend, pipeline.unet.eval(), x, t, None)
-    network = backend.weights.load_unet(tmp_path / "a")
-    require_close(output(backend, network, x, t, None), expected, NETWORK_FLOAT32, "output")
+
+def their_images(monkeypatch, pipeline, sampling, process=None, **options):
+    """The pipeline's, from our keyed noise; with a process also in float64, but for what diffusers casts itself."""
+    import torch
+
+    dtype = "float32"
+    if process is not None:
+        dtype, peer = "float64", pipeline.scheduler
+        in_float64(pipeline.unet, SMALL)
+        peer.alphas_cumprod = torch.from_numpy(np.array(make_process(process).alphas_cumprod))
+    rows = itertools.count()
+
+    def noise(purpose, row):
+        x = gaussian(3, purpose, range(2), row, (*SMALL.sample_size, SMALL.in_channels), dtype)
+        # DDPMScheduler adds 1e-10 of noise to a final image that is not at t = 0.
+        return torch.from_numpy(x if row < sampling.steps - 1 else 0 * x).permute(0, 3, 1, 2)
+
+    for name in ("ddpm", "ddim"):
+        start = importlib.import_module(f"diffusers.pipelines.{name}.pipeline_{name}")
+        monkeypatch.setattr(start, "randn_tensor", lambda *a, **k: noise("x_T", 0))
+        step = importlib.import_module(f"diffusers.schedulers.scheduling_{name}")
+        monkeypatch.setattr(step, "randn_tensor", lambda *a, **k: noise("sampler", next(rows)))
     pipeline.set_progress_bar_config(disable=True)
-    images = pipeline(2, torch.Generator().manual_seed(0), num_inference_steps=2, output_type="np").images
+    return pipeline(2, num_inference_steps=sampling.steps, output_type="np", **options).images
+
+
+RUNS = {
+    "linear-eps-ddpm": (ProcessConfig(100), SamplingConfig("ddpm", 20, "leading", variance="fixed_large")),
+    "zero-v-ddpm": (ProcessConfig(100, "scaled_linear", prediction="v", zero_terminal_snr=True), SamplingConfig("ddpm", 20)),
+    "cosine-x0-ddim": (ProcessConfig(100, "cosine", prediction="x0"), SamplingConfig("ddim", 20)),
+    "zero-v-ddim": (ProcessConfig(100, prediction="v", zero_terminal_snr=True), SamplingConfig("ddim", 20, eta=0.7)),
+    "sigmoid-eps-ddim": (ProcessConfig(100, "sigmoid"), SamplingConfig("ddim", 20, "leading", clip=False)),
+    "sigmoid-x0-ddpm": (ProcessConfig(100, "sigmoid", prediction="x0"), SamplingConfig("ddpm", 20, clip=False)),
+    "scaled-v-solver": (ProcessConfig(100, "scaled_linear", prediction="v"), SamplingConfig("dpmsolver++", 20)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_our_checkpoint_samples_the_same_images_in_diffusers(backend, tmp_path, monkeypatch, name):
+    """Opened as it is by the recipe's own pipeline, in float32; and in float64 where diffusers allows it."""
+    from diffusers import DDIMPipeline, DDPMPipeline
+
+    process, sampling = RUNS[name]
+    folder = saved(tmp_path / "a", process, sampling)
+    ddim = sampling.sampler == "ddim"
+    kind, options = (
+        (DDIMPipeline, dict(eta=sampling.eta, use_clipped_model_output=True)) if ddim else (DDPMPipeline, {})
+    )
+    found = our_images(backend, folder, sampling, "float32")
+    assert ((found > 0.01) & (found < 0.99)).mean() > 0.1, "saturated images hide differences"
+    expected = their_images(monkeypatch, kind.from_pretrained(folder), sampling, **options)
+    require_close(found, expected, PIPELINE_FLOAT32, name)
+    if sampling.sampler != "dpmsolver++":  # which casts to float32 in every step
+        found = our_images(backend, folder, sampling, "float64")
+        expected = their_images(monkeypatch, kind.from_pretrained(folder), sampling, process, **options)
+        require_close(found, expected, PIPELINE_FLOAT64, name)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_checkpoint_opens_with_both_pipelines(backend, tmp_path, monkeypatch, name):
+    """DDIMPipeline makes a DDIMScheduler of any configuration: spacing, clip and betas must come through."""
+    import diffusers
+
+    process, sampling = RUNS[name]
+    folder = saved(tmp_path / "a", process, sampling)
+    ddim = SamplingConfig("ddim", 20, sampling.spacing, clip=sampling.clip)
+    pipeline = diffusers.DDIMPipeline.from_pretrained(folder)
+    expected = their_images(monkeypatch, pipeline, ddim, process, use_clipped_model_output=True)
+    require_close(our_images(backend, folder, ddim, "float64"), expected, PIPELINE_FLOAT64, name)
+    pipeline = diffusers.DDPMPipeline.from_pretrained(folder)
+    images = their_images(monkeypatch, pipeline, sampling)
     assert images.shape == (2, 8, 8, 3) and np.isfinite(images).all()
+    named = diffusers.DiffusionPipeline.from_pretrained(folder)
+    assert type(named).__name__ == ("DDIMPipeline" if sampling.sampler == "ddim" else "DDPMPipeline")
+    assert type(named.scheduler).__name__ == SCHEDULERS[sampling.sampler]
 
 
 def test_our_class_conditional_checkpoint_opens_as_a_diffusers_model(backend, tmp_path):
     from diffusers import UNet2DModel
 
     config = CONFIGURATIONS[next(n for n in CONFIGURATIONS if CONFIGURATIONS[n].num_class_embeds)]
-    peer = UNet2DModel.from_pretrained(checkpoint(tmp_path / "a", config), subfolder="unet").eval()
+    peer = UNet2DModel.from_pretrained(saved(tmp_path / "a", ProcessConfig(), SamplingConfig(), config) / "unet").eval()
     x, t, labels = make_inputs(config, np.float32)
     network = backend.weights.load_unet(tmp_path / "a")
     expected = peer_output(backend, peer, x, t, labels)

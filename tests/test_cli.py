@@ -18,6 +18,7 @@ import pytest
 
 from core.cli import Twin, main
 from core.model.checkpoint import load_checkpoint, read_tensors, resolve_checkpoint, write_tensors
+from core.model.importing import refuse_pickle
 from core.model.unet_spec import initial_weights, param_specs
 from core.training.optim import adam_step, is_decayed
 
@@ -128,7 +129,8 @@ def describe():
 
 
 TWIN = Twin(
-    "numpy_impl", lambda threads: None, describe, NumpyTrainer, lambda config, weights, dtype: NumpySampler(weights), dict
+    "numpy_impl", lambda threads: None, describe, NumpyTrainer,
+    lambda config, weights, dtype: NumpySampler(weights), dict, {}, lambda *export: None, refuse_pickle,
 )  # fmt: skip
 
 
@@ -174,7 +176,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("package", ["torch_impl", "tf_impl"])
-@pytest.mark.parametrize("verb", ["", "train", "sample", "worker"])
+@pytest.mark.parametrize("verb", ["", "train", "sample", "import", "export", "worker"])
 def test_help_answers_at_once_and_without_a_framework(package, verb):
     code = (
         "import sys, runpy\n"
@@ -251,8 +253,8 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(recipe, tmp_path, monk
 def test_a_run_to_sample_from_may_stand_anywhere(recipe, tmp_path, form):
     folder = tmp_path / "run"
     assert run("train", "--config", recipe, "--run", folder)[0] == 0
-    form = [folder if word == "RUN" else word for word in form]
-    code, out, err = run("sample", *form, "--out", tmp_path / "images")
+    words = [folder if word == "RUN" else word for word in form]
+    code, out, err = run("sample", *words, "--out", tmp_path / "images")
     assert code == 0, err
     assert len(np.load(tmp_path / "images" / "samples.npy")) == (4 if "4" in str(form) else 64)
     assert (tmp_path / "images" / "denoising.gif").exists() == ("--gif" in form)
@@ -274,8 +276,8 @@ def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["no verb given", "train, sample, worker"]),
-        (["trian"], ["unknown verb 'trian'", "train, sample, worker", "--help"]),
+        ([], ["no verb given", "train, sample, import, export, worker"]),
+        (["trian"], ["unknown verb 'trian'", "train, sample, import, export, worker", "--help"]),
         (["train", "--training.stepps", "4"], ["--training.stepps", "did you mean --training.steps?"]),
         (["train", "--training.steps", "0"], ["training.steps = 0: must be at least 1"]),
         (["train", "--training.steps", "many"], ["--training.steps", "'many'"]),
@@ -434,12 +436,13 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_whole(recipe, tmp_path,
 
 def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch):
     whole, folder = tmp_path / "whole", tmp_path / "run"
+    before = signal.getsignal(signal.SIGINT)
     assert run("train", "--config", recipe, "--run", whole)[0] == 0
     monkeypatch.setattr(NumpyTrainer, "interrupt_at", 3)
     code, out, err = run("train", "--config", recipe, "--run", folder)
     assert code == 130 and out.endswith(f"go on with: python -m numpy_impl train --resume {folder}\n"), err
     assert (folder / "latest").read_text() == "step-00000003\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     assert run("train", "--resume", folder)[0] == 0
     assert weights_of(folder) == weights_of(whole) and steps_of(folder) == steps_of(whole) == [1, 2, 3, 4]

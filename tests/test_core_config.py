@@ -54,6 +54,7 @@ BAD = [
     ("model", {"norm_eps": 0.0}, "model.norm_eps"),
     ("model", {"mid_block_scale_factor": 0.0}, "model.mid_block_scale_factor"),
     ("model", {"num_class_embeds": 0}, "model.num_class_embeds"),
+    ("model", {"architecture": "dit"}, "model.architecture = 'dit': must be one of unet, baseline"),
     ("model", {"sample_size": [30, 32]}, "height 30 is not divisible by 4"),
     (
         "model",

@@ -139,11 +139,11 @@ def test_a_source_and_its_manifest(tmp_path):
     raws = open_source(folder, "raw")
     assert all((raws.weights[n] == raw[n]).all() for n in raw)
     assert sample_manifest(raws, source.sampling, table, 0.0)["weights_sha256"] != manifest["weights_sha256"]
-    # Without our own files it is a diffusers pipeline: the process is the scheduler's, the sampler the default.
+    # Without our own files it is a diffusers pipeline: process and sampler are the scheduler's, of all its levels.
     for name in ("recipe.json", "data.json"):
         (folder / name).unlink()
     peer = open_source(folder, "ema")
-    assert (peer.process, peer.dtype, peer.sampling) == (recipe.process, "float32", SamplingConfig())
-    short = {"_class_name": "DDPMScheduler", "num_train_timesteps": 20}
+    assert (peer.process, peer.dtype, peer.sampling) == (recipe.process, "float32", SamplingConfig("ddpm", 60))
+    short = {"_class_name": "DDIMScheduler", "num_train_timesteps": 20}
     write_json(folder / "scheduler" / "scheduler_config.json", short)
     assert open_source(folder, "ema").sampling.steps == 20

@@ -7,13 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig
-from core.model.diffusers_config import (
-    process_from_diffusers,
-    scheduler_to_diffusers,
-    unet_from_diffusers,
-    unet_to_diffusers,
-)
+from core.config import ModelConfig, ProcessConfig, SamplingConfig
+from core.model.diffusers_config import unet_from_diffusers, unet_to_diffusers
+from core.model.scheduler_config import process_from_diffusers, scheduler_to_diffusers
 from core.model.unet_spec import count_parameters, initial_weights, param_specs, time_frequencies, unet_plan
 from eval.parity.configurations import CONFIGURATIONS, FACTORS, factors_of, missing_pairs
 from eval.parity.tolerances import STATISTICS_SIGMA
@@ -56,6 +52,7 @@ def test_every_option_of_the_network_is_a_factor():
     elsewhere = {
         "out_channels",  # equal to in_channels in a Recipe
         "down_block_types", "up_block_types", "mid_block_type", "add_attention",  # down_*, up_* and mid
+        "architecture",  # these are options of the unet; tests/test_backend_baseline.py has the other one
         "dropout",  # a network drawn from is deterministic; tests/test_backend_trainer.py
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(ModelConfig)} - elsewhere == {
@@ -213,7 +210,7 @@ PROCESSES = [
 
 @pytest.mark.parametrize("process", PROCESSES)
 def test_the_process_survives_diffusers_configuration_file(process):
-    assert process_from_diffusers(scheduler_to_diffusers(process)) == process
+    assert process_from_diffusers(scheduler_to_diffusers(process, SamplingConfig())) == process
 
 
 @pytest.mark.diffusers
@@ -224,7 +221,7 @@ def test_diffusers_scheduler_reads_the_process(process):
 
     from core.diffusion.process import make_process
 
-    values = {k: v for k, v in scheduler_to_diffusers(process).items() if k[0] != "_"}
+    values = {k: v for k, v in scheduler_to_diffusers(process, SamplingConfig("ddpm")).items() if k[0] != "_"}
     peer = DDPMScheduler.from_config(values)
     assert {k: peer.config[k] for k in values} == values
     # Zero terminal signal is 2^-24 there, so the last level is left out.
@@ -239,6 +236,7 @@ def test_diffusers_scheduler_reads_the_process(process):
         ({"beta_schedule": "laplace"}, "beta_schedule = 'laplace' is not supported"),
         ({"prediction_type": "flow"}, "prediction_type = 'flow' is not supported (only epsilon, sample, v_prediction)"),
         ({"num_train_timesteps": 1}, "process.timesteps = 1"),
+        ({"_class_name": "ScoreSdeVeScheduler"}, "_class_name = 'ScoreSdeVeScheduler' is not supported"),
     ],
 )
 def test_a_process_that_is_not_supported_is_refused_by_name(values, message):

@@ -14,7 +14,7 @@ from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.training.batches import make_batch
 from core.training.optim import scalars
-from core.worker import TimedSampling, TimedTraining, peak_memory, sample_task, train_task, with_prefix
+from core.worker import Sampling, TimedSampling, TimedTraining, Training, affine_task, peak_memory, with_prefix
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ModelConfig(
@@ -113,7 +113,7 @@ class Recorder:
 
 def test_train_feeds_what_a_run_would_see():
     images = np.random.default_rng(0).random((5, 4, 8, 1), np.float32)
-    task, options = train_task(Recorder), {"recipe": to_dict(RECIPE)}
+    task, options = Training(Recorder), {"recipe": to_dict(RECIPE)}
     whole, info = task({"images": images}, {**options, "steps": 6})
     dataset = Dataset(images, None, (), {}, np.arange(5), np.arange(0), {})
     batches = [make_batch(RECIPE, make_process(RECIPE.process), dataset, step) for step in range(6)]
@@ -132,6 +132,23 @@ def test_train_feeds_what_a_run_would_see():
     assert info["counters"] == {"adam_steps": 6}
     np.testing.assert_array_equal(rest["params/w"], whole["params/w"])
     np.testing.assert_array_equal(np.concatenate([half["loss"], rest["loss"]]), whole["loss"])
+    # The trainer is kept, and goes back to where it started when no state is given.
+    kept = task.trainer
+    again, _ = task({"images": images}, {**options, "steps": 6, "watch": 2})
+    assert task.trainer is kept
+    np.testing.assert_array_equal(again["params/w"], whole["params/w"])
+    assert again["watched_steps"].tolist() == [2, 4, 6] and again["watched"].shape == (3, 1)
+    np.testing.assert_array_equal(again["watched"][-1], whole["params/w"])
+
+
+def test_a_network_in_closed_form_is_sampled_with_keyed_noise():
+    def make_sampler(slope, offset):
+        return lambda table, x_T, noise: slope[0] * x_T + offset[0] * noise(table.nfe)
+
+    x_T = np.ones((2, 4, 8, 1), np.float32)
+    options = {"process": {"timesteps": 10}, "sampling": {"sampler": "ddpm", "steps": 4}, "seed": 3}
+    out, _ = affine_task(make_sampler)({"slope": np.array([2.0]), "offset": np.array([1.0]), "x_T": x_T}, options)
+    np.testing.assert_allclose(out["x_0"], 2 + gaussian(3, "sampler", [0, 1], 4, (4, 8, 1), "float32"))
 
 
 def test_sample_hands_back_the_noise_that_it_started_from():
@@ -147,10 +164,16 @@ def test_sample_hands_back_the_noise_that_it_started_from():
         return sampler
 
     options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
-    out, info = sample_task(make_sampler)({"weights/w": np.ones(1), "class_labels": np.array([0, 1, 2])}, options)
+    task, arrays = Sampling(make_sampler), {"weights/w": np.ones(1), "class_labels": np.array([0, 1, 2])}
+    out, info = task(arrays, options)
     np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [5, 6, 7], 0, (4, 8, 1), "float32"))
     np.testing.assert_allclose(out["images"], np.clip(out["x_T"] / 8 + 0.5, 0, 1), rtol=1e-6)
     assert seen == [(2, [0, 1], 4), (1, [2], 4)] and info["nfe"] == 4  # the recipe's batches of 2
+    first = task.sampler
+    task(arrays, options)
+    assert task.sampler is first  # the same weights
+    task({**arrays, "weights/w": np.zeros(1)}, options)
+    assert task.sampler is not first
 
 
 def test_timed_tasks_keep_what_they_made_while_the_recipe_is_the_same():

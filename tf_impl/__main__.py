@@ -1,15 +1,24 @@
-"""Command line of the TensorFlow twin: train, sample, worker. Nothing of the framework is imported until it is needed."""
+"""Command line of the TensorFlow twin: train, sample, import, export, worker. Nothing of the framework is imported until it is needed."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.cli import main
 from core.config import ModelConfig, Recipe
-from core.twin import Twin
+from core.twin import Exported, Twin
+
+FORMATS = {
+    "saved-model": ("", "for tf.saved_model.load and TensorFlow Serving; stands alone"),
+    "keras": (
+        ".keras",
+        "for keras.saving.load_model beside `import tf_impl.weights`, so in this checkout; any image size",
+    ),
+}
 
 
 def set_threads(threads: int) -> None:
@@ -47,5 +56,23 @@ def tasks() -> dict[str, Any]:
     return TASKS
 
 
+def export(
+    config: ModelConfig, weights: dict[str, np.ndarray], format: str, path: Path, batch: dict[str, np.ndarray]
+) -> Exported:
+    """The network as a file of another runtime."""
+    from tf_impl.export import export
+
+    return export(config, weights, format, path, batch)
+
+
+def read_pickle(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a pickled state_dict."""
+    from tf_impl.weights import read_pickle
+
+    return read_pickle(path)
+
+
+TWIN = Twin("tf_impl", set_threads, describe, make_trainer, make_sampler, tasks, FORMATS, export, read_pickle)
+
 if __name__ == "__main__":
-    sys.exit(main(Twin("tf_impl", set_threads, describe, make_trainer, make_sampler, tasks)))
+    sys.exit(main(TWIN))

@@ -10,11 +10,12 @@ from typing import Any
 import keras
 from keras import ops
 
-from core.config import ModelConfig
+from core.config import ModelConfig, from_dict, to_dict
 from core.model.unet_spec import unet_plan
 from tf_impl.layers import Block, GroupNorm, TimeEmbedding, conv
 
 
+@keras.saving.register_keras_serializable("diptych")
 class UNet(keras.Model):
     """Noise-level-conditional U-Net.
 
@@ -40,6 +41,15 @@ class UNet(keras.Model):
         self.conv_norm_out = GroupNorm(config.norm_num_groups, first, config.norm_eps, dtype)
         self.conv_out = conv(first, config.out_channels, 3, dtype)
         self.built = True  # every layer made its variables when it was made
+
+    def get_config(self) -> dict[str, Any]:
+        """What a .keras file says of the network."""
+        return {"config": to_dict(self.config), "dtype": self.dtype_policy.name}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> UNet:
+        """The network that a .keras file describes, without its weights."""
+        return cls(from_dict(ModelConfig, config["config"], "model"), config["dtype"])
 
     def call(self, x: Any, t: Any = None, labels: Any = None, training: bool = False) -> Any:
         """Evaluate the network.

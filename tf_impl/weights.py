@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from core.config import ModelConfig
-from core.model.checkpoint import check_weights, read_unet
+from core.model.checkpoint import check_weights
+from core.model.importing import read_unet, refuse_pickle
 from core.model.unet_spec import Kind, param_specs
+from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.unet import UNet
 
+NETWORKS = {"unet": UNet, "baseline": BaselineUNet}
 # Canonical layout -> Keras layout, and back.
 TO_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (2, 3, 1, 0), "linear": (1, 0)}  # OIHW -> HWIO, (out, in) -> (in, out)
 FROM_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
 ATTRIBUTES: dict[Kind, str] = {"conv": "kernel", "linear": "kernel", "embedding": "embeddings", "norm": "gamma"}
 
 
-def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet:
+def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet | BaselineUNet:
     """A network with given weights, in evaluation mode.
 
     Args:
@@ -27,22 +30,27 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
         weights: every parameter by canonical name (OIHW).
         dtype: float32, float64, or a Keras dtype policy.
     """
-    network = UNet(config, dtype)
+    network = NETWORKS[config.architecture](config, dtype)
     set_weights(network, weights)
     return network
 
 
-def variables(network: UNet) -> dict[str, Any]:
+def variables(network: UNet | BaselineUNet) -> dict[str, Any]:
     """The Keras variable of every parameter, by canonical name, in the order of the specs."""
     found = {}
     for name, spec in param_specs(network.config).items():
-        *path, leaf = name.split(".")
-        layer: Any = network
-        for part in path:
-            layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
+        layer = find_layer(network, name.rsplit(".", 1)[0])
         bias = "beta" if hasattr(layer, "beta") else "bias"
-        found[name] = getattr(layer, bias if leaf == "bias" else ATTRIBUTES[spec.kind])
+        found[name] = getattr(layer, bias if spec.kind == "bias" else ATTRIBUTES[spec.kind])
     return found
+
+
+def find_layer(network: UNet | BaselineUNet, path: str) -> Any:
+    """The layer at a canonical path, such as `down_blocks.0.resnets.1.conv1`."""
+    layer: Any = network
+    for part in path.split("."):
+        layer = layer[int(part)] if part.isdigit() else getattr(layer, part)
+    return layer
 
 
 def to_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
@@ -50,7 +58,7 @@ def to_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
     return value.transpose(TO_KERAS[kind]) if kind in TO_KERAS else value
 
 
-def get_weights(network: UNet) -> dict[str, np.ndarray]:
+def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
     """Every parameter by canonical name, as copies."""
     kinds = {name: spec.kind for name, spec in param_specs(network.config).items()}
     return {name: from_keras(kinds[name], variable.numpy()) for name, variable in variables(network).items()}
@@ -61,7 +69,7 @@ def from_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(value.transpose(FROM_KERAS[kind]) if kind in FROM_KERAS else value)
 
 
-def set_weights(network: UNet, weights: Mapping[str, np.ndarray]) -> None:
+def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray]) -> None:
     """Load every parameter.
 
     Raises:
@@ -73,11 +81,11 @@ def set_weights(network: UNet, weights: Mapping[str, np.ndarray]) -> None:
         variable.assign(to_keras(kinds[name], weights[name]))
 
 
-def load_unet(folder: str | Path, dtype: str = "float32") -> UNet:
+def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet:
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:
-        folder: see core.model.checkpoint.read_unet.
+        folder: see core.model.importing.read_network.
         dtype: float32 or float64.
     Returns:
         The network: called with x (B, H, W, C), t (B,) and labels (B,) or None; dropout is off.
@@ -86,3 +94,12 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet:
     """
     config, weights = read_unet(folder)
     return build_unet(config, weights, dtype)
+
+
+def read_pickle(path: Path) -> dict[str, np.ndarray]:
+    """Pickles are PyTorch's to read.
+
+    Raises:
+        ValueError: always; the message says how to convert the file.
+    """
+    return refuse_pickle(path)

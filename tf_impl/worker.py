@@ -1,15 +1,19 @@
-"""The worker's tasks that need tensors: forward and gradients. Twin: torch_impl/worker.py."""
+"""The worker's tasks that need tensors: forward, gradients, layers, a network in closed form. Twin: torch_impl/worker.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from core.config import ModelConfig, Recipe, from_dict
-from core.worker import Arrays, with_prefix
+from core.worker import Arrays, affine_task, with_prefix
+from tf_impl.baseline_unet import BaselineUNet
+from tf_impl.sampler import Sampler
 from tf_impl.trainer import Trainer
-from tf_impl.weights import build_unet, from_keras, set_weights
+from tf_impl.unet import UNet
+from tf_impl.weights import build_unet, find_layer, from_keras, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -17,11 +21,15 @@ def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, 
 
     Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), `labels` (B,) where there are classes. Out: `output` (B, H, W, C).
     """
+    network, inputs = _network_and_inputs(arrays, options)
+    return {"output": network(*inputs).numpy()}, {}
+
+
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, list[Any]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
     network = build_unet(config, with_prefix(arrays, "weights/"), dtype)
     labels = tf.constant(arrays["labels"]) if "labels" in arrays else None
-    output = network(tf.constant(arrays["x"].astype(dtype)), tf.constant(arrays["t"]), labels)
-    return {"output": output.numpy()}, {}
+    return network, [tf.constant(arrays["x"].astype(dtype)), tf.constant(arrays["t"]), labels]
 
 
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -36,4 +44,31 @@ def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str
     return {"loss": total.numpy(), **{f"grad/{n}": from_keras(spec.kind, g.numpy()) for (n, spec), g in grads}}, {}
 
 
-TASKS = {"forward": forward, "gradients": gradients}
+def replay_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """`replay_layers`: evaluate every layer alone, on the inputs that it had in the other framework.
+
+    Arrays in: `weights/NAME`, and `in/NAME/I` as the other twin's `trace_layers` gives them. Out: `out/NAME`.
+    """
+    network = build_unet(from_dict(ModelConfig, options["model"]), with_prefix(arrays, "weights/"), options["dtype"])
+    given: dict[str, list[Any]] = {}
+    for name, value in with_prefix(arrays, "in/").items():
+        given.setdefault(name.rsplit("/", 1)[0], []).append(tf.constant(value))
+    return {f"out/{name}": find_layer(network, name)(*inputs).numpy() for name, inputs in given.items()}, {}
+
+
+def affine_sampler(slope: np.ndarray, offset: np.ndarray) -> Sampler:
+    """The executor over a network in closed form, slope and offset (T,)."""
+
+    def affine(x: Any, t: Any, labels: None = None) -> Any:
+        level = tf.cast(t, tf.int64)
+        return tf.gather(slope, level) * x + tf.gather(offset, level)
+
+    return Sampler(affine)
+
+
+TASKS = {
+    "forward": forward,
+    "gradients": gradients,
+    "replay_layers": replay_layers,
+    "sample_affine": affine_task(affine_sampler),
+}

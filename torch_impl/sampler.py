@@ -57,8 +57,8 @@ class Sampler:
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """NCHW tensor to NHWC array."""
-    return x.permute(0, 2, 3, 1).cpu().numpy()
+    """NCHW tensor to NHWC array; one that is no image, as it is."""
+    return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).cpu().numpy()
 
 
 def make_sampler(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Sampler:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,11 +11,17 @@ import numpy as np
 import torch
 
 from core.config import ModelConfig
-from core.model.checkpoint import check_weights, read_unet
+from core.model.checkpoint import check_weights
+from core.model.importing import read_unet
+from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.unet import UNet
 
+NETWORKS = {"unet": UNet, "baseline": BaselineUNet}
 
-def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet:
+logger = logging.getLogger(__name__)
+
+
+def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet | BaselineUNet:
     """A network with given weights, in evaluation mode.
 
     Args:
@@ -21,18 +29,18 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
         weights: every parameter by canonical name (OIHW).
         dtype: float32 or float64.
     """
-    network = UNet(config).to(getattr(torch, dtype))
+    network = NETWORKS[config.architecture](config).to(getattr(torch, dtype))
     set_weights(network, weights)
     return network.eval()
 
 
-def get_weights(network: UNet) -> dict[str, np.ndarray]:
+def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
     """Every parameter by canonical name, as copies."""
     return {name: p.detach().cpu().numpy().copy() for name, p in network.named_parameters()}
 
 
 @torch.no_grad()
-def set_weights(network: UNet, weights: Mapping[str, np.ndarray]) -> None:
+def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray]) -> None:
     """Load every parameter.
 
     Raises:
@@ -43,11 +51,11 @@ def set_weights(network: UNet, weights: Mapping[str, np.ndarray]) -> None:
         p.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
 
 
-def load_unet(folder: str | Path, dtype: str = "float32") -> UNet:
+def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet:
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:
-        folder: see core.model.checkpoint.read_unet.
+        folder: see core.model.importing.read_network.
         dtype: float32 or float64.
     Returns:
         The network in evaluation mode: called with x (B, C, H, W), t (B,) and labels (B,) or None.
@@ -56,3 +64,20 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet:
     """
     config, weights = read_unet(folder)
     return build_unet(config, weights, dtype)
+
+
+def read_pickle(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a pickled state_dict; bfloat16 as float32.
+
+    Raises:
+        ValueError: damaged, or anything but tensors by name.
+    """
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a whole pickle of tensors alone ({error})") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise ValueError(f"{path}: holds more than tensors by name")
+    if any(value.dtype == torch.bfloat16 for value in tensors.values()):
+        logger.warning("%s: bfloat16 weights are made float32", path)
+    return {n: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for n, v in tensors.items()}

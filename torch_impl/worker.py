@@ -1,4 +1,4 @@
-"""The worker's tasks that need tensors: forward and gradients. Twin: tf_impl/worker.py."""
+"""The worker's tasks that need tensors: forward, gradients, layers, a network in closed form. Twin: tf_impl/worker.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from core.config import ModelConfig, Recipe, from_dict
-from core.worker import Arrays, with_prefix
+from core.worker import Arrays, affine_task, with_prefix
+from torch_impl.baseline_unet import BaselineUNet
+from torch_impl.sampler import Sampler, to_numpy
 from torch_impl.trainer import Trainer
+from torch_impl.unet import UNet
 from torch_impl.weights import build_unet, set_weights
 
 
@@ -18,13 +21,16 @@ def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, 
 
     Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), `labels` (B,) where there are classes. Out: `output` (B, H, W, C).
     """
+    network, inputs = _network_and_inputs(arrays, options)
+    with torch.inference_mode():
+        return {"output": to_numpy(network(*inputs))}, {}
+
+
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, list[Any]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
-    network = build_unet(config, with_prefix(arrays, "weights/"), dtype)
     x = torch.from_numpy(arrays["x"].astype(dtype)).permute(0, 3, 1, 2).contiguous()
     labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
-    with torch.inference_mode():
-        output = network(x, torch.from_numpy(arrays["t"]), labels)
-    return {"output": np.ascontiguousarray(output.permute(0, 2, 3, 1).numpy())}, {}
+    return build_unet(config, with_prefix(arrays, "weights/"), dtype), [x, torch.from_numpy(arrays["t"]), labels]
 
 
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -39,4 +45,51 @@ def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str
     return {"loss": total.cpu().numpy(), **found}, {}
 
 
-TASKS = {"forward": forward, "gradients": gradients}
+def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """`trace_layers`: evaluate options.model at options.dtype and note what every layer with parameters gets and gives.
+
+    Arrays in: as `forward`. Out, in the order of evaluation: `in/NAME/I`, the I-th input, and `out/NAME`; images NHWC.
+    A strided convolution is left out: where it pads differs between frameworks, and the layer round it has it.
+    """
+    network, inputs = _network_and_inputs(arrays, options)
+    seen: Arrays = {}
+
+    def hook(name: str) -> Any:
+        def note(module: torch.nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen.update({f"in/{name}/{i}": to_numpy(x) for i, x in enumerate(given)})
+            seen[f"out/{name}"] = to_numpy(output)
+
+        return note
+
+    for name, module in network.named_modules():
+        strided = isinstance(module, torch.nn.Conv2d) and module.stride != (1, 1)
+        chained = isinstance(module, torch.nn.Sequential)  # its layers are traced; a plain list in the other twin
+        if name and any(True for _ in module.parameters()) and not strided and not chained:
+            module.register_forward_hook(hook(name))
+    with torch.inference_mode():
+        network(*inputs)
+    return seen, {}
+
+
+class Affine(torch.nn.Module):
+    """A network in closed form: slope[t] x + offset[t]."""
+
+    def __init__(self, slope: np.ndarray, offset: np.ndarray) -> None:
+        super().__init__()
+        self.slope, self.offset = torch.from_numpy(slope), torch.from_numpy(offset)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, labels: None = None) -> torch.Tensor:
+        return self.slope[t.long()] * x + self.offset[t.long()]
+
+
+def affine_sampler(slope: np.ndarray, offset: np.ndarray) -> Sampler:
+    """The executor over a network in closed form, slope and offset (T,)."""
+    return Sampler(Affine(slope, offset))
+
+
+TASKS = {
+    "forward": forward,
+    "gradients": gradients,
+    "trace_layers": trace_layers,
+    "sample_affine": affine_task(affine_sampler),
+}

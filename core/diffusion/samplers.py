@@ -116,7 +116,7 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
             f"sampling.variance = {config.variance!r}: must be 'fixed_small' with sampler {config.sampler}; "
             "only ddpm has others"
         )
-    grid = timesteps(config.spacing, config.steps, process.timesteps)
+    grid = _grid(config, process.timesteps)
     levels = [*_levels(process, grid), _Level(1.0, 0.0, np.inf)]
     for t, (now, then) in zip(grid, pairwise(levels), strict=True):
         if not now.half_log_snr < then.half_log_snr:
@@ -129,6 +129,18 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
         for t, (matrix, s) in zip(grid, _MATRICES[config.sampler](levels, config), strict=True)
     )
     return SamplingTable(rows, config.clip, config.sampler)
+
+
+def _grid(config: SamplingConfig, T: int) -> NDArray[np.int64]:
+    # diffusers leaves t = 0 out of this solver's leading and linspace grids: the last step is of order 1, and short.
+    if config.sampler != "dpmsolver++" or config.spacing == "trailing":
+        return timesteps(config.spacing, config.steps, T)
+    if config.steps >= T:
+        raise ValueError(
+            f"sampling.steps = {config.steps} with dpmsolver++ and spacing {config.spacing}: must be below "
+            f"process.timesteps = {T}, since t = 0 is left out; use trailing"
+        )
+    return timesteps(config.spacing, config.steps + 1, T)[:-1]
 
 
 def _levels(process: Process, grid: NDArray[np.int64]) -> list[_Level]:

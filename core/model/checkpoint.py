@@ -1,13 +1,14 @@
 """Checkpoints: dict[str, ndarray] and a recipe <-> a folder that diffusers opens too.
 
-    model_index.json                                   a DDPMPipeline (its own class name where diffusers has none)
+    model_index.json                                   a DDPMPipeline or DDIMPipeline (its own class name where diffusers has none)
     unet/config.json, diffusion_pytorch_model.safetensors   EMA weights, diffusers' names and layout
     scheduler/scheduler_config.json
     recipe.json, data.json                             the whole recipe; the data's manifest
     training_state.safetensors, training_state.json    raw weights, Adam's moments, step
 
 Folders are written beside their final name, synced, then renamed: a name that exists holds a whole checkpoint.
-This module imports no framework, and safetensors only inside the functions that need it.
+Networks that others saved are core.model.importing's. This module imports no framework, and safetensors only inside
+the functions that need it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ from typing import Any
 import numpy as np
 
 from core.config import ModelConfig, Recipe, load_recipe, to_dict
-from core.model.diffusers_config import scheduler_to_diffusers, unet_from_diffusers, unet_to_diffusers
+from core.model.diffusers_config import (
+    BASELINE_CLASS,
+    DIFFUSERS_VERSION,
+    unet_to_diffusers,
+)
+from core.model.scheduler_config import scheduler_to_diffusers
 from core.model.unet_spec import param_specs
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -151,6 +157,47 @@ def check_weights(weights: Mapping[str, np.ndarray], config: ModelConfig, where:
             raise ValueError(f"{where}: {name} holds values that are not finite")
 
 
+def write_pipeline(
+    folder: Path, model: ModelConfig, weights: Mapping[str, np.ndarray], scheduler: Mapping[str, Any]
+) -> None:
+    """Write a network and its scheduler into an empty folder, as a diffusers pipeline where diffusers has one.
+
+    Args:
+        folder: an existing folder.
+        model: the network.
+        weights: every parameter in diffusers' names and layout.
+        scheduler: the content of scheduler_config.json.
+    Raises:
+        OSError: disk full or not writable.
+    """
+    conditional, baseline = model.num_class_embeds is not None, model.architecture == "baseline"
+    for name in ("unet", "scheduler"):
+        (folder / name).mkdir()
+    write_json(folder / "unet" / "config.json", unet_to_diffusers(model))
+    write_tensors(folder / "unet" / WEIGHTS_FILE, weights)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    scheduler_class = scheduler.get("_class_name", "DDPMScheduler")
+    pipeline = "DDIMPipeline" if scheduler_class == "DDIMScheduler" else "DDPMPipeline"
+    text = ""
+    if baseline:
+        pipeline = "DiptychBaselinePipeline"
+        text = "The baseline network: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
+    elif conditional:
+        pipeline = "DiptychConditionalPipeline"
+        text = (
+            "Class-conditional: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
+        )
+    index = {
+        "_class_name": pipeline,
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "scheduler": ["diffusers", scheduler_class],
+        "unet": ["diptych", BASELINE_CLASS] if baseline else ["diffusers", "UNet2DModel"],
+    }
+    write_json(folder / "model_index.json", index)
+    if text:
+        write_text_atomic(folder / "README", text)
+
+
 def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint folder atomically.
 
@@ -161,23 +208,9 @@ def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
         OSError: disk full or not writable; nothing is left at `target`.
     """
     recipe = checkpoint.recipe
-    conditional = recipe.model.num_class_embeds is not None
     with atomic_folder(target) as folder:
-        for name in ("unet", "scheduler"):
-            (folder / name).mkdir()
-        write_json(folder / "unet" / "config.json", unet_to_diffusers(recipe.model))
-        write_tensors(folder / "unet" / WEIGHTS_FILE, checkpoint.ema)
-        write_json(folder / "scheduler" / "scheduler_config.json", scheduler_to_diffusers(recipe.process))
-        index = {
-            "_class_name": "DiptychConditionalPipeline" if conditional else "DDPMPipeline",
-            "_diffusers_version": unet_to_diffusers(recipe.model)["_diffusers_version"],
-            "scheduler": ["diffusers", "DDPMScheduler"],
-            "unet": ["diffusers", "UNet2DModel"],
-        }
-        write_json(folder / "model_index.json", index)
-        if conditional:
-            text = "Class-conditional: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
-            write_text_atomic(folder / "README", text)
+        scheduler = scheduler_to_diffusers(recipe.process, recipe.sampling)
+        write_pipeline(folder, recipe.model, checkpoint.ema, scheduler)
         write_json(folder / "recipe.json", to_dict(recipe))
         write_json(folder / "data.json", checkpoint.data)
         write_tensors(folder / "training_state.safetensors", checkpoint.state)
@@ -221,30 +254,11 @@ def resolve_checkpoint(path: str | Path) -> Path:
     return path
 
 
-def read_unet(folder: str | Path) -> tuple[ModelConfig, dict[str, np.ndarray]]:
-    """A network's configuration and weights from a run, a pipeline folder or a bare model folder.
-
-    Args:
-        folder: holds `unet/config.json` (a pipeline or checkpoint), or `config.json` and
-            `diffusion_pytorch_model.safetensors` (as diffusers' `save_pretrained` writes them).
-    Returns:
-        The configuration, and every weight by diffusers' name (for our checkpoints: the EMA weights).
-    Raises:
-        ValueError: unsupported configuration, or weights that do not fit it exactly.
-    """
-    folder = resolve_checkpoint(folder)
-    if (folder / "unet" / "config.json").is_file():
-        folder = folder / "unet"
-    config = unet_from_diffusers(read_json(folder / "config.json"), str(folder / "config.json"))
-    weights = read_tensors(folder / WEIGHTS_FILE)
-    check_weights(weights, config, str(folder / WEIGHTS_FILE))
-    return config, weights
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+def file_hash(*paths: Path) -> str:
+    """SHA-256 of a file, or of several one after another, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
     return digest.hexdigest()

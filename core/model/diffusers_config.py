@@ -1,18 +1,16 @@
-"""Our configuration in diffusers' words, and back: `unet/config.json`, `scheduler/scheduler_config.json`.
+"""Our network's configuration in diffusers' words, and back: `unet/config.json`.
 
-This module imports no framework and not diffusers: it knows the two files' keys.
+This module imports no framework and not diffusers: it knows the file's keys.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
-from core.config import ModelConfig, ProcessConfig, from_dict, nearest, to_dict
+from core.config import BASELINE_KEYS, ModelConfig, from_dict, nearest, to_dict
 
 DIFFUSERS_VERSION = "0.42.1"
-SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
-PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+BASELINE_CLASS = "DiptychBaselineUNet"
 
 # UNet2DModel's own defaults, for keys that a configuration file leaves out.
 _UNET_DEFAULTS: dict[str, Any] = {
@@ -51,12 +49,15 @@ _UNET_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def unet_to_diffusers(config: ModelConfig) -> dict[str, Any]:
-    """The content of `unet/config.json`."""
-    return {"_class_name": "UNet2DModel", "_diffusers_version": DIFFUSERS_VERSION, **to_dict(config)}
+    """The content of `unet/config.json`; the baseline network's, which diffusers does not know, has its few keys."""
+    values = to_dict(config)
+    if values.pop("architecture") == "baseline":
+        return {"_class_name": BASELINE_CLASS, **{key: values[key] for key in BASELINE_KEYS}}
+    return {"_class_name": "UNet2DModel", "_diffusers_version": DIFFUSERS_VERSION, **values}
 
 
 def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> ModelConfig:
-    """The network that a `UNet2DModel` configuration describes.
+    """The network that a `UNet2DModel` configuration describes, or ours of the baseline network.
 
     Args:
         values: the parsed file; keys it leaves out take diffusers' defaults. A null sample_size becomes 32, or the
@@ -66,9 +67,11 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
         ValueError: another class, an unknown key, or a key or value that is not supported, by name.
     """
     class_name = values.get("_class_name", "UNet2DModel")
-    if class_name != "UNet2DModel":
+    if class_name not in ("UNet2DModel", BASELINE_CLASS):
         raise ValueError(f"{where}: _class_name = {class_name!r}: only UNet2DModel can be read")
     known = {key: value for key, value in values.items() if not key.startswith("_")}
+    if class_name == BASELINE_CLASS:
+        return _model_config({**known, "architecture": "baseline"}, where)
     for key, allowed in _UNET_FIXED.items():
         value = known.pop(key, allowed[0])
         if value not in allowed:
@@ -85,57 +88,11 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
     for key in ("attention_head_dim", "num_class_embeds", "attn_norm_num_groups"):
         if isinstance(merged[key], float) and merged[key].is_integer():
             merged[key] = int(merged[key])
+    return _model_config(merged, where)
+
+
+def _model_config(values: dict[str, Any], where: str) -> ModelConfig:
     try:
-        return from_dict(ModelConfig, merged, "model")
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def scheduler_to_diffusers(process: ProcessConfig) -> dict[str, Any]:
-    """The content of `scheduler/scheduler_config.json`: a DDPMScheduler of the same process."""
-    return {
-        "_class_name": "DDPMScheduler",
-        "_diffusers_version": DIFFUSERS_VERSION,
-        "num_train_timesteps": process.timesteps,
-        "beta_schedule": SCHEDULES[process.schedule],
-        "beta_start": process.beta_start,
-        "beta_end": process.beta_end,
-        "trained_betas": None,
-        "rescale_betas_zero_snr": process.zero_terminal_snr,
-        "prediction_type": PREDICTIONS[process.prediction],
-        "variance_type": "fixed_small",
-        "clip_sample": True,
-        "clip_sample_range": 1.0,
-        "timestep_spacing": "trailing" if process.zero_terminal_snr else "leading",
-        "steps_offset": 0,
-        "thresholding": False,
-    }
-
-
-def process_from_diffusers(values: dict[str, Any], where: str = "scheduler_config.json") -> ProcessConfig:
-    """The forward process that a diffusers scheduler's configuration describes.
-
-    Raises:
-        ValueError: a schedule or prediction type that is not supported, by name.
-    """
-    if values.get("trained_betas") is not None:
-        raise ValueError(f"{where}: trained_betas is not supported; use a named beta_schedule")
-    names = {ours: theirs for theirs, ours in SCHEDULES.items()}
-    predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
-    schedule, prediction = values.get("beta_schedule", "linear"), values.get("prediction_type", "epsilon")
-    if schedule not in names:
-        raise ValueError(f"{where}: beta_schedule = {schedule!r} is not supported (only {', '.join(names)})")
-    if prediction not in predictions:
-        raise ValueError(f"{where}: prediction_type = {prediction!r} is not supported (only {', '.join(predictions)})")
-    fields = {
-        "timesteps": values.get("num_train_timesteps", 1000),
-        "schedule": names[schedule],
-        "beta_start": values.get("beta_start", 1e-4),
-        "beta_end": values.get("beta_end", 0.02),
-        "zero_terminal_snr": values.get("rescale_betas_zero_snr", False),
-        "prediction": predictions[prediction],
-    }
-    try:
-        return dataclasses.replace(ProcessConfig(), **fields)
+        return from_dict(ModelConfig, values, "model")
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error

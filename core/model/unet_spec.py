@@ -1,7 +1,7 @@
 """The U-Net as data: what blocks it has, and every parameter's name, shape and initialiser.
 
 Both twins build their networks from `unet_plan`, so channel arithmetic is done once. Names, layout (OIHW) and
-configuration keys are those of diffusers' `UNet2DModel` (0.42.1). This module imports no framework.
+configuration keys are diffusers' `UNet2DModel`'s (0.42.1); baseline_spec has the other network's. Imports no framework.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from core.config import ModelConfig
 from core.diffusion.noise import generator
 
 Kind = Literal["conv", "linear", "embedding", "norm", "bias"]
+BASELINE_TIME_CHANNELS = 256
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class ParamSpec:
 
     shape: tuple[int, ...]
     kind: Kind
-    init: Literal["fan_avg", "normal", "ones", "zeros"]
+    init: Literal["fan_avg", "uniform", "normal", "ones", "zeros"]
+    bound: float = 0.0  # of uniform: in [-bound, bound)
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,7 @@ def _down_block(config: ModelConfig, level: int, in_channels: int) -> BlockPlan:
     name, kind, out = f"down_blocks.{level}", config.down_block_types[level], config.block_out_channels[level]
     layers = range(config.layers_per_block)
     resnets = tuple(ResnetPlan(f"{name}.resnets.{i}", in_channels if i == 0 else out, out) for i in layers)
-    attentions: tuple[AttentionPlan, ...] = ()
-    if kind == "AttnDownBlock2D":
-        attentions = tuple(_attention(config, f"{name}.attentions.{i}", out) for i in layers)
+    attentions = tuple(_attention(config, f"{name}.attentions.{i}", out) for i in layers if kind == "AttnDownBlock2D")
     how = {"DownBlock2D": "conv", "AttnDownBlock2D": config.downsample_type, "ResnetDownsampleBlock2D": "resnet"}[kind]
     last = level == len(config.block_out_channels) - 1
     return BlockPlan(
@@ -121,9 +121,7 @@ def _up_block(config: ModelConfig, index: int) -> BlockPlan:
     for i in layers:
         skip = skip_last if i == config.layers_per_block else out
         resnets.append(ResnetPlan(f"{name}.resnets.{i}", (previous if i == 0 else out) + skip, out))
-    attentions: tuple[AttentionPlan, ...] = ()
-    if kind == "AttnUpBlock2D":
-        attentions = tuple(_attention(config, f"{name}.attentions.{i}", out) for i in layers)
+    attentions = tuple(_attention(config, f"{name}.attentions.{i}", out) for i in layers if kind == "AttnUpBlock2D")
     how = {"UpBlock2D": "conv", "AttnUpBlock2D": config.upsample_type, "ResnetUpsampleBlock2D": "resnet"}[kind]
     last = index == len(channels) - 1
     resampler = None if last else _resampler(how, f"{name}.upsamplers.0", out, "up")
@@ -203,7 +201,11 @@ def _specs(plan: UNetPlan) -> Iterator[tuple[str, ParamSpec]]:
 
 
 def param_specs(config: ModelConfig) -> dict[str, ParamSpec]:
-    """Every parameter of the network, by diffusers' name, in a fixed order."""
+    """Every parameter of the network, by canonical name, in a fixed order."""
+    if config.architecture == "baseline":
+        from core.model import baseline_spec  # here, since it imports this module
+
+        return baseline_spec.baseline_specs(config)
     return dict(_specs(unet_plan(config)))
 
 
@@ -216,7 +218,7 @@ def initial_weights(config: ModelConfig, seed: int, dtype: str = "float32") -> d
     """Draw the initial weights: one seed, the same network in both frameworks.
 
     Kernels are uniform with variance 1 / fan_avg; the last layer of each residual and attention branch and of the
-    network is zero; class embeddings are standard normal.
+    network is zero; class embeddings are standard normal. The baseline network's: see baseline_specs.
 
     Args:
         config: the network.
@@ -233,17 +235,16 @@ def initial_weights(config: ModelConfig, seed: int, dtype: str = "float32") -> d
             if spec.init == "normal":
                 value = rng.standard_normal(spec.shape)
             else:
-                receptive = math.prod(spec.shape[2:])
-                fan_avg = receptive * (spec.shape[0] + spec.shape[1]) / 2
-                value = rng.uniform(-1, 1, spec.shape) * math.sqrt(3 / fan_avg)
+                fan_avg = math.prod(spec.shape[2:]) * sum(spec.shape[:2]) / 2
+                value = rng.uniform(-1, 1, spec.shape) * (spec.bound or math.sqrt(3 / fan_avg))
         weights[name] = value.astype(dtype)
     return weights
 
 
 def time_frequencies(config: ModelConfig) -> np.ndarray:
-    """Frequencies of the sinusoidal time embedding, (block_out_channels[0] / 2,) float64: angle = t * frequency.
+    """Frequencies of the time embedding, (block_out_channels[0] / 2,) or (128,) in the baseline; angle = t * frequency.
 
     Source: Vaswani et al. 2017, section 3.5; freq_shift as in diffusers' `get_timestep_embedding`.
     """
-    half = config.block_out_channels[0] // 2
+    half = (BASELINE_TIME_CHANNELS if config.architecture == "baseline" else config.block_out_channels[0]) // 2
     return np.exp(-math.log(10_000) * np.arange(half) / (half - config.freq_shift))

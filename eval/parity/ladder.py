@@ -1,0 +1,239 @@
+"""The parity ladder: who is compared on what, and the list of what was measured.
+
+Each rung is a function in one of the rungs_*.py beside this file; `climb` runs them in order. Imports NumPy, core and
+eval's own modules; the twins are reached through their workers alone (`eval.twins.Worker`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import Recipe, TrainingConfig, load_recipe
+from core.data.lenses import simulate
+from core.model.checkpoint import resolve_checkpoint
+from core.model.unet_spec import param_specs
+from core.sampling import open_source
+from eval.parity.closeness import NotCloseError, difference
+from eval.parity.tolerances import GRADIENT_FLOOR, Tolerance
+from eval.twins import ROOT, Framework, Worker
+
+Arrays = dict[str, np.ndarray]
+TITLES: dict[str, str] = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
+PARTS = ("params", "ema", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One comparison: what differs most, where, and how much it may."""
+
+    rung: int
+    quantity: str
+    dtype: str
+    measured: float
+    """Relative to the oracle's largest value, unless `unit` says otherwise; infinite where nothing could be compared."""
+    tolerance: float
+    where: str
+    """The worst element, with both values."""
+    why: str
+    """The reason for the tolerance."""
+    unit: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is within the tolerance."""
+        return self.measured <= self.tolerance
+
+
+@dataclass
+class Board:
+    """What has been measured so far."""
+
+    rung: int = 0
+    measurements: list[Measurement] = field(default_factory=list)
+    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Plot -> curve -> values by step."""
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    """Name -> (N, H, W, C) in [0, 1]."""
+
+    def record(
+        self, quantity: str, dtype: str, measured: float, tolerance: Tolerance, where: str, unit: str = ""
+    ) -> None:
+        """Note a measurement made elsewhere."""
+        values = (quantity, dtype, float(measured), float(tolerance), where, tolerance.why, unit)
+        self.measurements.append(Measurement(self.rung, *values))
+
+    def close(self, quantity: str, found: np.ndarray, expected: np.ndarray, tolerance: Tolerance) -> None:
+        """Compare an array with its oracle; their types must be equal."""
+        self.all_close(quantity, {quantity: found}, {quantity: expected}, tolerance, floor=0.0)
+
+    def all_close(
+        self, quantity: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: Tolerance,
+        floor: float = GRADIENT_FLOOR, oracle: Mapping[str, np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        """Compare named tensors and note the worst.
+
+        Args:
+            quantity: what they are.
+            found, expected: name -> array; the names must be the same.
+            tolerance: for each tensor relative to its own largest value.
+            floor: a tensor whose largest value in the oracle is not above it is all rounding: its difference is taken
+                relative to the largest value of all tensors.
+            oracle: where the floor is looked up; expected where None.
+        """
+        dtype = str(next(iter(expected.values())).dtype)
+        if found.keys() != expected.keys():
+            odd = sorted(found.keys() ^ expected.keys())
+            self.record(quantity, dtype, np.inf, tolerance, f"{len(odd)} names on one side only: {', '.join(odd[:4])}")
+            return
+        largest = max(float(np.abs(value).max()) for value in expected.values()) or 1.0
+        worst, where = -1.0, ""
+        for name, value in expected.items():
+            try:
+                apart = difference(found[name], value, name)
+            except NotCloseError as error:
+                self.record(quantity, dtype, np.inf, tolerance, str(error))
+                return
+            own = float(np.abs(value).max())
+            rounding = float(np.abs((oracle or expected)[name]).max()) <= floor
+            measured = apart.measured * (own or 1.0) / largest if rounding else apart.measured
+            if measured > worst:
+                place = "" if not apart.index else f" at {list(apart.index)}"
+                label = "" if name == quantity else f"{name}"
+                worst, where = measured, f"{label}{place}: {apart.found:.9g}, expected {apart.expected:.9g}".strip()
+        self.record(quantity, dtype, worst, tolerance, where)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network on which the frameworks are compared."""
+
+    name: str
+    recipe: Recipe
+    weights: Arrays
+    """Every parameter by canonical name, float64."""
+
+    @property
+    def config(self) -> Any:
+        """Its network."""
+        return self.recipe.model
+
+    def with_model(self, **changes: Any) -> Recipe:
+        """Its recipe with another value of the network's options."""
+        return dataclasses.replace(self.recipe, model=dataclasses.replace(self.recipe.model, **changes))
+
+    def cast(self, dtype: str) -> Arrays:
+        """Its weights at a precision, as the worker's arrays."""
+        return {f"weights/{name}": value.astype(dtype) for name, value in self.weights.items()}
+
+
+def open_subject(config: str, checkpoint: str | None) -> Subject:
+    """A recipe with random weights, or a checkpoint with its own (the averaged ones).
+
+    Args:
+        config: a recipe's file; not read where a checkpoint is given.
+        checkpoint: whatever `sample` draws from, or None.
+    Raises:
+        ValueError: a file that cannot be read or is not supported.
+    """
+    if checkpoint is None:
+        recipe = load_recipe(config)
+        return Subject(config, recipe, random_weights(recipe))
+    folder = resolve_checkpoint(checkpoint)
+    source = open_source(folder, "ema")
+    recipe = Recipe(source.model, source.process, sampling=source.sampling)
+    return Subject(checkpoint, recipe, {name: value.astype(np.float64) for name, value in source.weights.items()})
+
+
+def random_weights(recipe: Recipe) -> Arrays:
+    """Weights without zeros or symmetry, of a size that keeps activations near 1; float64."""
+    rng = np.random.default_rng(7)
+    weights = {}
+    for name, spec in param_specs(recipe.model).items():
+        scale = 0.1 if len(spec.shape) < 2 else 1 / np.sqrt(np.prod(spec.shape[1:]))
+        weights[name] = (spec.init == "ones") + scale * rng.standard_normal(spec.shape)
+    return weights
+
+
+def images_for(recipe: Recipe, count: int) -> Arrays:
+    """Simulated lenses in the recipe's shape (one lens a channel), and labels where the network has classes."""
+    height, width, channels = recipe.image_shape
+    drawn = np.asarray(simulate("lensing", count * channels, (height, width), seed=3)[0], np.float32)
+    images = drawn.reshape(count, channels, height, width).transpose(0, 2, 3, 1)
+    arrays = {"images": np.ascontiguousarray(images)}
+    if recipe.model.num_class_embeds:
+        arrays["labels"] = np.arange(count) % recipe.model.num_class_embeds
+    return arrays
+
+
+def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """Names with a prefix, as the worker takes them."""
+    return {f"{prefix}/{name}": value for name, value in arrays.items()}
+
+
+def part(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    """The arrays of one prefix, without it."""
+    return {name.removeprefix(f"{prefix}/"): v for name, v in arrays.items() if name.startswith(f"{prefix}/")}
+
+
+class Twins(dict[Framework, Worker]):
+    """Both twins' workers, PyTorch first."""
+
+    def both(self, task: str, arrays: Mapping[str, np.ndarray], **options: Any) -> list[tuple[Arrays, dict[str, Any]]]:
+        """What a task gives in each framework, PyTorch first; both work at the same time."""
+        with ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(worker.call, task, arrays, **options) for worker in self.values()]
+        return [call.result() for call in calls]
+
+
+@contextmanager
+def start_twins(
+    pythons: Mapping[Framework, str | None] | None = None, threads: int = 1, root: Path = ROOT
+) -> Iterator[Twins]:
+    """Both workers, one thread each since they work at the same time."""
+    chosen = pythons or {}
+    with (
+        Worker("torch", python=chosen.get("torch"), threads=threads, timeout=3600, root=root) as torch,
+        Worker("tensorflow", python=chosen.get("tensorflow"), threads=threads, timeout=3600, root=root) as tensorflow,
+    ):
+        yield Twins(torch=torch, tensorflow=tensorflow)
+
+
+def stress(recipe: Recipe, dtype: str, **changes: Any) -> Recipe:
+    """The recipe with a training in which everything acts: clip, warm-up, decay, weight decay, accumulation, average.
+
+    Dropout is off: each framework draws its own masks.
+    """
+    training = TrainingConfig(
+        steps=20, batch_size=4, accumulate=2, optimizer="adamw", weight_decay=0.1, learning_rate=2e-3, clip_norm=0.5,
+        warmup_steps=5, decay="cosine", final_fraction=0.1, ema_decay=0.9, seed=5, dtype=dtype,
+    )  # fmt: skip
+    model = dataclasses.replace(recipe.model, dropout=0.0)
+    return dataclasses.replace(recipe, model=model, training=dataclasses.replace(training, **changes))
+
+
+Rung = Callable[[Twins, Subject, Board], None]
+
+
+def climb(twins: Twins, subject: Subject, rungs: list[tuple[int, Rung]], begin: Callable[[str], None]) -> Board:
+    """Run rungs in order.
+
+    Args:
+        twins: the workers.
+        subject: the network.
+        rungs: (number, function).
+        begin: told each rung's name before it runs.
+    """
+    board = Board()
+    for number, rung in rungs:
+        begin(f"rung {number}, {(rung.__doc__ or '').splitlines()[0].rstrip('.')}")
+        board.rung = number
+        rung(twins, subject, board)
+    return board

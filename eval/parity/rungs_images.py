@@ -1,0 +1,74 @@
+"""Rung 9: the same seed gives the same images, whatever the framework, the batch size and the range of samples.
+
+Imports NumPy, core and eval's own modules: no framework, no twin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from core.config import Recipe, SamplingConfig, to_dict
+from core.diffusion.noise import gaussian
+from eval.parity.ladder import Arrays, Board, Subject, Twins
+from eval.parity.tolerances import EXACT, GREY_LEVELS
+
+SEED = 11
+
+
+def draw(twins: Twins, recipe: Recipe, weights: Arrays, first: int, n: int, board: Board) -> list[np.ndarray]:
+    """(PyTorch's, TensorFlow's) images `first` to `first + n` of the seed, (n, H, W, C); the noise must be bit-equal."""
+    arrays = dict(weights)
+    if recipe.model.num_class_embeds:
+        arrays["class_labels"] = np.arange(first, first + n) % recipe.model.num_class_embeds
+    results = [
+        result for result, _ in twins.both("sample", arrays, recipe=to_dict(recipe), seed=SEED, first=first, n=n)
+    ]
+    expected = gaussian(SEED, "x_T", range(first, first + n), 0, recipe.image_shape, recipe.training.dtype)
+    for framework, result in zip(twins, results, strict=True):
+        board.close(f"x_T of images {first} to {first + n - 1}, {framework}", result["x_T"], expected, EXACT)
+    return [result["images"] for result in results]
+
+
+def grey_levels(board: Board, quantity: str, found: np.ndarray, expected: np.ndarray) -> None:
+    """Note the largest difference in rounded grey levels of 255; there must be pictures to compare."""
+    exact, rounded = (np.abs(f(found * 255.0) - f(expected * 255.0)) for f in (np.asarray, np.rint))
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(exact), exact.shape))
+    where = f"{exact[index]:.3g} before rounding, image {index[0]}, row {index[1]}, column {index[2]}"
+    worst = float(rounded.max()) if np.isfinite(found).all() and expected.std() > 0.01 else np.inf
+    board.record(quantity, str(found.dtype), worst, GREY_LEVELS, where, "grey levels")
+
+
+def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], None]:
+    """The rung that draws `count` images with each sampler, and `long_count` with the whole of DDPM."""
+
+    def rung(twins: Twins, subject: Subject, board: Board) -> None:
+        """Images from keyed noise."""
+        weights, T = subject.cast("float32"), subject.recipe.process.timesteps
+        half = count // 2
+        chosen = {
+            "ddim": (SamplingConfig("ddim", min(50, T)), (((half, count - half), 7), ((count - 1, 1), 1))),
+            "ddim with noise": (SamplingConfig("ddim", min(20, T), eta=1.0), (((1, half), 3),)),
+            "dpmsolver++": (SamplingConfig("dpmsolver++", min(20, T)), (((half, half), 1),)),
+        }
+        for name, (sampling, others) in chosen.items():
+            recipe = dataclasses.replace(subject.recipe, sampling=dataclasses.replace(sampling, batch_size=count))
+            wholes = draw(twins, recipe, weights, 0, count, board)
+            grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
+            if name == "ddim":
+                board.pictures |= {"PyTorch": wholes[0], "TensorFlow": wholes[1]}
+            for (first, n), batch in others:
+                recipe = dataclasses.replace(recipe, sampling=dataclasses.replace(sampling, batch_size=batch))
+                parts = draw(twins, recipe, weights, first, n, board)
+                for framework, found, whole in zip(twins, parts, wholes, strict=True):
+                    what = f"{name}, {framework}: images {first} to {first + n - 1} in batches of {batch}, against all"
+                    grey_levels(board, what, found, whole[first : first + n])
+        if long_count:
+            sampling = SamplingConfig("ddpm", T, batch_size=long_count)
+            recipe = dataclasses.replace(subject.recipe, sampling=sampling)
+            torch, tensorflow = draw(twins, recipe, weights, 0, long_count, board)
+            grey_levels(board, f"ddpm, {T} steps, {long_count} images", tensorflow, torch)
+
+    return rung

@@ -1,0 +1,86 @@
+"""Rungs 5 and 6, first half: layers, the whole network, the loss and its gradients.
+
+Imports NumPy, core and eval's own modules: no framework, no twin.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.config import Recipe, to_dict
+from core.data.dataset import Dataset
+from core.diffusion.process import make_process
+from core.training.batches import make_batch
+from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under
+from eval.parity.tolerances import (
+    GRADIENT_FLOAT32,
+    GRADIENT_FLOAT64,
+    GRADIENT_FLOOR,
+    LAYER_FLOAT32,
+    LAYER_FLOAT64,
+    NETWORK_FLOAT32,
+    NETWORK_FLOAT64,
+    Tolerance,
+)
+
+DTYPES: dict[str, tuple[Tolerance, Tolerance]] = {
+    "float64": (LAYER_FLOAT64, NETWORK_FLOAT64),
+    "float32": (LAYER_FLOAT32, NETWORK_FLOAT32),
+}
+
+
+def network_inputs(recipe: Recipe, size: tuple[int, int], dtype: str, batch: int = 2) -> Arrays:
+    """Noise, levels from both ends of the schedule, and labels where the network has classes."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((batch, *size, recipe.model.in_channels))
+    arrays = {"x": x.astype(dtype), "t": np.linspace(3, recipe.process.timesteps - 3, batch).astype(int)}
+    if recipe.model.num_class_embeds:
+        arrays["labels"] = np.arange(batch) * (recipe.model.num_class_embeds - 1) // max(batch - 1, 1)
+    return arrays
+
+
+def layers(twins: Twins, subject: Subject, board: Board) -> None:
+    """Every layer alone, TensorFlow's fed with the input that PyTorch's had."""
+    for dtype, (tolerance, _) in DTYPES.items():
+        arrays = {**subject.cast(dtype), **network_inputs(subject.recipe, subject.config.sample_size, dtype)}
+        options = {"model": to_dict(subject.config), "dtype": dtype}
+        traced, _ = twins["torch"].call("trace_layers", arrays, **options)
+        replayed, _ = twins["tensorflow"].call("replay_layers", {**subject.cast(dtype), **traced}, **options)
+        expected, found = part("out", traced), part("out", replayed)
+        for name, value in expected.items():  # in the order of evaluation: the first red one is the one to look at
+            if name not in found:
+                board.record(f"layer {name}", dtype, np.inf, tolerance, "TensorFlow has no such layer")
+            else:
+                board.close(f"layer {name}", found[name], value, tolerance)
+
+
+def network(twins: Twins, subject: Subject, board: Board) -> None:
+    """The whole network's output, at its own size and at one that is not square."""
+    step = subject.config.downscale
+    odd = (2 * step, 3 * step)
+    for dtype, (_, tolerance) in DTYPES.items():
+        for size in dict.fromkeys((subject.config.sample_size, odd)):
+            arrays = {**subject.cast(dtype), **network_inputs(subject.recipe, size, dtype)}
+            options = {"model": to_dict(subject.config), "dtype": dtype}
+            (torch, _), (tensorflow, _) = twins.both("forward", arrays, **options)
+            board.close(f"output at {size[0]}x{size[1]}", tensorflow["output"], torch["output"], tolerance)
+
+
+def first_batch(recipe: Recipe) -> Arrays:
+    """The recipe's first batch of simulated lenses."""
+    arrays = images_for(recipe, 12)
+    everything = np.arange(len(arrays["images"]))
+    dataset = Dataset(arrays["images"], arrays.get("labels"), (), {}, everything, everything[:0], {})
+    return make_batch(recipe, make_process(recipe.process), dataset, 0)
+
+
+def gradients(twins: Twins, subject: Subject, board: Board) -> None:
+    """The loss, and its gradient in every parameter."""
+    exact: Arrays = {}
+    for dtype, tolerance in (("float64", GRADIENT_FLOAT64), ("float32", GRADIENT_FLOAT32)):
+        recipe = stress(subject.recipe, dtype)
+        arrays = subject.cast(dtype) | under("batch", first_batch(recipe))
+        (torch, _), (tensorflow, _) = twins.both("gradients", arrays, recipe=to_dict(recipe))
+        exact = exact or part("grad", torch)
+        board.close("loss", tensorflow["loss"], torch["loss"], tolerance)
+        board.all_close("gradient", part("grad", tensorflow), part("grad", torch), tolerance, GRADIENT_FLOOR, exact)

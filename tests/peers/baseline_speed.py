@@ -1,0 +1,59 @@
+"""How much faster the baseline network is here than in its authors' formulation, on one batch forward and backward.
+
+Run by the PyTorch interpreter from the checkout: `python -m tests.peers.baseline_speed [--threads N]`. Both networks have
+the same weights and take turns, so that what else the machine does falls on both alike. The original's attention
+returns its weights, which is what calling `mha(x, x, x)` does, and so builds them: 1 GB a layer at 64 x 64 and batch 4.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from core.config import ModelConfig
+from core.model.unet_spec import initial_weights
+from tests.peers.original_baseline import UNet
+from torch_impl.weights import build_unet
+
+
+def seconds(network: torch.nn.Module, x: torch.Tensor, t: torch.Tensor) -> float:
+    """One forward and backward pass."""
+    network.zero_grad(set_to_none=True)
+    started = time.perf_counter()
+    network(x, t).square().mean().backward()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Print the medians and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=64, help="side of the images, pixels")
+    parser.add_argument("--batch-size", type=int, default=4, help="images")
+    parser.add_argument("--repeat", type=int, default=5, help="timed passes of each network, after one untimed")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 for PyTorch's choice")
+    flags = parser.parse_args()
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    size = (flags.size, flags.size)
+    config = ModelConfig(size, block_out_channels=(64, 128, 256, 256), architecture="baseline")
+    weights = initial_weights(config, 0)
+    original = UNet(1, 1, height=flags.size, width=flags.size).train()
+    original.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    networks = {"original": original, "ours": build_unet(config, weights).train()}
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((flags.batch_size, 1, *size), np.float32))
+    t = torch.arange(flags.batch_size) * 200
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for _ in range(flags.repeat + 1):
+        for name, network in networks.items():
+            times[name].append(seconds(network, x, t))
+    medians = {name: statistics.median(values[1:]) for name, values in times.items()}
+    for name, values in times.items():
+        spread = f"{min(values[1:]):.2f} to {max(values[1:]):.2f}"
+        print(f"{name:9} {medians[name]:.2f} s (median of {flags.repeat}, {spread})")
+    print(f"ratio     {medians['original'] / medians['ours']:.2f}")
+
+
+if __name__ == "__main__":
+    main()

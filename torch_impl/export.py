@@ -1,0 +1,77 @@
+"""The network as a file of another runtime: torch.export and ONNX, NCHW. Twin: tf_impl/export.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.config import ModelConfig
+from core.twin import Exported
+from torch_impl.sampler import to_numpy
+from torch_impl.weights import build_unet
+
+_OPSET = 18
+
+
+@torch.no_grad()
+def export(
+    config: ModelConfig, weights: Mapping[str, np.ndarray], format: str, path: Path, batch: Mapping[str, np.ndarray]
+) -> Exported:
+    """Write the network, open the file with its own runtime, and evaluate both on a batch.
+
+    Args:
+        config: the network.
+        weights: every parameter by canonical name (OIHW).
+        format: torch-export or onnx.
+        path: file to write.
+        batch: of three: x (B, H, W, C) float32, t (B,) float32, labels (B,) int64 for a class-conditional network.
+    Raises:
+        ValueError: a package that the format needs is missing.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if format == "onnx" and find_spec(name) is None]
+    if missing:
+        raise ValueError(f"--format onnx needs {' and '.join(missing)}: pip install onnx onnxscript")
+    network = build_unet(config, weights)
+    inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
+    inputs["x"] = inputs["x"].permute(0, 3, 1, 2).contiguous()
+    expected = to_numpy(network(**inputs))
+    details: dict[str, Any] = {"layout": "NCHW", "image_size": "fixed", "stands_alone": True}
+    # Traced with two images and evaluated on three: a batch size that got fixed would be seen.
+    examples = tuple(value[:2].contiguous() for value in inputs.values())
+    free = torch.export.Dim("batch")
+    program = torch.export.export(network, examples, dynamic_shapes={name: {0: free} for name in inputs})
+    _forget_sources(program)
+    if format == "torch-export":
+        torch.export.save(program, path)
+        found = to_numpy(torch.export.load(path).module()(*inputs.values()))
+        return Exported(expected, found, {**details, "open_with": "torch.export.load(FILE).module()"})
+    torch.onnx.export(
+        program, (), path, input_names=list(inputs), output_names=["output"], opset_version=_OPSET,
+        external_data=False, verbose=False,
+    )  # fmt: skip
+    details |= {name: version(name) for name in ("onnx", "onnxscript")}
+    details |= {"opset": _OPSET, "open_with": "onnxruntime.InferenceSession(FILE)"}
+    return Exported(expected, _run_onnx(path, inputs), details)
+
+
+def _forget_sources(program: torch.export.ExportedProgram) -> None:
+    """Drop the lines of source behind each operation: the file would name the folders of this machine."""
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+
+
+def _run_onnx(path: Path, inputs: Mapping[str, torch.Tensor]) -> np.ndarray | None:
+    """The file's output in onnxruntime, (B, H, W, C); None where that is not installed."""
+    if find_spec("onnxruntime") is None:
+        return None
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    output: Any = session.run(["output"], {name: value.numpy() for name, value in inputs.items()})[0]
+    return output.transpose(0, 2, 3, 1)
