@@ -113,7 +113,8 @@ class Checkout:
 
     def make(self, *flags: str, **variables: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(self.envs / "make_envs.py"), *flags]
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+        environment = {**os.environ, "PIP_CONFIG_FILE": os.devnull, **variables}  # pip's own settings may cap versions
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
 
     def version(self, name: str, package: str) -> str:
         code = f"from importlib.metadata import version; print(version({package!r}))"

@@ -16,6 +16,8 @@ from eval.parity.ladder import Arrays, Board, Subject, Twins
 from eval.parity.tolerances import EXACT, GREY_LEVELS
 
 SEED = 11
+BATCHES = (1, 7, 64)
+"""Batch sizes in which a part of the images is drawn once more."""
 
 
 def draw(twins: Twins, recipe: Recipe, weights: Arrays, first: int, n: int, board: Board) -> list[np.ndarray]:
@@ -45,21 +47,16 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     """The rung that draws `count` images with each sampler, and `long_count` with the whole of DDPM."""
 
     def rung(twins: Twins, subject: Subject, board: Board) -> None:
-        """Images from keyed noise."""
+        """Images from keyed noise: frameworks, batch sizes and ranges of samples."""
         weights, T = subject.cast("float32"), subject.recipe.process.timesteps
-        half = count // 2
-        chosen = {
-            "ddim": (SamplingConfig("ddim", min(50, T)), (((half, count - half), 7), ((count - 1, 1), 1))),
-            "ddim with noise": (SamplingConfig("ddim", min(20, T), eta=1.0), (((1, half), 3),)),
-            "dpmsolver++": (SamplingConfig("dpmsolver++", min(20, T)), (((half, half), 1),)),
-        }
-        for name, (sampling, others) in chosen.items():
+        for name, sampling in _samplers(T).items():
             recipe = dataclasses.replace(subject.recipe, sampling=dataclasses.replace(sampling, batch_size=count))
             wholes = draw(twins, recipe, weights, 0, count, board)
             grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
-            if name == "ddim":
+            if not board.pictures:
                 board.pictures |= {"PyTorch": wholes[0], "TensorFlow": wholes[1]}
-            for (first, n), batch in others:
+            first, n = _range(count)
+            for batch in BATCHES:
                 recipe = dataclasses.replace(recipe, sampling=dataclasses.replace(sampling, batch_size=batch))
                 parts = draw(twins, recipe, weights, first, n, board)
                 for framework, found, whole in zip(twins, parts, wholes, strict=True):
@@ -72,3 +69,18 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
             grey_levels(board, f"ddpm, {T} steps, {long_count} images", tensorflow, torch)
 
     return rung
+
+
+def _samplers(T: int) -> dict[str, SamplingConfig]:
+    """One of each kind; DDIM's are the report's pictures."""
+    return {
+        "ddim": SamplingConfig("ddim", min(50, T)),
+        "ddim with noise": SamplingConfig("ddim", min(20, T), eta=1.0),
+        "ddpm": SamplingConfig("ddpm", min(20, T)),
+        "dpmsolver++": SamplingConfig("dpmsolver++", min(20, T)),
+    }
+
+
+def _range(count: int) -> tuple[int, int]:
+    """First and number of the images that are drawn once more: 40 to 49 of 64."""
+    return 5 * count // 8, max(1, 5 * count // 32)
