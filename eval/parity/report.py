@@ -148,14 +148,17 @@ def summary(board: Board) -> list[tuple[int, str, list[Measurement]]]:
     """(rung, precision, its measurements, the worst by share of its tolerance first), in the ladder's order."""
 
     def share(m: Measurement) -> float:
-        return m.measured / m.tolerance if m.tolerance else math.inf * (m.measured > 0) if m.measured else 0.0
+        if not m.tolerance:
+            return math.inf if m.measured else 0.0
+        return m.measured / m.tolerance
 
-    keys = sorted({(m.rung, m.dtype.replace("int64", "float64")) for m in board.measurements}, key=lambda k: (k[0], k[1] == "float32"))  # fmt: skip
-    groups = []
-    for rung, dtype in keys:
-        members = [m for m in board.measurements if (m.rung, m.dtype.replace("int64", "float64")) == (rung, dtype)]
-        groups.append((rung, dtype, sorted(members, key=share, reverse=True)))
-    return groups
+    groups: dict[tuple[int, bool], list[Measurement]] = {}
+    for m in board.measurements:
+        groups.setdefault((m.rung, m.dtype == "float32"), []).append(m)
+    return [
+        (rung, "float32" if single else "float64", sorted(members, key=share, reverse=True))
+        for (rung, single), members in sorted(groups.items())
+    ]
 
 
 def text_table(board: Board) -> str:
@@ -186,7 +189,7 @@ def sections(board: Board, subject: Subject, result: Mapping[str, Any]) -> list[
         found.append(Notice(f"{len(red)} of {len(board.measurements)} comparisons are red. Look first at: {where.quantity} ({where.dtype})."))  # fmt: skip
         found.append(Table(columns, [_row(m) for m in red], "What is red"))
     rows: list[list[str | Cell]] = []
-    for rung, dtype, members in summary(board):
+    for rung, _, members in summary(board):
         worst, bad = members[0], sum(not m.ok for m in members)
         verdict = Cell(f"{len(members) - bad} of {len(members)}", "", "poor" if bad else "good")
         rows.append([f"{rung}. {RUNGS[rung]}", verdict, *_row(worst)[:4]])
@@ -221,12 +224,9 @@ def _pictures(board: Board) -> list[Section]:
     largest = float(np.abs(apart).max())
     scale = 10.0 ** math.floor(-math.log10(largest)) if largest > 0 else 1.0
     grids = [(torch, "PyTorch", False), (tensorflow, "TensorFlow", False), (apart * scale, "Difference", True)]
+    caption = f"times {scale:,.0f}; largest {largest * 255:.2g} grey levels of 255"
     figures = [
-        Figure(
-            image_grid(images, 4, label=title, signed=signed),
-            title,
-            f"times {scale:,.0f}; largest {largest * 255:.2g} grey levels of 255" if signed else "",
-        )  # fmt: skip
+        Figure(image_grid(images, 4, label=title, signed=signed), title, caption if signed else "")
         for images, title, signed in grids
     ]
     return [Figures(figures, "The same seed in both", "DDIM from the same weights and the same noise.")]
