@@ -1,7 +1,7 @@
 """The parity ladder as tests: every rung of eval/parity on tiny networks, one worker a framework.
 
-Oracles, comparisons and tolerances are the ladder's own; tests/test_parity_mutations.py shows that it turns red. What is
-measured is kept with each test's result (`--junit-xml`, or `-rA`).
+Oracles, comparisons and tolerances are the ladder's own; tests/test_parity_mutations.py shows that it turns red. `-rA` prints
+what is measured.
 """
 
 import dataclasses
@@ -44,20 +44,13 @@ def twins() -> Iterator[Twins]:
         yield twins
 
 
-@pytest.fixture
-def hold(record_property):
-    """Demand that every comparison on a board holds, and keep the one nearest its tolerance with the test's result."""
-
-    def check(board: Board) -> None:
-        assert board.measurements
-        for m in board.measurements:
-            record_property(f"{m.quantity} ({m.dtype})", f"{m.measured:.2e}")
-        worst = max(board.measurements, key=lambda m: m.measured / (m.tolerance or 1))
-        print(f"{worst.quantity} ({worst.dtype}): {worst.measured:.2e} of {worst.tolerance:.0e}, {worst.where}")
-        red = [f"{m.quantity} ({m.dtype}): {m.measured:.3g} > {m.tolerance:.0e}, {m.where}" for m in board.measurements if not m.ok]  # fmt: skip
-        assert not red, "\n".join(red)
-
-    return check
+def hold(board: Board) -> None:
+    """Demand that every comparison on a board holds, and print the one nearest its tolerance."""
+    assert board.measurements
+    worst = max(board.measurements, key=lambda m: m.measured / (m.tolerance or 1))
+    print(f"{worst.quantity} ({worst.dtype}): {worst.measured:.2e} of {worst.tolerance:.0e}, {worst.where}")
+    red = [f"{m.quantity} ({m.dtype}): {m.measured:.3g} > {m.tolerance:.0e}, {m.where}" for m in board.measurements if not m.ok]  # fmt: skip
+    assert not red, "\n".join(red)
 
 
 def cases(rungs, slow: tuple[str, ...] = ()) -> list:
@@ -73,26 +66,26 @@ def cases(rungs, slow: tuple[str, ...] = ()) -> list:
 
 
 @pytest.mark.parametrize(("name", "number", "rung"), cases(RUNGS))
-def test_every_rung_holds(twins, hold, name, number, rung):
+def test_every_rung_holds(twins, name, number, rung):
     hold(climb(twins, subject(name, RECIPES[name]), [(number, rung)], lambda _: None))
 
 
 @pytest.mark.parametrize(("name", "number", "rung"), cases(LONG_RUNGS, slow=("unet", "baseline")))
-def test_the_long_rungs_hold(twins, hold, name, number, rung):
+def test_the_long_rungs_hold(twins, name, number, rung):
     """The whole of DDPM, and sixty optimiser steps."""
     recipe = dataclasses.replace(RECIPES[name], sampling=SamplingConfig())
     hold(climb(twins, subject(name, recipe), [(number, rung)], lambda _: None))
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_every_network_gives_the_same_output(twins, hold, name):
+def test_every_network_gives_the_same_output(twins, name):
     hold(climb(twins, subject(name, Recipe(CONFIGURATIONS[name])), [(5, rungs_network.network)], lambda _: None))
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CONFIGURATIONS]
 )
-def test_every_network_has_the_same_layers_and_gradients(twins, hold, name):
+def test_every_network_has_the_same_layers_and_gradients(twins, name):
     rungs = [(5, rungs_network.layers), (6, rungs_network.gradients)]
     hold(climb(twins, subject(name, Recipe(CONFIGURATIONS[name])), rungs, lambda _: None))
 
