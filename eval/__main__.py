@@ -86,6 +86,8 @@ def benchmark(
     repetitions: int = 5,
     steps: int = 10,
     samples: int = 64,
+    batch_size: int = 0,
+    sampling_steps: int = 0,
     threads: int = 2,
     peer: Literal["none", "diffusers"] = "none",
     out: str = "runs/benchmark",
@@ -101,13 +103,15 @@ def benchmark(
 
       python -m eval benchmark
 
-      python -m eval benchmark --config configs/cifar10.toml --samples 8 --peer diffusers --out runs/benchmark-cifar10
+      python -m eval benchmark --config configs/cifar10.toml --batch-size 8 --sampling-steps 10 --samples 8 --peer diffusers
 
     Args:
         config: recipe whose network, batch size and sampler are timed; its data are not read.
         repetitions: interleaved repetitions.
         steps: optimiser steps a repetition.
         samples: images a repetition.
+        batch_size: images an optimiser step; 0 for the recipe's.
+        sampling_steps: evaluations of the network an image; 0 for the recipe's.
         threads: CPU threads of each framework.
         peer: a third contestant in training, which the PyTorch environment must have.
         out: folder for benchmark.json and report.html.
@@ -123,6 +127,8 @@ def benchmark(
         repetitions=repetitions,
         steps=steps,
         samples=samples,
+        batch_size=batch_size,
+        sampling_steps=sampling_steps,
         threads=threads,
         peer=peer,
         pythons={"torch": torch_python, "tensorflow": tf_python},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +167,15 @@ def run(
     threads: int,
     peer: str,
     pythons: Mapping[Framework, str | None],
+    batch_size: int = 0,
+    sampling_steps: int = 0,
     as_json: bool = False,
 ) -> str:
     """Time a recipe and write the report.
 
     Args:
         config: a recipe's file.
+        batch_size, sampling_steps: in place of the recipe's; 0 for the recipe's.
         out: folder for benchmark.json and report.html.
         repetitions, steps, samples, threads, peer, pythons: as eval.benchmark.measure.
         as_json: return benchmark.json's text rather than the table.
@@ -183,12 +187,16 @@ def run(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {out}: is a file: must be a folder, or a name that is free")
+    recipe = load_recipe(config)
+    training = replace(recipe.training, batch_size=batch_size or recipe.training.batch_size)
+    sampling = replace(recipe.sampling, steps=sampling_steps or recipe.sampling.steps)
+    recipe = replace(recipe, training=training, sampling=sampling)
     result = measure(
-        load_recipe(config), repetitions=repetitions, steps=steps, samples=samples, threads=threads, peer=peer, pythons=pythons
-    )  # fmt: skip
+        recipe, repetitions=repetitions, steps=steps, samples=samples, threads=threads, peer=peer, pythons=pythons
+    )
     command = (
         f"python -m eval benchmark --config {config} --repetitions {repetitions} --steps {steps} --samples {samples} "
-        f"--threads {threads} --peer {peer}"
+        f"--batch-size {training.batch_size} --sampling-steps {sampling.steps} --threads {threads} --peer {peer}"
     )
     result["command"] = command
     text = json.dumps(result, indent=1, allow_nan=False)

@@ -130,9 +130,12 @@ def test_the_peer_takes_the_very_steps_of_the_twin(tmp_path):
 def test_both_frameworks_and_the_peer(tmp_path, capsys):
     _, recipe = make_checkout(tmp_path / "checkout")
     words = ["--repetitions", "2", "--steps", "2", "--samples", "3", "--threads", "1", "--peer", "diffusers"]
+    words += ["--batch-size", "3", "--sampling-steps", "2"]
     assert main(["benchmark", "--config", str(recipe), *words, "--out", str(tmp_path / "out"), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result == json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert result["protocol"]["batch_size"] == 3 and result["protocol"]["nfe"] == 2
+    assert "--batch-size 3 --sampling-steps 2" in result["command"]
     found = {name: entry["environment"]["framework"] for name, entry in result["contestants"].items()}
     assert found == {"torch": "torch", "tensorflow": "tensorflow", "diffusers": "diffusers"}
     assert all(entry["environment"]["threads"] == 1 for entry in result["contestants"].values())
