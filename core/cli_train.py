@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from core.command import RunError
 from core.config import (
     DataConfig,
+    EvaluationConfig,
     ModelConfig,
     ProcessConfig,
     Recipe,
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What may change when a run goes on: nothing that the numbers depend on, except the number of steps.
-RESUMABLE = {"steps", "log_every", "sample_every", "sample_count", "checkpoint_every", "keep_checkpoints", "threads"}
+RESUMABLE = {
+    *(f"training.{key}" for key in ("steps", "log_every", "sample_every", "sample_count", "checkpoint_every")),
+    *("training.keep_checkpoints", "training.threads", "evaluation.every"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class TrainCommand:
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
 def _given(argv: list[str], flag: str) -> str | None:
@@ -98,10 +103,10 @@ def _check_resumable(base: Recipe, recipe: Recipe) -> None:
     old, new = to_dict(base), to_dict(recipe)
     for part, values in new.items():
         for key, value in values.items():
-            if value != old[part][key] and not (part == "training" and key in RESUMABLE):
+            if value != old[part][key] and f"{part}.{key}" not in RESUMABLE:
                 raise ValueError(
                     f"--{part}.{key} = {value!r} with --resume: the run was started with {old[part][key]!r}; "
-                    f"only training.{', training.'.join(sorted(RESUMABLE))} may change"
+                    f"only {', '.join(sorted(RESUMABLE))} may change"
                 )
 
 
@@ -142,6 +147,7 @@ def _train_from(
     from core.model.checkpoint import write_json
     from core.model.unet_spec import count_parameters
     from core.training import loop
+    from core.training.evaluation import Evaluator
     from core.training.run_folder import RunFolder
 
     run = RunFolder(path)
@@ -155,13 +161,17 @@ def _train_from(
     trainer = twin.make_trainer(recipe)
     if checkpoint:
         trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
+    evaluation, evaluator = recipe.evaluation, None
+    if evaluation.every:
+        evaluator = Evaluator(recipe, dataset, twin.make_extractor(evaluation.extractor))
     write_json(path / "run.json", environment(twin))
     logger.info(
         "%s %s: %s parameters, %d images to train on, steps %d to %d",
         path, "goes on" if checkpoint else "starts", f"{count_parameters(recipe.model):,}", len(dataset.train), step,
         recipe.training.steps,
     )  # fmt: skip
-    return loop.train(recipe, trainer, dataset, run, step, checkpoint.progress["seconds"] if checkpoint else 0.0)
+    seconds = checkpoint.progress["seconds"] if checkpoint else 0.0
+    return loop.train(recipe, trainer, dataset, run, step, seconds, evaluator)
 
 
 def _dry_run(twin: Twin, recipe: Recipe) -> int:

@@ -32,6 +32,7 @@ Spacing = Literal["leading", "trailing", "linspace"]
 Variance = Literal["fixed_small", "fixed_large"]
 Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
+Extractor = Literal["lens", "inception"]
 
 
 def _require(ok: bool, where: str, value: object, allowed: str) -> None:
@@ -347,6 +348,25 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
+class EvaluationConfig:
+    """The distance to held-out images, measured while the network trains."""
+
+    every: int = 0
+    """Optimiser steps between evaluations; 0 for none."""
+    n: int = 1000
+    """Images drawn at each, and held-out images that they are compared with."""
+    extractor: Extractor = "lens"
+    """Network whose features are compared: lens (of strong lenses, one channel) or inception (once fetched)."""
+    seed: int = 0
+    """Seed of the images drawn; the same at every evaluation."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "evaluation.every", self.every, "at least 0")
+        _require(self.n >= 2, "evaluation.n", self.n, "at least 2")
+        _require(0 <= self.seed < 2**63, "evaluation.seed", self.seed, "in [0, 2^63)")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that defines a run."""
 
@@ -355,6 +375,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         if self.model.in_channels != self.model.out_channels:

@@ -179,7 +179,72 @@ def parity(
     return 0
 
 
-VERBS: dict[str, Callable[..., int]] = {"compare": compare, "demo": demo, "benchmark": benchmark, "parity": parity}
+def fid(
+    real: Annotated[str, Positional],
+    generated: Annotated[str, Positional],
+    extractor: Literal["lens", "inception"] = "lens",
+    resize: Literal["clean", "legacy"] = "clean",
+    weights: str | None = None,
+    train: str | None = None,
+    n: int = 0,
+    fit: Literal["exact", "resize", "crop", "pad"] = "exact",
+    eight_bit: bool = False,
+    seed: int = 0,
+    out: str | None = None,
+    expect: str | None = None,
+    save_statistics: str | None = None,
+    framework: Literal["torch", "tensorflow"] | None = None,
+    torch_python: str | None = None,
+    tf_python: str | None = None,
+    json: bool = False,
+) -> int:
+    """The Fréchet distance of generated to real images, with everything that it depends on written beside it.
+
+    REAL and GENERATED are each a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy, .npz or
+    IDX file, or saved statistics (.npz with mu and sigma, as pytorch-fid and clean-fid publish them). A run as REAL is its
+    held-out images; as GENERATED, 2,000 images drawn from it. With the distance come its interval, its real-against-real
+    floor at the same N, KID, precision, recall, density and coverage. One-channel images are given to Inception three times
+    over. What makes the number meaningless is refused, what weakens it is said.
+
+    For instance:
+
+      python -m eval fid runs/lens-64-torch runs/lens-64-torch --out fid.json
+
+      python -m eval fid real.zip images --fit resize --extractor inception
+
+      python -m eval fid runs/lens-64-torch runs/lens-64-torch --expect published.json
+
+    Args:
+        real: real images.
+        generated: generated images.
+        extractor: lens, trained on simulated lenses, needs no download; inception is FID's, once fetched.
+        resize: how images are brought to Inception's 299 pixels: clean (antialiased bicubic) or legacy (as in 2017).
+        weights: file with the extractor's weights.
+        train: real images that measure the floor, none of them in REAL; without it half of REAL does.
+        n: images a side; 0 for as many as there are.
+        fit: how files of another size are brought to that of the generated images.
+        eight_bit: round both sides to 256 grey levels.
+        seed: of the choice of real images and of the draws.
+        out: file for the result, JSON.
+        expect: a result file to reproduce; exit code 1 where it is not.
+        save_statistics: .npz file for the real images' mean and covariance.
+        framework: who takes the features and draws from a run; the first found where not given.
+        torch_python: Python that has PyTorch; found by itself where not given.
+        tf_python: Python that has TensorFlow; found by itself where not given.
+        json: print the result as JSON instead of a table.
+    """
+    from eval.fid_result import run
+    from eval.fid_run import Request
+
+    request = Request(real, generated, extractor, resize, weights, train, n, fit, eight_bit, seed, framework)
+    files = {"out": out, "expect": expect, "statistics": save_statistics}
+    print(run(request, **files, as_json=json, pythons={"torch": torch_python, "tensorflow": tf_python}))
+    return 0
+
+
+VERBS: dict[str, Callable[..., int]] = {
+    "compare": compare, "demo": demo, "benchmark": benchmark, "parity": parity, "fid": fid,
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:

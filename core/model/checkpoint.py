@@ -236,15 +236,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that a path names: a run (its `latest`), or a checkpoint itself.
+    """The checkpoint folder that a path names: a run (its `latest`), the `best` of a run, or a checkpoint itself.
 
     Raises:
         ValueError: neither; the message says what is missing.
     """
     path = Path(path)
-    if (path / "latest").is_file():
-        name = (path / "latest").read_text(encoding="utf-8").strip()
-        path = path / "checkpoints" / name
+    named = path if path.name in ("latest", "best") else path / "latest"
+    if named.is_file():
+        path = named.parent / "checkpoints" / named.read_text(encoding="utf-8").strip()
     if not path.is_dir():
         raise ValueError(f"{path}: no such run or checkpoint folder")
     if not (path / "unet" / "config.json").is_file() and not (path / "config.json").is_file():

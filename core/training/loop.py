@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from core.images import grid, save_png
 from core.model.checkpoint import Checkpoint
 from core.sampling import Sampler, class_labels, draw
 from core.training.batches import Batch, make_batch
+from core.training.evaluation import Evaluator
 from core.training.optim import scalars
 from core.training.run_folder import RunFolder
 
@@ -108,7 +110,10 @@ class Meter:
         }
 
 
-def train(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float) -> bool:
+def train(
+    recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float,
+    evaluator: Evaluator | None = None,
+) -> bool:  # fmt: skip
     """Train from `step` to the recipe's last step.
 
     Args:
@@ -118,6 +123,7 @@ def train(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, st
         run: where metrics, samples and checkpoints go.
         step: optimiser steps done so far.
         seconds: wall-clock seconds spent on them.
+        evaluator: measures the network now and then; the best checkpoint by it is kept.
     Returns:
         Whether the end was reached; False after an interrupt, with everything saved.
     Raises:
@@ -128,6 +134,7 @@ def train(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, st
 
     config, process = recipe.training, make_process(recipe.process)
     meter, before, started = Meter(), seconds, time.monotonic()
+    best = run.best_distance() if evaluator else math.inf
     progress = tqdm(initial=step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
     with stop_on_interrupt() as stopper, progress:
         while step < config.steps:
@@ -138,8 +145,11 @@ def train(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, st
             progress.update()
             last = step == config.steps or stopper.requested
             _check_finite(metrics, step, run)
-            if step % config.log_every == 0 or last:
+            due = evaluator is not None and evaluator.due(step)
+            if step % config.log_every == 0 or last or due:
                 line = meter.line(step, values["lr"], config.batch_size, metrics, before + time.monotonic() - started)
+                if evaluator is not None and due:
+                    line["distance"] = evaluator(trainer.ema_sampler())
                 run.log(line)
                 progress.set_postfix(loss=line["loss"], lr=f"{values['lr']:.1e}", refresh=False)
                 meter.restart()
@@ -148,9 +158,13 @@ def train(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, st
             ):
                 _save_grid(recipe, process, trainer, dataset, run.path / "samples" / f"step-{step:08d}.png")
                 meter.restart()
-            if step % config.checkpoint_every == 0 or last:
-                save(recipe, trainer, dataset, run, step, before + time.monotonic() - started)
+            better = due and line["distance"] < best
+            if step % config.checkpoint_every == 0 or last or better:
+                folder = save(recipe, trainer, dataset, run, step, before + time.monotonic() - started)
                 meter.restart()
+                if better:
+                    best = line["distance"]
+                    run.keep_best(folder)
             if stopper.requested:
                 return step == config.steps
     return True

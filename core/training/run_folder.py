@@ -1,6 +1,6 @@
 """The folder of a run: recipe, metrics, sample grids, checkpoints, and which one is the latest.
 
-    runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, latest}
+    runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, latest, best}
 
 This module imports no framework.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -95,10 +96,25 @@ class RunFolder:
         except SafetensorError as error:
             raise OSError(errno.EIO, f"cannot be written ({error})", str(folder)) from error
         write_text_atomic(self.path / "latest", f"{name}\n")
-        others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p != folder)
+        spared = (folder, self._best())
+        others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p not in spared)
         for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
             self._remove(old)
         return folder
+
+    def _best(self) -> Path | None:
+        """The checkpoint that `best` names, where there is one."""
+        path = self.path / "best"
+        return self.path / "checkpoints" / path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def best_distance(self) -> float:
+        """The smallest distance in the metrics so far; infinite where there is none."""
+        lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
+        return min((line["distance"] for line in lines if "distance" in line), default=math.inf)
+
+    def keep_best(self, folder: Path) -> None:
+        """Point `best` at a checkpoint, which is then kept; the best one so far goes the way of the others."""
+        write_text_atomic(self.path / "best", f"{folder.name}\n")
 
     @staticmethod
     def _remove(folder: Path) -> None:
