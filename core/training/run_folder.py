@@ -7,7 +7,6 @@ This module imports no framework.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -84,16 +83,11 @@ class RunFolder:
         Raises:
             OSError: disk full or not writable; `latest` still names the checkpoint before.
         """
-        from safetensors import SafetensorError
-
         name = f"step-{checkpoint.progress['step']:08d}"
         folder = self.path / "checkpoints" / name
         if folder.exists():  # written, but killed before `latest` named it
             self._remove(folder)
-        try:
-            save_checkpoint(folder, checkpoint)
-        except SafetensorError as error:
-            raise OSError(errno.EIO, f"cannot be written ({error})", str(folder)) from error
+        save_checkpoint(folder, checkpoint)
         write_text_atomic(self.path / "latest", f"{name}\n")
         others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p != folder)
         for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
