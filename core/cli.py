@@ -1,7 +1,7 @@
-"""The command line that both twins share: train, sample, import, export, worker. `python -m torch_impl` and `python -m tf_impl` call main().
+"""The command line that both twins share: train, sample, features, import, export, fetch, worker.
 
-This module imports no framework: a twin hands in functions that import theirs when they are called, so that --help
-answers at once.
+`python -m torch_impl` and `python -m tf_impl` call main(). This module imports no framework: a twin hands in functions
+that import theirs when they are called, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from core.twin import Twin, environment
 VERBS = {
     "train": "train a network, or go on with a run",
     "sample": "draw images from a run or a checkpoint",
+    "features": "write what an extractor sees in images, for the Fréchet distance and others",
     "import": "make a checkpoint of a network that diffusers saved",
     "export": "write the network as a file for another runtime",
+    "fetch": "download an extractor's published weights",
     "worker": "serve arrays to the tests and the comparison (not for people)",
 }
 
@@ -37,6 +39,14 @@ def _run(twin: Twin, argv: list[str]) -> int:
         from core.cli_sample import sample
 
         return sample(twin, argv[1:])
+    if name == "features":
+        from core.cli_features import features
+
+        return features(twin, argv[1:])
+    if name == "fetch":
+        from core.cli_fetch import fetch
+
+        return fetch(twin, argv[1:])
     if name == "import":
         from core.cli_import import import_
 
@@ -50,6 +60,7 @@ def _run(twin: Twin, argv: list[str]) -> int:
 
 def _worker(twin: Twin, argv: list[str]) -> int:
     from core import worker
+    from core.features import FeaturesTask
 
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
@@ -59,6 +70,7 @@ def _worker(twin: Twin, argv: list[str]) -> int:
         "sample": worker.Sampling(twin.make_sampler),
         "time_training": worker.TimedTraining(twin.make_trainer),
         "time_sampling": worker.TimedSampling(twin.make_sampler),
+        "features": FeaturesTask(twin.make_extractor),
         "peak_memory": worker.peak_memory,
         "describe": lambda arrays, options: ({}, environment(twin)),
         **twin.tasks(),

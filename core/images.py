@@ -73,6 +73,24 @@ def resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
     return matrix
 
 
+def tf1_resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
+    """Bilinear resampling of one axis as TensorFlow 1 had it: pixel i lies at i, so the image moves up and left.
+
+    Args:
+        size_in, size_out: pixels before and after, at least 1. Nothing is averaged when shrinking.
+    Returns:
+        (size_out, size_in) float64 whose rows sum to 1; made of positions in float32, as TensorFlow's kernel rounds them.
+    Source: tf.compat.v1.image.resize_bilinear with align_corners and half_pixel_centers False.
+    """
+    position = np.arange(size_out, dtype=np.float32) * np.float32(size_in / size_out)
+    low = np.floor(position).astype(np.int64)
+    weight = position.astype(np.float64) - low
+    matrix = np.zeros((size_out, size_in))
+    matrix[np.arange(size_out), low] = 1 - weight
+    matrix[np.arange(size_out), np.minimum(low + 1, size_in - 1)] += weight
+    return matrix
+
+
 def resize(images: FloatArray, height: int, width: int) -> npt.NDArray[np.float64]:
     """Antialiased bicubic resize as two matrix products; overshoot is not clipped.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from core.command import parse
 from core.config import ModelConfig, Recipe
+from core.features import Extractor
 
 T = TypeVar("T")
 
@@ -28,6 +29,16 @@ class Exported:
     """The export on it, opened by its own runtime; None where that is not installed."""
     details: dict[str, Any]
     """For the export's manifest: layout, image_size, stands_alone, open_with, and what only this format has."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of an extractor's weights as somebody published it, in the format that a twin reads."""
+
+    url: str
+    sha256: str
+    read: Callable[[Path], dict[str, np.ndarray]]
+    """The parameters by canonical name; a ValueError where the file is another."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,10 @@ class Twin:
     """Write a network in a format to a path, and evaluate it and the export on a batch: x (NHWC), t, labels by name."""
     read_pickle: Callable[[Path], dict[str, np.ndarray]]
     """The tensors of a pickled state_dict; a ValueError where the framework is not PyTorch."""
+    make_extractor: Callable[[str, dict[str, np.ndarray], str, str], Extractor]
+    """An extractor by name, over given weights, with a way to resize and a dtype."""
+    published: Callable[[], dict[str, Published]]
+    """The file of weights that `fetch` brings, by the extractor's name."""
 
     @property
     def prog(self) -> str:
@@ -60,13 +75,15 @@ def read_flags(default: T, twin: Twin, argv: list[str], name: str, more: str = "
     return parse(type(default), argv, f"{twin.prog} {name}", f"{text}\n\n{more}".rstrip(), default)
 
 
-def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
+def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) -> list[str]:
     """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the word that is no flag's value.
 
     Args:
-        cls: the verb's dataclass, which has a field `checkpoint`.
+        cls: the verb's dataclass, which has a field `field`.
         argv: what follows the verb.
         name: the verb, for the message.
+        field: such as checkpoint.
+        what: what the word names, for the message.
     Raises:
         ValueError: more than one such word.
     """
@@ -80,8 +97,13 @@ def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
         (words if bare else flags).append(word)
         takes_value = not takes_value and not bare and "=" not in word and word not in switches
     if len(words) > 1:
-        raise ValueError(f"{name} {' '.join(words)}: takes one run or checkpoint; options start with --")
-    return ["--checkpoint", *words, *flags] if words else flags
+        raise ValueError(f"{name} {' '.join(words)}: takes one {what}; options start with --")
+    return [f"--{field}", *words, *flags] if words else flags
+
+
+def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
+    """name_the_word, for the verbs that take a run or checkpoint."""
+    return name_the_word(cls, argv, name, "checkpoint", "run or checkpoint")
 
 
 def environment(twin: Twin) -> dict[str, Any]:

@@ -88,7 +88,8 @@ TWIN = """
                  "describe": lambda arrays, options: ({{}}, describe())}}
         sys.exit(serve(set_threads, tasks, sys.argv[1:]))
     sampler = lambda config, weights, dtype: Sampler()
-    sys.exit(main(Twin({package!r}, set_threads, describe, Trainer, sampler, lambda: {{}}, {{}}, None, None)))
+    nothing = (None,) * 4  # no export, no pickles, no extractor, no weights to fetch
+    sys.exit(main(Twin({package!r}, set_threads, describe, Trainer, sampler, lambda: {{}}, {{}}, *nothing)))
 """
 
 

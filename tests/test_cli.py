@@ -131,6 +131,7 @@ def describe():
 TWIN = Twin(
     "numpy_impl", lambda threads: None, describe, NumpyTrainer,
     lambda config, weights, dtype: NumpySampler(weights), dict, {}, lambda *export: None, refuse_pickle,
+    lambda *extractor: None, dict,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Command line of the TensorFlow twin: train, sample, import, export, worker. Nothing of the framework is imported until it is needed."""
+"""Command line of the TensorFlow twin: train, sample, features, import, export, fetch, worker. Nothing of the framework is imported until it is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from core.cli import main
 from core.config import ModelConfig, Recipe
-from core.twin import Exported, Twin
+from core.features import Extractor
+from core.twin import Exported, Published, Twin
 
 FORMATS = {
     "saved-model": ("", "for tf.saved_model.load and TensorFlow Serving; stands alone"),
@@ -72,7 +73,24 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
     return read_pickle(path)
 
 
-TWIN = Twin("tf_impl", set_threads, describe, make_trainer, make_sampler, tasks, FORMATS, export, read_pickle)
+def make_extractor(name: str, weights: dict[str, np.ndarray], resize: str, dtype: str) -> Extractor:
+    """An extractor of features over given weights, on the device at hand."""
+    from tf_impl.extractors import make_extractor
+
+    return make_extractor(name, weights, resize, dtype)
+
+
+def published() -> dict[str, Published]:
+    """The files of weights that `fetch` brings."""
+    from tf_impl.inception import PUBLISHED
+
+    return {"inception": PUBLISHED}
+
+
+TWIN = Twin(
+    "tf_impl", set_threads, describe, make_trainer, make_sampler, tasks, FORMATS, export, read_pickle,
+    make_extractor, published,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(TWIN))

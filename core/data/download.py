@@ -1,4 +1,4 @@
-"""Fetching public data sets, and converting the pickled ones.
+"""Fetching public data sets and other files, and converting pickled data sets.
 
 A file appears under its name only when it is whole. NumPy only at import (gdown inside the function); no framework.
 """
@@ -6,6 +6,7 @@ A file appears under its name only when it is whole. NumPy only at import (gdown
 from __future__ import annotations
 
 import csv
+import hashlib
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from core.command import RunError
 from core.images import write_atomically
 
 
@@ -35,7 +37,7 @@ DATASETS = {
 }
 
 
-class DownloadError(RuntimeError):
+class DownloadError(RunError):
     """The network or the server failed: nothing that the user gave is wrong."""
 
 
@@ -99,11 +101,41 @@ def _fetch(link: str, arrived: Path, retries: int) -> None:
         ) from error
 
 
+def download_file(url: str, path: Path, sha256: str, retries: int = 3) -> None:
+    """Fetch a file whose content is known; a download that was cut goes on where it stopped.
+
+    Args:
+        url: where it is.
+        path: file to write; it appears when it is whole.
+        sha256: of its content, in hexadecimal.
+        retries: further attempts after a cut connection.
+    Raises:
+        DownloadError: no connection, an answer that is not the file, or a file that is not whole.
+        OSError: the disk.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrived = path.with_name(path.name + ".download")
+    arrived.unlink(missing_ok=True)
+    _fetch(url, arrived, retries)
+    with open(arrived, "rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != sha256:
+        what = "a web page" if _is_web_page(arrived) else f"another file: SHA-256 {found}"
+        arrived.unlink()
+        raise DownloadError(
+            f"{url}: what came is {what} instead of the one with SHA-256 {sha256}; nothing was kept. Try again later"
+        )
+    os.replace(arrived, path)
+
+
+def _is_web_page(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        return stream.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
+
+
 def zip_problem(path: Path) -> str:
     """Why a file is not a whole zip, in a few words, or '' where it is one; reads its directory, not all bytes."""
-    with open(path, "rb") as stream:
-        head = stream.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
+    if _is_web_page(path):
         return "a web page instead of the file (Google Drive's download quota, or a sign-in page)"
     try:
         with zipfile.ZipFile(path) as archive:

@@ -14,6 +14,7 @@ the functions that need it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -113,10 +114,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file; arrays are made contiguous."""
+    """Write a safetensors file; arrays are made contiguous.
+
+    Raises:
+        OSError: disk full or not writable.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, {"format": "pt"})
+    try:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -142,17 +151,25 @@ def check_weights(weights: Mapping[str, np.ndarray], config: ModelConfig, where:
     Raises:
         ValueError: naming what is missing, left over, of another shape, or not finite.
     """
-    specs = param_specs(config)
-    missing, extra = sorted(specs.keys() - weights.keys()), sorted(weights.keys() - specs.keys())
+    check_tensors(weights, {name: spec.shape for name, spec in param_specs(config).items()}, where)
+
+
+def check_tensors(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """As check_weights, for parameters of known shapes.
+
+    Raises:
+        ValueError: naming what is missing, left over, of another shape, or not finite.
+    """
+    missing, extra = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if missing or extra:
         listed = [f"missing {', '.join(missing[:4])}" + (" ..." if len(missing) > 4 else "")] if missing else []
         listed += [f"left over {', '.join(extra[:4])}" + (" ..." if len(extra) > 4 else "")] if extra else []
         raise ValueError(
             f"{where}: not the weights of this network: {len(missing)} missing, {len(extra)} left over ({'; '.join(listed)})"
         )
-    for name, spec in specs.items():
-        if weights[name].shape != spec.shape:
-            raise ValueError(f"{where}: {name} has shape {weights[name].shape}, the network needs {spec.shape}")
+    for name, shape in shapes.items():
+        if weights[name].shape != shape:
+            raise ValueError(f"{where}: {name} has shape {weights[name].shape}, the network needs {shape}")
         if not np.isfinite(weights[name]).all():
             raise ValueError(f"{where}: {name} holds values that are not finite")
 

@@ -7,7 +7,6 @@ This module imports no framework.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -85,16 +84,11 @@ class RunFolder:
         Raises:
             OSError: disk full or not writable; `latest` still names the checkpoint before.
         """
-        from safetensors import SafetensorError
-
         name = f"step-{checkpoint.progress['step']:08d}"
         folder = self.path / "checkpoints" / name
         if folder.exists():  # written, but killed before `latest` named it
             self._remove(folder)
-        try:
-            save_checkpoint(folder, checkpoint)
-        except SafetensorError as error:
-            raise OSError(errno.EIO, f"cannot be written ({error})", str(folder)) from error
+        save_checkpoint(folder, checkpoint)
         write_text_atomic(self.path / "latest", f"{name}\n")
         spared = (folder, self._best())
         others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p not in spared)

@@ -1,0 +1,62 @@
+"""Extractors of features: images in, features by tap out, NumPy at both ends. Twin: torch_impl/extractors.py."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from core.features import Extractor
+from tf_impl.inception import Inception, prepare
+
+
+def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
+    """Inception's features on a GPU where there is one; see make_extractor."""
+    network = Inception(weights, dtype)
+
+    @functools.cache
+    def compiled(image_shape: tuple[int, ...]) -> Any:
+        """The graph for one size of image and any number of them."""
+        signature = [tf.TensorSpec((None, *image_shape), dtype)]
+        return tf.function(lambda x: network(prepare(x, resize)), signature, autograph=False)
+
+    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
+        features = compiled(images.shape[1:])(tf.constant(images, dtype))
+        return {tap: value.numpy() for tap, value in features.items()}
+
+    return extract
+
+
+EXTRACTORS = {"inception": inception_extractor}
+
+
+def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dtype: str = "float32") -> Extractor:
+    """An extractor by name.
+
+    Args:
+        name: a key of core.features.EXTRACTORS.
+        weights: its parameters by canonical name.
+        resize: clean or legacy, for inception.
+        dtype: float32 or float64.
+    Returns:
+        A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises MemoryError
+        where the batch does not fit.
+    Raises:
+        ValueError: weights that are not the network's.
+    """
+    extract = EXTRACTORS[name](weights, resize, dtype)
+
+    def extractor(images: np.ndarray) -> dict[str, np.ndarray]:
+        before = tf.config.experimental.tensor_float_32_execution_enabled()
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU the default; it keeps 10 bits
+        try:
+            return extract(images)
+        except tf.errors.ResourceExhaustedError as error:
+            raise MemoryError(str(error)) from error
+        finally:
+            tf.config.experimental.enable_tensor_float_32_execution(before)
+
+    return extractor

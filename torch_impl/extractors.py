@@ -1,0 +1,58 @@
+"""Extractors of features: images in, features by tap out, NumPy at both ends. Twin: tf_impl/extractors.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from core.features import Extractor
+from torch_impl.inception import Inception, prepare
+
+
+def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
+    """Inception's features on a GPU where there is one; see make_extractor."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = Inception(weights, dtype).to(device)
+
+    def extract(images: np.ndarray) -> dict[str, np.ndarray]:
+        x = prepare(torch.from_numpy(images).to(device, getattr(torch, dtype)), resize)
+        return {tap: value.cpu().numpy() for tap, value in network(x).items()}
+
+    return extract
+
+
+EXTRACTORS = {"inception": inception_extractor}
+
+
+def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dtype: str = "float32") -> Extractor:
+    """An extractor by name.
+
+    Args:
+        name: a key of core.features.EXTRACTORS.
+        weights: its parameters by canonical name.
+        resize: clean or legacy, for inception.
+        dtype: float32 or float64.
+    Returns:
+        A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises MemoryError
+        where the batch does not fit.
+    Raises:
+        ValueError: weights that are not the network's.
+    """
+    extract = EXTRACTORS[name](weights, resize, dtype)
+
+    @torch.inference_mode()
+    def extractor(images: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            # TF32 is PyTorch's default for convolutions on a GPU; it keeps 10 bits.
+            with torch.backends.cudnn.flags(allow_tf32=False):
+                return extract(images)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        except RuntimeError as error:
+            if "DefaultCPUAllocator" in str(error):  # of main memory: no class of its own
+                raise MemoryError(str(error)) from error
+            raise
+
+    return extractor
