@@ -32,7 +32,7 @@ from core.model.diffusers_config import (
     unet_to_diffusers,
 )
 from core.model.scheduler_config import scheduler_to_diffusers
-from core.model.unet_spec import param_specs
+from core.model.unet_spec import ParamSpec, param_specs
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
@@ -142,7 +142,11 @@ def check_weights(weights: Mapping[str, np.ndarray], config: ModelConfig, where:
     Raises:
         ValueError: naming what is missing, left over, of another shape, or not finite.
     """
-    specs = param_specs(config)
+    check_tensors(weights, param_specs(config), where)
+
+
+def check_tensors(weights: Mapping[str, np.ndarray], specs: Mapping[str, ParamSpec], where: str) -> None:
+    """Demand exactly the parameters of a table; see check_weights."""
     missing, extra = sorted(specs.keys() - weights.keys()), sorted(weights.keys() - specs.keys())
     if missing or extra:
         listed = [f"missing {', '.join(missing[:4])}" + (" ..." if len(missing) > 4 else "")] if missing else []
