@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.features import ExtractorName, Resize
+from core.config import ExtractorName
+from core.features import Resize
 from core.twin import Twin, environment, name_the_word, read_flags
 
 
@@ -18,23 +19,25 @@ class FeaturesCommand:
     """Write the features of images: an .npz with one (N, d) float32 array a tap, and `manifest`, a JSON text.
 
     Images must be in [0, 1], or integers, which are divided by their type's maximum; they are never rounded to 8 bits.
-    Grey is repeated to three channels. Weights are fetched once: python -m PACKAGE fetch inception.
+    For inception grey is repeated to three channels, and weights are fetched once: python -m PACKAGE fetch inception.
 
     Examples:
       python -m PACKAGE features runs/mine/out --out generated.npz
-      python -m PACKAGE features data/real.npy --resize legacy --taps 2048,logits_unbiased --out real.npz
+      python -m PACKAGE features data/real.npy --extractor inception --resize legacy --taps 2048,logits_unbiased --out real.npz
     """
 
     images: str = ""
     """Folder or zip of pictures or .npy files, a .npy or .npz array, or a folder that `sample` wrote; may also be given as the first word after `features`."""
     out: str = ""
     """File to write, ending in .npz."""
-    extractor: ExtractorName = "inception"
-    """Network: inception is the one of the Fréchet Inception Distance."""
+    extractor: ExtractorName = "lens"
+    """Network: lens was trained on simulated lenses and needs no download; inception is that of the Fréchet Inception
+    Distance."""
     resize: Resize = "clean"
-    """To 299x299 pixels: clean is antialiased bicubic (clean-fid), legacy TensorFlow 1's bilinear (torch-fidelity)."""
+    """How inception's images come to 299x299 pixels: clean is antialiased bicubic (clean-fid), legacy TensorFlow 1's bilinear (torch-fidelity)."""
     taps: str = ""
-    """Features, with commas between: of inception 64, 192, 768, 2048 (where not given), logits_unbiased, logits."""
+    """Features, with commas between: of lens features (where not given), parameters, logits; of inception 64, 192, 768,
+    2048 (where not given), logits_unbiased, logits."""
     weights: str = ""
     """File of weights: safetensors, or as published; the fetched ones where not given."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -100,10 +103,13 @@ def features(twin: Twin, argv: list[str]) -> int:
 
 def _weights(twin: Twin, command: FeaturesCommand) -> tuple[Path, dict[str, Any]]:
     """The file of weights and what is in it."""
-    from core.features import EXTRACTORS, cache_folder, read_weights
+    from core.features import default_weights, read_weights
+    from core.model.checkpoint import read_tensors
 
-    name = command.extractor
-    path = Path(command.weights) if command.weights else cache_folder() / EXTRACTORS[name].weights_file
-    if not command.weights and not path.is_file():
-        raise ValueError(f"no weights of {name}: {twin.prog} fetch {name}, or give --weights FILE")
-    return path, read_weights(name, path, twin.published()[name].read)
+    if not command.weights:
+        return default_weights(command.extractor)
+    path, published = Path(command.weights), twin.published()
+    if command.extractor not in published and path.suffix != ".safetensors":
+        raise ValueError(f"--weights {path}: must be a .safetensors file for --extractor {command.extractor}")
+    reader = published[command.extractor].read if command.extractor in published else read_tensors
+    return path, read_weights(command.extractor, path, reader)

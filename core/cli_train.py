@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.command import RunError
 from core.config import (
     DataConfig,
     EvaluationConfig,
+    ExtractorName,
     ModelConfig,
     ProcessConfig,
     Recipe,
@@ -29,6 +32,7 @@ from core.twin import Twin, environment, read_flags
 if TYPE_CHECKING:
     from core.data.dataset import Dataset
     from core.model.checkpoint import Checkpoint
+    from core.training.evaluation import Extract
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +167,7 @@ def _train_from(
         trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
     evaluation, evaluator = recipe.evaluation, None
     if evaluation.every:
-        evaluator = Evaluator(recipe, dataset, twin.make_extractor(evaluation.extractor))
+        evaluator = Evaluator(recipe, dataset, _extract(twin, evaluation.extractor))
     write_json(path / "run.json", environment(twin))
     logger.info(
         "%s %s: %s parameters, %d images to train on, steps %d to %d",
@@ -172,6 +176,19 @@ def _train_from(
     )  # fmt: skip
     seconds = checkpoint.progress["seconds"] if checkpoint else 0.0
     return loop.train(recipe, trainer, dataset, run, step, seconds, evaluator)
+
+
+def _extract(twin: Twin, name: ExtractorName) -> Extract:
+    """Images to the features whose distance is taken."""
+    from core.features import EXTRACTORS, default_weights, extract, first_batch_size
+
+    extractor, tap = twin.make_extractor(name, default_weights(name)[1], "clean", "float32"), EXTRACTORS[name].default_tap
+    size = first_batch_size(name, twin.describe()["device"], "float32")
+
+    def features(images: np.ndarray) -> np.ndarray:
+        return extract(extractor, lambda start, stop: images[start:stop], len(images), size, (tap,))[tap]
+
+    return features
 
 
 def _dry_run(twin: Twin, recipe: Recipe) -> int:

@@ -32,7 +32,7 @@ Spacing = Literal["leading", "trailing", "linspace"]
 Variance = Literal["fixed_small", "fixed_large"]
 Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
-Extractor = Literal["lens", "inception"]
+ExtractorName = Literal["lens", "inception"]
 
 
 def _require(ok: bool, where: str, value: object, allowed: str) -> None:
@@ -355,7 +355,7 @@ class EvaluationConfig:
     """Optimiser steps between evaluations; 0 for none."""
     n: int = 1000
     """Images drawn at each, and held-out images that they are compared with."""
-    extractor: Extractor = "lens"
+    extractor: ExtractorName = "lens"
     """Network whose features are compared: lens (of strong lenses, one channel) or inception (once fetched)."""
     seed: int = 0
     """Seed of the images drawn; the same at every evaluation."""

@@ -18,13 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from core.command import RunError
+from core.config import ExtractorName
 from core.data.sources import Image, Source
 from core.images import write_atomically
-from core.model import inception_spec
+from core.model import inception_spec, lens_spec, lens_weights
 from core.model.checkpoint import read_tensors
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
-ExtractorName = Literal["inception"]
 Resize = Literal["clean", "legacy"]
 
 
@@ -34,16 +34,22 @@ class Facts:
 
     taps: tuple[str, ...]
     default_tap: str
-    weights_file: str
+    weights_file: Callable[[], Path]
+    """Where its weights are when no file is named: in the repository, or where `fetch` puts them."""
     check: Callable[[Mapping[str, np.ndarray], str], None]
     bytes_per_image: int
 
 
-EXTRACTORS: dict[str, Facts] = {
+EXTRACTORS: dict[ExtractorName, Facts] = {
+    "lens": Facts(
+        ("features", *lens_spec.HEADS), "features", lambda: lens_weights.FOLDER / lens_weights.WEIGHTS,
+        lens_spec.check_lens_weights, 2 << 20,
+    ),
     "inception": Facts(
-        inception_spec.TAPS, "2048", inception_spec.WEIGHTS_FILE, inception_spec.check_inception, 24 << 20
-    )
-}
+        inception_spec.TAPS, "2048", lambda: cache_folder() / inception_spec.WEIGHTS_FILE,
+        inception_spec.check_inception, 24 << 20,
+    ),
+}  # fmt: skip
 LARGEST_BATCH = {"cpu": 32, "gpu": 256}
 """Beyond these nothing is gained: Inception on a CPU takes .12 s an image at 8, .13 at 32 and .15 at 64."""
 
@@ -54,7 +60,7 @@ def cache_folder() -> Path:
 
 
 def read_weights(
-    name: str, path: Path, read_published: Callable[[Path], dict[str, np.ndarray]]
+    name: ExtractorName, path: Path, read_published: Callable[[Path], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """The parameters of an extractor, checked.
 
@@ -74,7 +80,23 @@ def read_weights(
     return tensors
 
 
-def choose_taps(name: str, taps: str) -> tuple[str, ...]:
+def default_weights(name: ExtractorName) -> tuple[Path, dict[str, np.ndarray]]:
+    """The file of weights where none is named, and what is in it; the lens extractor's must be those that were scored.
+
+    Raises:
+        ValueError: not fetched yet, or damaged.
+    """
+    path = EXTRACTORS[name].weights_file()
+    if name == "lens":
+        return path, lens_weights.read_lens_weights()[0]
+    if not path.is_file():
+        raise ValueError(f"no weights of {name}: python -m torch_impl fetch {name} (or tf_impl), or give --weights FILE")
+    tensors = read_tensors(path)
+    EXTRACTORS[name].check(tensors, str(path))
+    return path, tensors
+
+
+def choose_taps(name: ExtractorName, taps: str) -> tuple[str, ...]:
     """The taps of a comma-separated list, the extractor's default one where it is empty.
 
     Raises:
@@ -107,7 +129,7 @@ def read_images(source: Source, start: int, stop: int) -> np.ndarray:
     return np.stack([in_unit_range(source.read(index), source.names[index]) for index in range(start, stop)])
 
 
-def first_batch_size(name: str, device: str, dtype: str) -> int:
+def first_batch_size(name: ExtractorName, device: str, dtype: str) -> int:
     """The largest power of two whose images fit into half of the memory that is free, within LARGEST_BATCH.
 
     Args:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from core.features import EXTRACTORS, cache_folder, first_batch_size
+from core.config import ExtractorName
+from core.features import default_weights, first_batch_size
 from core.images import write_atomically
 from core.model.checkpoint import WEIGHTS_FILE, file_hash, read_json, resolve_checkpoint
-from core.model.lens_weights import LENS_WEIGHTS
 from eval.fid import PROTOCOL_N, Taps, choose, inception_numbers, lens_numbers, measure, measure_statistics, warnings
 from eval.fid_inputs import Side, check_footing, read_side, round_to_eight_bits
 from eval.twins import ROOT, Framework, Worker, find_python, run_verb
@@ -33,7 +33,7 @@ processors' convolutions somewhat more."""
 class Extractor:
     """A network for features, its weights and how images are brought to its size."""
 
-    name: str
+    name: ExtractorName
     weights: Path
     sha256: str
     resize: str
@@ -48,15 +48,15 @@ class Extractor:
         return {"name": self.name, "tap": self.taps[0], "weights_sha256": self.sha256, "resize": self.resize}
 
 
-def open_extractor(name: str, resize: str, weights: str | None) -> Extractor:
+def open_extractor(name: ExtractorName, resize: str, weights: str | None) -> Extractor:
     """The extractor and its weights: the committed ones, those fetched, or a file.
 
     Raises:
         ValueError: Inception's weights are not there.
     """
-    path = Path(weights) if weights else LENS_WEIGHTS if name == "lens" else cache_folder() / EXTRACTORS[name].weights_file
+    path = Path(weights) if weights else default_weights(name)[0]
     if not path.is_file():
-        raise ValueError(f"{path}: no weights of {name}; get them with `python -m torch_impl fetch {name}`, or name a file with --weights")  # fmt: skip
+        raise ValueError(f"--weights {path}: no such file")
     return Extractor(name, path, file_hash(path), "clean" if name == "lens" else resize)
 
 
@@ -123,7 +123,7 @@ class Request:
 
     real: str
     generated: str
-    extractor: str = "lens"
+    extractor: ExtractorName = "lens"
     resize: str = "clean"
     weights: str | None = None
     train: str | None = None

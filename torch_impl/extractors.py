@@ -9,6 +9,7 @@ import torch
 
 from core.features import Extractor
 from torch_impl.inception import Inception, prepare
+from torch_impl.lens_extractor import make_lens_extractor
 
 
 def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
@@ -23,7 +24,12 @@ def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: s
     return extract
 
 
-EXTRACTORS = {"inception": inception_extractor}
+def lens_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
+    """The lens extractor's features; it brings images to its size in one way, so `resize` says nothing to it."""
+    return make_lens_extractor(weights, dtype)
+
+
+EXTRACTORS = {"lens": lens_extractor, "inception": inception_extractor}
 
 
 def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dtype: str = "float32") -> Extractor:

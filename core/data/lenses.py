@@ -249,7 +249,12 @@ def _noisy(preset: str, image: Array, exposure: float, rng: np.random.Generator)
 
 
 def simulator(
-    preset: str, size: tuple[int, int], seed: int = 0, classes: Sequence[str] = CLASSES, field_of_view: float = 7.5
+    preset: str,
+    size: tuple[int, int],
+    seed: int = 0,
+    classes: Sequence[str] = CLASSES,
+    field_of_view: float = 7.5,
+    change: Callable[[Parameters], Parameters] | None = None,
 ) -> Callable[[int], tuple[npt.NDArray[np.float32], int, Parameters]]:
     """A function from an image's index to (image (H, W, 1) float32 in [0, 1], label, parameters).
 
@@ -259,6 +264,7 @@ def simulator(
         seed: in [0, 2^63).
         classes: among no, sphere, vort; image i is of class i mod K.
         field_of_view: shorter side in arcsec.
+        change: what is done to lens and source as drawn, before substructure and noise: images with a known fault.
     Raises:
         ValueError: an argument outside these.
     """
@@ -281,6 +287,7 @@ def simulator(
     def draw(index: int) -> tuple[npt.NDArray[np.float32], int, Parameters]:
         label = index % len(classes)
         smooth = _draw_smooth(preset, _generator(seed, index, "smooth"))
+        smooth = change(smooth) if change is not None else smooth
         generator = _generator(seed, index, "substructure")
         parameters, masses = _draw_substructure(preset, classes[label], smooth, generator)
         traced = np.empty((y.size, x.size))  # (H factor, W factor)
@@ -303,6 +310,7 @@ def simulate(
     field_of_view: float = 7.5,
     dtype: npt.DTypeLike = np.float32,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    change: Callable[[Parameters], Parameters] | None = None,
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], dict[str, Array]]:
     """Simulated lenses with their labels and true parameters.
 
@@ -310,7 +318,7 @@ def simulate(
         count: number of images, at least 1.
         dtype: of the images, float.
         progress: wraps the range of indices, as tqdm does.
-        preset, size, seed, classes, field_of_view: see `simulator`.
+        preset, size, seed, classes, field_of_view, change: see `simulator`.
     Returns:
         images (N, H, W, 1) in [0, 1], labels (N,) int64, parameters {name of a field of Parameters: (N,) float64}.
     Raises:
@@ -318,7 +326,7 @@ def simulate(
     """
     if count < 1:
         raise ValueError(f"count = {count}: must be at least 1")
-    draw = simulator(preset, size, seed, classes, field_of_view)
+    draw = simulator(preset, size, seed, classes, field_of_view, change)
     images = np.empty((count, *size, 1), dtype)
     labels = np.empty(count, np.int64)
     parameters = {field.name: np.empty(count) for field in dataclasses.fields(Parameters)}

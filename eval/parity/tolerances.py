@@ -33,6 +33,7 @@ GROUP_NORM_OFFSET_FLOAT32 = {30.0: 5e-6, 300.0: 5e-5, 3000.0: 5e-4}
 """GroupNorm by mean / deviation, which float32's eps is multiplied by: seen 8e-7, 1.4e-5 and 1.3e-4."""
 NETWORK_FLOAT64 = Tolerance(1e-10, "the whole network: rounding amplified from layer to layer")
 NETWORK_FLOAT32 = Tolerance(1e-4, "the whole network: some forty convolutions of 1.6e-6")
+LENS_FLOAT32 = Tolerance(1e-5, "the lens extractor: eight convolutions without a norm between them")
 PIPELINE_FLOAT64 = Tolerance(1e-13, "twenty steps of a diffusers pipeline in float64 from our noise: seen 1e-14")
 PIPELINE_FLOAT32 = Tolerance(4e-5, "the same as shipped, whose tables are float32: seen 4.4e-6")
 LOSS_FLOAT64 = Tolerance(1e-12, "the loss and the split of a batch, from equal outputs")

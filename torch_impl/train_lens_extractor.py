@@ -1,0 +1,170 @@
+"""Makes the lens extractor's weights: simulate, train, score on held-out images, write.
+
+    python -m torch_impl.train_lens_extractor --out core/model
+
+The weights are made once, in PyTorch, and read by both twins; so this file has no twin. Some fifteen minutes on two CPU
+cores. The same command gives the same data, order and initial weights; the last digits go by machine and threads.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from core.command import end, parse
+from core.model.lens_spec import initial_weights, with_stretched
+from core.model.lens_training import (
+    GROUP,
+    SCORED,
+    Group,
+    reflect,
+    scores,
+    simulate_groups,
+    training_groups,
+)
+from core.model.lens_weights import write_lens_weights
+from torch_impl.lens_extractor import LensExtractor, build_lens_network
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the weights are made."""
+
+    out: str = "core/model"
+    """Folder for lens_extractor.safetensors and lens_extractor.json."""
+    images: int = 48000
+    """Images simulated to train on, a multiple of 1,500."""
+    steps: int = 4500
+    """Optimiser steps."""
+    batch_size: int = 64
+    """Images a step."""
+    learning_rate: float = 1e-3
+    """The highest; it rises over 50 steps and then falls to 0."""
+    held_out: int = 3000
+    """Images of each held-out set, a multiple of 250."""
+    seed: int = 1
+    """Of data, initial weights, order and reflections; the held-out images have a seed of their own."""
+    threads: int = 2
+    """CPU threads, and processes that simulate."""
+
+
+WARMUP_STEPS = 50
+CLIP_NORM = 1.0
+CLASS_WEIGHT = 1.0
+"""Of the cross entropy beside the mean squared error of the standardised parameters."""
+
+HELD_OUT_SEED = 2_000_003
+LOG_EVERY = 250
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """A line up over the first steps, then a line down to zero."""
+    return peak * min((step + 1) / WARMUP_STEPS, 1.0) * (1 - step / steps)
+
+
+def train(
+    data: tuple[np.ndarray, np.ndarray, np.ndarray], steps: int, batch_size: int, peak: float, seed: int
+) -> LensExtractor:
+    """The trained network, whose parameters are in the targets' own units.
+
+    Args:
+        data: images (N, 64, 64, 1) float32, labels (N,), targets (N, 6), as core.model.lens_training simulates them.
+        steps: of the optimiser (Adam, clipped).
+        batch_size: images a step.
+        peak: highest learning rate.
+        seed: of initial weights, order and reflections.
+    """
+    images, labels, targets = data
+    mean, scale = targets.mean(axis=0), targets.std(axis=0)
+    network = build_lens_network(initial_weights(seed)).train()
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    order, losses, started = np.empty(0, np.int64), [], time.perf_counter()
+    for step in range(steps):
+        if len(order) < batch_size:
+            order = np.concatenate([order, rng.permutation(len(images))])
+        rows, order = order[:batch_size], order[batch_size:]
+        x, y = reflect(images[rows], targets[rows], *(rng.random(2) < 0.5))
+        x = torch.from_numpy(np.ascontiguousarray(with_stretched(x).transpose(0, 3, 1, 2)))
+        found = network(x)
+        wanted = torch.from_numpy(((y - mean) / scale).astype(np.float32))
+        parts = (
+            F.mse_loss(found["parameters"], wanted),
+            F.cross_entropy(found["logits"], torch.from_numpy(labels[rows])),
+        )
+        optimizer.zero_grad(set_to_none=True)
+        (parts[0] + CLASS_WEIGHT * parts[1]).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
+        optimizer.param_groups[0]["lr"] = learning_rate(step, steps, peak)
+        optimizer.step()
+        losses.append([part.item() for part in parts])
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
+            squared, entropy = np.mean(losses[-LOG_EVERY:], axis=0)
+            rate = batch_size * (step + 1) / (time.perf_counter() - started)
+            print(f"step {step + 1}: squared error {squared:.4f}, cross entropy {entropy:.4f}, {rate:.0f} images/s", file=sys.stderr)  # fmt: skip
+    with torch.no_grad():  # the head undoes the standardisation
+        head = network.get_submodule("to_parameters")
+        head.bias.copy_(head.bias * torch.from_numpy(scale) + torch.from_numpy(mean))
+        head.weight.mul_(torch.from_numpy(scale)[:, None])
+    return network.eval()
+
+
+def held_out_scores(network: LensExtractor, count: int, threads: int) -> dict[str, Any]:
+    """Scores on `count` fresh images of each of core.model.lens_training.SCORED."""
+    found = {}
+    for preset, size, field in SCORED:
+        groups = [Group(preset, size, field, HELD_OUT_SEED, first) for first in range(0, count, GROUP)]
+        images, labels, targets = simulate_groups(groups, threads, progress)
+        with torch.inference_mode():
+            x = torch.from_numpy(with_stretched(images).transpose(0, 3, 1, 2).copy())
+            parts = [network(part) for part in x.split(500)]
+        outputs = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        found[f"{preset}, {size} px, {field} arcsec"] = scores(outputs, labels, targets)
+    return found
+
+
+def progress(results: Iterable[Any], total: int) -> Iterable[Any]:
+    """A bar on stderr while images are simulated."""
+    from tqdm import tqdm
+
+    return tqdm(results, "simulate", total, unit="group", mininterval=5.0)
+
+
+def main(argv: list[str]) -> int:
+    """Simulate, train, score, write."""
+    options = parse(Options, argv, "python -m torch_impl.train_lens_extractor", __doc__ or "")
+    if options.steps < 1 or options.batch_size < 1 or options.threads < 1:
+        raise ValueError("--steps, --batch-size, --threads: must be at least 1")
+    if options.held_out < 1 or options.held_out % GROUP:
+        raise ValueError(f"--held-out {options.held_out}: must be a multiple of {GROUP}")
+    torch.set_num_threads(options.threads)
+    started = time.perf_counter()
+    data = simulate_groups(training_groups(options.images, options.seed), options.threads, progress)
+    simulated = time.perf_counter()
+    network = train(data, options.steps, options.batch_size, options.learning_rate, options.seed)
+    trained = time.perf_counter()
+    manifest = {
+        "command": " ".join(["python -m torch_impl.train_lens_extractor", *argv]),
+        "options": {name: value for name, value in asdict(options).items() if name != "out"},
+        "versions": {"torch": torch.__version__, "numpy": np.__version__},
+        "seconds": {"simulate": round(simulated - started), "train": round(trained - simulated)},
+        "held_out": held_out_scores(network, options.held_out, options.threads),
+    }
+    weights = {name: p.detach().numpy() for name, p in network.named_parameters()}
+    write_lens_weights(Path(options.out), weights, manifest)
+    for name, score in manifest["held_out"].items():
+        r2 = ", ".join(f"{parameter} {value:.4f}" for parameter, value in score["r2"].items())
+        print(f"{name}: R2 {r2}; accuracy {score['accuracy']:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(end(lambda: main(sys.argv[1:])))
