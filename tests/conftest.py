@@ -96,6 +96,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cross)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """diffusers imports torchvision where it is installed, and that fails beside a CPU build of PyTorch."""
+    if item.get_closest_marker("diffusers") and importlib.util.find_spec("torch"):
+        importlib.import_module("tests.peers.torchvision_stub")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     name = terminalreporter.config.stash.get(USED, None)
     if name is not None:

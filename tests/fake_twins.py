@@ -112,6 +112,7 @@ def make_checkout(folder: Path, more_threads: int = 0) -> tuple[Path, Path]:
             peer=name == "diffusers",
         )
         path.write_text(textwrap.dedent(text))
+    (folder / "tests" / "__init__.py").touch()
     recipe = folder / "tiny.toml"
     recipe.write_text(textwrap.dedent(TINY))
     return folder, recipe

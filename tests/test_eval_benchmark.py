@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from fake_twins import PYTHONS, SECONDS, make_checkout
 
 from core.config import from_dict, load_recipe
 from eval.__main__ import main
 from eval.benchmark import contestants, measure, ratio, summary
 from eval.benchmark_page import benchmark_sections, text_table
 from eval.page import Notice, render
+from tests.fake_twins import PYTHONS, SECONDS, make_checkout
 
 
 def test_summary_and_ratio_in_closed_form():

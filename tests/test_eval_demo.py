@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from fake_twins import PYTHONS, SHIFT, make_checkout
 
 from core.images import to_unit
 from eval.__main__ import main
 from eval.demo import prepare, run, sample, train
 from eval.demo_folder import Demo, first_step_seconds, open_demo, read_metrics
 from eval.demo_page import amplification
+from tests.fake_twins import PYTHONS, SHIFT, make_checkout
 
 
 @pytest.fixture

@@ -25,13 +25,15 @@ TESTS = {
 
 def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
     (tmp_path / "eval").mkdir()
-    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "peers").mkdir(parents=True)
     for name in (
         "pyproject.toml",
         "eval/__init__.py",
         "eval/interpreters.py",
+        "tests/__init__.py",
         "tests/run_tests.py",
         "tests/conftest.py",
+        "tests/peers/torchvision_stub.py",
     ):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, text in TESTS.items():

@@ -13,6 +13,7 @@ import diffusers
 import numpy as np
 import torch
 
+import tests.peers.torchvision_stub  # noqa: F401  diffusers imports torchvision when UNet2DModel is first named
 from core.config import Recipe
 from core.model.diffusers_config import unet_to_diffusers
 from core.model.unet_spec import initial_weights
