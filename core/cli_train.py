@@ -182,7 +182,10 @@ def _extract(twin: Twin, name: ExtractorName) -> Extract:
     """Images to the features whose distance is taken."""
     from core.features import EXTRACTORS, default_weights, extract, first_batch_size
 
-    extractor, tap = twin.make_extractor(name, default_weights(name)[1], "clean", "float32"), EXTRACTORS[name].default_tap
+    extractor, tap = (
+        twin.make_extractor(name, default_weights(name)[1], "clean", "float32"),
+        EXTRACTORS[name].default_tap,
+    )
     size = first_batch_size(name, twin.describe()["device"], "float32")
 
     def features(images: np.ndarray) -> np.ndarray:

@@ -90,7 +90,9 @@ def default_weights(name: ExtractorName) -> tuple[Path, dict[str, np.ndarray]]:
     if name == "lens":
         return path, lens_weights.read_lens_weights()[0]
     if not path.is_file():
-        raise ValueError(f"no weights of {name}: python -m torch_impl fetch {name} (or tf_impl), or give --weights FILE")
+        raise ValueError(
+            f"no weights of {name}: python -m torch_impl fetch {name} (or tf_impl), or give --weights FILE"
+        )
     tensors = read_tensors(path)
     EXTRACTORS[name].check(tensors, str(path))
     return path, tensors

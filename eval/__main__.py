@@ -244,6 +244,46 @@ def fid(
     return 0
 
 
+def sweep(
+    run: Positional[str],
+    samplers: tuple[Literal["ddpm", "ddim", "dpmsolver++"], ...] = ("dpmsolver++", "ddim", "ddpm"),
+    nfe: tuple[int, ...] = (5, 10, 15, 20, 50, 100),
+    n: int = 0,
+    extractor: Literal["lens", "inception"] = "lens",
+    out: str | None = None,
+    framework: Literal["torch", "tensorflow"] | None = None,
+    torch_python: str | None = None,
+    tf_python: str | None = None,
+) -> int:
+    """Distance against evaluations of the network, for several samplers of one run: sweep.json and report.html.
+
+    A sampler is asked for in evaluations, not in steps, and every distance stands beside the real-against-real floor. What
+    was drawn before is not drawn again, so a sweep that was cut off goes on.
+
+    For instance:
+
+      python -m eval sweep runs/lens-64-torch
+
+      python -m eval sweep runs/demo/torch --samplers dpmsolver++ ddim --nfe 5 10 20 50 --n 500
+
+    Args:
+        run: run whose network draws, and whose held-out images are the real ones.
+        samplers: sampling methods.
+        nfe: evaluations of the network an image.
+        n: images a point; 0 for as many as are held out, at most 2,000.
+        extractor: as `eval fid`.
+        out: folder for sweep.json and report.html; RUN/sweep where not given.
+        framework: who draws; the first found where not given.
+        torch_python: Python that has PyTorch; found by itself where not given.
+        tf_python: Python that has TensorFlow; found by itself where not given.
+    """
+    from eval.sweep import run as measure
+
+    pythons: dict[Literal["torch", "tensorflow"], str | None] = {"torch": torch_python, "tensorflow": tf_python}
+    print(measure(run, samplers, nfe, n=n, extractor=extractor, out=out, framework=framework, pythons=pythons))
+    return 0
+
+
 def damage(
     out: str = "runs/damage",
     n: int = 1500,
@@ -286,6 +326,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "benchmark": benchmark,
     "parity": parity,
     "fid": fid,
+    "sweep": sweep,
     "damage": damage,
 }
 

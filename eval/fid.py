@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from core.metrics.distances import wasserstein
-from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.inception_score import inception_score
 from core.metrics.intervals import frechet_floor, frechet_infinity, frechet_interval
 from core.metrics.kid import kid
 from core.metrics.manifold import density_coverage, precision_recall
+
+from core.metrics.distances import wasserstein
+from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.moments import moments_of
 from core.model.lens_spec import PARAMETERS
 from eval.fid_inputs import Side, Statistics
@@ -60,7 +60,11 @@ def choose(real: Side, generated: Side, asked: int, seed: int) -> Choice:
     most = min(len(generated.images), *((len(real.images) // 2,) if spare is None else (len(real.images), len(spare))))
     n = asked or most
     if not 4 <= n <= most:
-        counts = f"{len(real.images):,} real" + (f", {len(spare):,} more" if spare is not None else "") + f" and {len(generated.images):,} generated"
+        counts = (
+            f"{len(real.images):,} real"
+            + (f", {len(spare):,} more" if spare is not None else "")
+            + f" and {len(generated.images):,} generated"
+        )
         raise ValueError(
             f"--n {n}: must be from 4 to {most} with {counts} images: N real, N generated, and N real ones again for the floor"
         )
@@ -77,7 +81,10 @@ def _floor(real: Features, spare: Features, seed: int) -> dict[str, Any]:
         found = frechet_floor(np.concatenate([real, spare]), n, FLOOR_DRAWS, seed)
         values = found.values
     else:
-        draws = [np.random.Generator(np.random.Philox(key=[seed, 2 + i])).permutation(len(spare))[:n] for i in range(FLOOR_DRAWS)]
+        draws = [
+            np.random.Generator(np.random.Philox(key=[seed, 2 + i])).permutation(len(spare))[:n]
+            for i in range(FLOOR_DRAWS)
+        ]
         values = np.array([frechet_distance_from_features(real, spare[rows]) for rows in draws])
     return {"mean": float(values.mean()), "std": float(values.std(ddof=1)), "values": values.tolist(), "n": n}
 

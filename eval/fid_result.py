@@ -25,15 +25,38 @@ def _get(result: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 def text_table(result: Mapping[str, Any]) -> str:
     """The numbers, one a line, then what they were measured with, then the warnings."""
     frechet, extractor = result["frechet"], result["extractor"]
-    unit = f"{extractor['name']}, {extractor['tap']}" + (f", {extractor['resize']}" if extractor["name"] == "inception" else "")
-    lines = [("Fréchet distance", f"{frechet['value']:.4g}" + (f"  [{frechet['low']:.4g}, {frechet['high']:.4g}]" if "low" in frechet else ""), unit)]
+    unit = f"{extractor['name']}, {extractor['tap']}" + (
+        f", {extractor['resize']}" if extractor["name"] == "inception" else ""
+    )
+    lines = [
+        (
+            "Fréchet distance",
+            f"{frechet['value']:.4g}"
+            + (f"  [{frechet['low']:.4g}, {frechet['high']:.4g}]" if "low" in frechet else ""),
+            unit,
+        )
+    ]
     if result["n"]:
         floor, score = result["floor"], result["kid"]
-        lines.append(("  real against real", f"{floor['mean']:.4g} ± {floor['std']:.2g}", f"the same N, {len(floor['values'])} draws"))
+        lines.append(
+            (
+                "  real against real",
+                f"{floor['mean']:.4g} ± {floor['std']:.2g}",
+                f"the same N, {len(floor['values'])} draws",
+            )
+        )
         if result["infinity"]:
-            lines.append(("  for infinite N", f"{result['infinity']['value']:.4g} ± {result['infinity']['standard_error']:.2g}", "extrapolated in 1/N"))
+            lines.append(
+                (
+                    "  for infinite N",
+                    f"{result['infinity']['value']:.4g} ± {result['infinity']['standard_error']:.2g}",
+                    "extrapolated in 1/N",
+                )
+            )
         lines.append(("KID", f"{score['value']:.3g} ± {score['standard_error']:.2g}", "unbiased, ± standard error"))
-        lines += [(name.capitalize(), f"{result[name]:.3f}", "") for name in ("precision", "recall", "density", "coverage")]
+        lines += [
+            (name.capitalize(), f"{result[name]:.3f}", "") for name in ("precision", "recall", "density", "coverage")
+        ]
     if "inception_score" in result:
         score = result["inception_score"]
         lines.append(("Inception Score", f"{score['mean']:.3f} ± {score['std']:.2g}", f"{score['splits']} splits"))

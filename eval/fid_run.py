@@ -78,16 +78,28 @@ def first_framework(asked: str | None, pythons: Mapping[Framework, str | None]) 
     return order[-1]
 
 
-def draw_from(run: Path, n: int, framework: Framework, python: str | None) -> Path:
-    """The folder of n images that a run draws with its own sampler and seed 0; drawn now, unless they are there."""
-    out = run / "fid-samples"
+def draw_from(
+    run: Path, n: int, framework: Framework, python: str | None, name: str = "fid-samples", **sampling: str | int
+) -> Path:
+    """The folder of the first n images of seed 0 that a run draws; drawn now, unless they are there.
+
+    Args:
+        run: its folder.
+        n: number of images.
+        framework, python: who draws.
+        name: the folder's name, in the run's.
+        sampling: `sampler` and `steps` in place of the recipe's.
+    """
+    out = run / name
     made_from = {"n": n, "seed": 0, "weights_sha256": file_hash(resolve_checkpoint(run) / "unet" / WEIGHTS_FILE)}
     if (out / "manifest.json").is_file():
         manifest = read_json(out / "manifest.json")
-        if all(manifest.get(key) == value for key, value in made_from.items()):
+        if all(manifest.get(key) == value for key, value in (made_from | sampling).items()):
             return out
     words = ["sample", str(run.resolve()), "--n", str(n), "--seed", "0", "--out", str(out.resolve()), "--overwrite"]
-    run_verb(framework, words, python=python)
+    run_verb(
+        framework, words + [word for key, value in sampling.items() for word in (f"--{key}", str(value))], python=python
+    )
     return out
 
 

@@ -76,7 +76,13 @@ def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
 
 
 def line_plot(
-    curves: Mapping[str, Mapping[str, npt.ArrayLike]], xlabel: str, ylabel: str, *, label: str, log_y: bool = False
+    curves: Mapping[str, Mapping[str, npt.ArrayLike]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    label: str,
+    log_y: bool = False,
+    log_x: bool = False,
 ) -> str:
     """Curves, with a shaded band where one is given.
 
@@ -86,6 +92,7 @@ def line_plot(
         label: what the plot shows, for readers who cannot see it.
         log_y: logarithmic ordinate; values that are not positive are then left out, and where
             none is positive the ordinate stays linear.
+        log_x: logarithmic abscissa.
     Returns:
         Inline SVG.
     """
@@ -100,6 +107,8 @@ def line_plot(
                 axes.fill_between(curve["x"], curve["low"], curve["high"], color=ink[name], alpha=0.13, linewidth=0)
         if log_y and any((np.asarray(curve["y"]) > 0).any() for curve in curves.values()):
             axes.set_yscale("log", nonpositive="mask")
+        if log_x:
+            axes.set_xscale("log")
         axes.legend()
         return _svg(figure, label)
 

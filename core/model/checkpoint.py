@@ -33,7 +33,7 @@ from core.model.diffusers_config import (
     unet_to_diffusers,
 )
 from core.model.scheduler_config import scheduler_to_diffusers
-from core.model.unet_spec import ParamSpec, param_specs
+from core.model.unet_spec import param_specs
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
