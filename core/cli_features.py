@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.config import ExtractorName
-from core.features import Resize
+from core.config import ExtractorName, Resize
 from core.twin import Twin, environment, name_the_word, read_flags
 
 

@@ -154,20 +154,21 @@ def _train_from(
     from core.training.evaluation import Evaluator
     from core.training.run_folder import RunFolder
 
-    run = RunFolder(path)
+    run, evaluation, evaluator = RunFolder(path), recipe.evaluation, None
+    if not resuming:
+        run.check_new()
+    twin.set_threads(recipe.training.threads)
+    if evaluation.every:
+        evaluator = Evaluator(recipe, dataset, _extract(twin, evaluation.extractor))
     if resuming:
         write_json(path / "recipe.json", to_dict(recipe))
     else:
         run.create(recipe)
     step = checkpoint.progress["step"] if checkpoint else 0
     run.recover(step)
-    twin.set_threads(recipe.training.threads)
     trainer = twin.make_trainer(recipe)
     if checkpoint:
         trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
-    evaluation, evaluator = recipe.evaluation, None
-    if evaluation.every:
-        evaluator = Evaluator(recipe, dataset, _extract(twin, evaluation.extractor))
     write_json(path / "run.json", environment(twin))
     logger.info(
         "%s %s: %s parameters, %d images to train on, steps %d to %d",

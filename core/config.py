@@ -33,6 +33,7 @@ Variance = Literal["fixed_small", "fixed_large"]
 Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
 ExtractorName = Literal["lens", "inception"]
+Resize = Literal["clean", "legacy"]
 
 
 def _require(ok: bool, where: str, value: object, allowed: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from core.model import inception_spec, lens_spec, lens_weights
 from core.model.checkpoint import read_tensors
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
-Resize = Literal["clean", "legacy"]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,15 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from core.command import parse
 from core.config import ModelConfig, Recipe
-from core.features import Extractor
+
+if TYPE_CHECKING:
+    from core.features import Extractor
 
 T = TypeVar("T")
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from core.metrics.distances import wasserstein
+from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.inception_score import inception_score
 from core.metrics.intervals import frechet_floor, frechet_infinity, frechet_interval
 from core.metrics.kid import kid
 from core.metrics.manifold import density_coverage, precision_recall
-
-from core.metrics.distances import wasserstein
-from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.moments import moments_of
 from core.model.lens_spec import PARAMETERS
 from eval.fid_inputs import Side, Statistics
@@ -27,6 +27,8 @@ Features = npt.NDArray[Any]
 Taps = Mapping[str, Features]
 
 PROTOCOL_N = 2000
+LEAST = 20
+"""Fewest images a side: the interval leaves out ten groups of two."""
 FLOOR_DRAWS = 5
 LINE_SIZES = 4
 """The smallest N of the extrapolation in 1/N is so many times the number of features; the largest at least twice that."""
@@ -52,21 +54,22 @@ def choose(real: Side, generated: Side, asked: int, seed: int) -> Choice:
         asked: N; 0 for the largest that all three have.
         seed: of the random choice of real images.
     Raises:
-        ValueError: more asked for than there are, or fewer than 4.
+        ValueError: more asked for than there are, fewer than LEAST, or saved statistics on a side.
     """
-    assert real.images is not None and generated.images is not None
+    if real.images is None or generated.images is None:
+        raise ValueError(f"{real.path}, {generated.path}: must both be images")
     order = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(len(real.images))
     spare = real.others
     most = min(len(generated.images), *((len(real.images) // 2,) if spare is None else (len(real.images), len(spare))))
     n = asked or most
-    if not 4 <= n <= most:
+    if not LEAST <= n <= most:
         counts = (
             f"{len(real.images):,} real"
             + (f", {len(spare):,} more" if spare is not None else "")
             + f" and {len(generated.images):,} generated"
         )
         raise ValueError(
-            f"--n {n}: must be from 4 to {most} with {counts} images: N real, N generated, and N real ones again for the floor"
+            f"--n {n}: must be from {LEAST} to {most} with {counts} images: N real, N generated, and N real ones again for the floor"
         )
     if spare is None:
         return Choice(n, real.images[order[:n]], generated.images[:n], real.images[order[n : 2 * n]])

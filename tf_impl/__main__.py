@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from core.cli import main
 from core.config import ModelConfig, Recipe
-from core.features import Extractor
 from core.twin import Exported, Published, Twin
+
+if TYPE_CHECKING:
+    from core.features import Extractor
 
 FORMATS = {
     "saved-model": ("", "for tf.saved_model.load and TensorFlow Serving; stands alone"),

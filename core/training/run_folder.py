@@ -33,16 +33,20 @@ class RunFolder:
         """The file of metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
 
+    def check_new(self) -> None:
+        """Raise ValueError where the folder already holds a run."""
+        if (self.path / "recipe.json").exists():
+            raise ValueError(
+                f"{self.path}: already holds a run; go on with --resume {self.path}, or name another --run"
+            )
+
     def create(self, recipe: Recipe) -> None:
         """Make the folder of a new run.
 
         Raises:
             ValueError: it already holds a run.
         """
-        if (self.path / "recipe.json").exists():
-            raise ValueError(
-                f"{self.path}: already holds a run; go on with --resume {self.path}, or name another --run"
-            )
+        self.check_new()
         (self.path / "samples").mkdir(parents=True, exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         write_json(self.path / "recipe.json", to_dict(recipe))
