@@ -140,6 +140,23 @@ def test_infinity_is_the_intercept_of_a_line_through_evenly_spaced_sizes():
     assert limit.distances[-1] == pytest.approx(frechet_distance_from_features(*wide), rel=1e-6)
 
 
+@pytest.mark.parametrize("cut_both", [False, True])
+def test_the_standard_error_of_the_intercept_counts_each_rows_weight_in_it(cut_both):
+    x, y = DIFFERENT.draw(10, 90, 70)
+    limit, jackknife = frechet_infinity(x, y, 20, 4, cut_both, seed=6), frechet_interval(x, y, seed=6)
+    weights = np.full(90, 0.0 if cut_both else 1 / 90), np.zeros(70)
+    for i, n in enumerate(limit.sizes):
+        share = np.polyfit(1 / limit.sizes, np.eye(4)[i], 1)[1]  # of this point in the intercept
+        rng = np.random.Generator(np.random.Philox(key=[6, 2 + i]))
+        weights[1][rng.permutation(70)[:n]] += share / n
+        if cut_both:
+            weights[0][rng.permutation(90)[:n]] += share / n
+    errors = (jackknife.standard_error1, jackknife.standard_error2)
+    variance = sum(e**2 * len(w) * (w**2).sum() for e, w in zip(errors, weights, strict=True))
+    assert limit.standard_error**2 == pytest.approx(variance, rel=1e-9)
+    assert all(w.sum() == pytest.approx(1) for w in weights)
+
+
 def test_refuses_what_it_cannot_measure():
     x, y = DIFFERENT.draw(9, 40, 30)
     for function, arguments, words in (
