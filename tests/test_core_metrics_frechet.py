@@ -152,6 +152,28 @@ def test_symmetry_shift_and_rotation_invariance(seed, d, n1, n2):
     assert frechet_distance(a.mean(0), ca, b.mean(0), cb) == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arguments_are_left_as_they_were_in_either_layout(order):
+    c1, c2 = (np.array(random_covariance(rng(seed), 300), order=order) for seed in (15, 16))
+    before = c1.copy(), c2.copy()
+    value = frechet_distance(np.zeros(300), c1, np.ones(300), c2)
+    assert np.array_equal(c1, before[0]) and np.array_equal(c2, before[1])
+    oracle = 300 + np.trace(c1) + np.trace(c2) - 2 * np.trace(scipy.linalg.sqrtm(c1 @ c2)).real
+    assert value == pytest.approx(oracle, rel=1e-11)
+
+
+@pytest.mark.parametrize("where", [(0, 1), (299, 2), (280, 270), (5, 290)])
+def test_symmetry_is_demanded_everywhere_and_rounding_forgiven(where):
+    c = random_covariance(rng(17), 300)
+    c[where] += 1e-7 * c.max()  # as float32 leaves it
+    mended = (c + c.T) / 2
+    value = frechet_distance(np.zeros(300), c, np.zeros(300), np.eye(300))
+    assert value == pytest.approx(frechet_distance(np.zeros(300), mended, np.zeros(300), np.eye(300)), rel=1e-13)
+    c[where] += 1e-4 * c.max()
+    with pytest.raises(ValueError, match="cov1: not symmetric"):
+        frechet_distance(np.zeros(300), c, np.zeros(300), np.eye(300))
+
+
 def test_frechet_refuses_what_is_no_gaussian():
     eye, zero = np.eye(2), np.zeros(2)
     for arguments, words in (

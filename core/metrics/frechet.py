@@ -10,14 +10,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from scipy.linalg.blas import dtrmm
-from scipy.linalg.lapack import dpotrf
+from scipy.linalg.lapack import dpotrf, dsygst
 
 from core.metrics.moments import FloatArray, Moments, check_features
 
 # A covariance computed in float32 is off by about 1e-7 of its largest entry; beyond these bounds it is no covariance.
 SYMMETRY_TOLERANCE = 1e-5
 NEGATIVE_TOLERANCE = 1e-5
+
+TILE = 256  # side of the squares in which a matrix is held against its transpose: both stay in the cache
 
 
 def _check_gaussian(mu: npt.ArrayLike, cov: npt.ArrayLike, which: str) -> tuple[FloatArray, FloatArray]:
@@ -27,9 +28,17 @@ def _check_gaussian(mu: npt.ArrayLike, cov: npt.ArrayLike, which: str) -> tuple[
         raise ValueError(f"mu{which}, cov{which}: shapes {mean.shape}, {covariance.shape}: must be (d,) and (d, d)")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise ValueError(f"mu{which}, cov{which}: NaN or infinity: must be finite; check the features they came from")
-    if np.abs(covariance - covariance.T).max(initial=0.0) > SYMMETRY_TOLERANCE * np.abs(covariance).max(initial=0.0):
+    asymmetry = _asymmetry(covariance)
+    if asymmetry > SYMMETRY_TOLERANCE * max(covariance.max(initial=0.0), -covariance.min(initial=0.0)):
         raise ValueError(f"cov{which}: not symmetric: must be a covariance matrix; pass np.cov(features, rowvar=False)")
-    return mean, (covariance + covariance.T) / 2
+    return mean, covariance if asymmetry == 0 else (covariance + covariance.T) / 2
+
+
+def _asymmetry(matrix: FloatArray) -> float:
+    """Largest |M - M^T|."""
+    tiles = [slice(start, start + TILE) for start in range(0, len(matrix), TILE)]
+    pairs = ((rows, columns) for i, rows in enumerate(tiles) for columns in tiles[: i + 1])
+    return max((float(np.abs(matrix[rows, cols] - matrix[cols, rows].T).max()) for rows, cols in pairs), default=0.0)
 
 
 def _root_by_eigh(cov: FloatArray, which: str) -> FloatArray:
@@ -45,11 +54,11 @@ def _root_by_eigh(cov: FloatArray, which: str) -> FloatArray:
 
 def _trace_of_root(cov1: FloatArray, cov2: FloatArray) -> float:
     """tr((C_1 C_2)^(1/2)): the Cholesky route where either is positive definite, else the eigenvector route."""
+    # Transposes, since LAPACK wants columns together: a symmetric matrix is its own, and no copy is made on the way.
     for definite, other in ((cov1, cov2), (cov2, cov1)):
-        lower, info = dpotrf(definite, lower=1, clean=1)
+        lower, info = dpotrf(definite.T, lower=1, clean=0)
         if info == 0:
-            product = dtrmm(1.0, lower, np.array(other, order="F"), side=1, lower=1, overwrite_b=1)  # C_2 L
-            product = dtrmm(1.0, lower, product, side=0, lower=1, trans_a=1, overwrite_b=1)  # L^T C_2 L
+            product, _ = dsygst(other.T, lower, itype=2, lower=1)  # L^T C_2 L, its lower triangle alone
             break
     else:
         root = _root_by_eigh(cov1, "1")
@@ -92,11 +101,8 @@ def frechet_distance_from_features(features1: npt.ArrayLike, features2: npt.Arra
     Source: as `frechet_distance`; with few rows tr((C_1 C_2)^(1/2)) is the nuclear norm of
     X_1 X_2^T / sqrt((n1 - 1)(n2 - 1)), X_i the centred features, since C_i = X_i^T X_i / (n_i - 1).
     """
-    a = check_features(features1, "features1")
-    b = check_features(features2, "features2", a.shape[1])
-    for name, rows in (("features1", a), ("features2", b)):
-        if len(rows) < 2:
-            raise ValueError(f"{name}: {len(rows)} rows: must be at least 2")
+    a = check_features(features1, "features1", least=2)
+    b = check_features(features2, "features2", a.shape[1], least=2)
     dim = a.shape[1]
     if min(len(a), len(b)) >= dim:
         first, second = Moments(dim), Moments(dim)

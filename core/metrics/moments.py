@@ -15,22 +15,27 @@ from scipy.linalg.blas import dsyrk
 FloatArray = npt.NDArray[np.float64]
 
 
-def check_features(features: npt.ArrayLike, name: str = "features", dim: int | None = None) -> FloatArray:
+def check_features(
+    features: npt.ArrayLike, name: str = "features", dim: int | None = None, least: int = 0
+) -> FloatArray:
     """Features as a float64 matrix.
 
     Args:
         features: (n, d), real, finite.
         name: name in messages.
         dim: the d demanded, where it is known.
+        least: the fewest rows allowed.
     Returns:
         (n, d) float64.
     Raises:
-        ValueError: not a matrix, not real numbers, another d, or a value that is not finite.
+        ValueError: not a matrix, not real numbers, another d, too few rows, or a value that is not finite.
     """
     rows = np.asarray(features)
     if rows.ndim != 2 or rows.shape[1] == 0 or (dim is not None and rows.shape[1] != dim):
         wanted = "(n, d)" if dim is None else f"(n, {dim})"
         raise ValueError(f"{name}: shape {rows.shape}: must be {wanted}; flatten each image's features to one row")
+    if len(rows) < least:
+        raise ValueError(f"{name}: {len(rows)} rows: must be at least {least}")
     if rows.dtype.kind not in "fiub":
         raise ValueError(f"{name}: dtype {rows.dtype}: must be real numbers; convert to float32 or float64")
     rows = rows.astype(np.float64, copy=False)
