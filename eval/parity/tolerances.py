@@ -48,3 +48,10 @@ OPTIMISER_FLOAT64 = Tolerance(1e-10, "twenty steps against core's Adam fed with 
 RESUMED_FLOAT64 = Tolerance(1e-8, "trained on in the other framework, against the uninterrupted run")
 AUTOCAST_BF16 = Tolerance(2e-2, "the loss under bf16 against float32: bfloat16 keeps 8 bits, 4e-3 an operation")
 GREY_LEVELS = Tolerance(1, "in grey levels of 255, absolute: a value on the edge of two may round either way")
+
+# Feature extractors.
+RESIZE_FLOAT32 = Tolerance(2e-6, "two float32 products of two terms each, against TensorFlow 1's kernel: seen 4e-7")
+RESIZE_PILLOW = Tolerance(5e-6, "two float32 products, against pillow, which rounds between the two: seen 6e-7")
+BATCH_SIZE_FLOAT32 = Tolerance(1e-6, "features at another batch size: kernels sum in another order, seen 2e-7")
+INCEPTION_FLOAT32 = Tolerance(5e-6, "94 convolutions, every tap: seen 8e-7")
+INCEPTION_FLOAT64 = Tolerance(2e-14, "the same in float64: seen 2e-15")
