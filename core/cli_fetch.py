@@ -39,7 +39,10 @@ def fetch(twin: Twin, argv: list[str]) -> int:
         raise ValueError(f"fetch {command.name or '(nothing)'}: must be inception; lens needs no download")
     path = facts.weights_file()
     if path.exists():
-        facts.check(read_tensors(path), str(path))
+        try:
+            facts.check(read_tensors(path), str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}; remove the file and fetch again") from error
         print(f"{path}: is there already, SHA-256 {file_hash(path)}")
         return 0
     published = twin.published()[command.name]

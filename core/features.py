@@ -231,7 +231,7 @@ def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         manifest = json.loads(str(arrays.pop("manifest")))
-    except (OSError, KeyError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a whole file of features ({error}); write it with `features`") from error
     return arrays, manifest
 

@@ -28,7 +28,7 @@ def random_weights(seed: int = 0) -> dict[str, np.ndarray]:
     return weights
 
 
-def write_graph(path: Path, weights: Mapping[str, np.ndarray], layout: bool = True) -> None:
+def write_graph(path: Path, weights: Mapping[str, np.ndarray]) -> None:
     """A GraphDef whose constants have the published names, written byte by byte: no TensorFlow is needed.
 
     Source: tensorflow/core/framework: GraphDef.node = 1; NodeDef.name = 1, op = 2, attr = 5 (a map of key = 1 to
@@ -38,10 +38,10 @@ def write_graph(path: Path, weights: Mapping[str, np.ndarray], layout: bool = Tr
     with open(path, "wb") as file:
         file.write(_field(1, _constant("ResizeBilinear/size", np.array([299, 299], np.int32))))
         file.write(_field(1, _field(1, b"ExpandDims") + _field(2, b"ExpandDims")))
-        for name, constant in graph_constants().items():
-            value = weights[name]
+        constants = graph_constants()
+        for name, value in weights.items():
             axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)  # OIHW -> HWIO, (out, in) -> (in, out)
-            file.write(_field(1, _constant(constant, value.transpose(axes) if axes else value)))
+            file.write(_field(1, _constant(constants[name], value.transpose(axes) if axes else value)))
 
 
 def _constant(name: str, value: np.ndarray) -> bytes:

@@ -43,7 +43,8 @@ class Inception(keras.Model):
         super().__init__(dtype=dtype)
         check_inception(weights, "weights")
         self.convs = {conv.name: _conv(conv, dtype) for conv in convolutions()}
-        self.fc = linear(STAGES[-1].width, CLASSES, dtype)
+        # In float64, at no cost: its 2048 terms of either sign would make the logits follow the batch size, by 2e-6.
+        self.fc = linear(STAGES[-1].width, CLASSES, "float64")
         values = folded(weights)
         for name, layer in {**self.convs, "fc": self.fc}.items():
             kernel = values[f"{name}.weight"]
@@ -63,8 +64,9 @@ class Inception(keras.Model):
         for stage in STAGES:
             x = self._chain(stage.layers, x)
             features[stage.tap] = ops.mean(x, axis=(1, 2))
-        unbiased = ops.matmul(features[STAGES[-1].tap], self.fc.kernel)
-        return {**features, "logits_unbiased": unbiased, "logits": unbiased + self.fc.bias}
+        unbiased = ops.matmul(ops.cast(features[STAGES[-1].tap], "float64"), self.fc.kernel)
+        logits = {"logits_unbiased": unbiased, "logits": unbiased + self.fc.bias}
+        return {**features, **{tap: ops.cast(value, x.dtype) for tap, value in logits.items()}}
 
     def _chain(self, layers: tuple[Layer, ...], x: Any) -> Any:
         """Apply layers in turn."""

@@ -40,13 +40,15 @@ class Inception(nn.Module):
         super().__init__()
         check_inception(weights, "weights")
         self.convs = nn.ModuleDict({_key(conv): _conv(conv) for conv in convolutions()})
-        self.fc = nn.utils.skip_init(nn.Linear, STAGES[-1].width, CLASSES)
+        # In float64, at no cost: its 2048 terms of either sign would make the logits follow the batch size, by 2e-6.
+        self.fc = nn.utils.skip_init(nn.Linear, STAGES[-1].width, CLASSES, dtype=torch.float64)
         values = folded(weights)
         layers = {conv.name: self.convs[_key(conv)] for conv in convolutions()} | {"fc": self.fc}
         for name, layer in layers.items():
             layer.weight.data, layer.bias.data = (torch.from_numpy(values[f"{name}.{p}"]) for p in ("weight", "bias"))
-        # channels_last: the convolutions are 1.2 times faster on a CPU, and on a GPU it is their own layout.
-        self.to(getattr(torch, dtype), memory_format=torch.channels_last).requires_grad_(False).eval()
+        # channels_last: 1.3 times faster on a CPU, and on a GPU the convolutions' own layout.
+        self.convs.to(getattr(torch, dtype), memory_format=torch.channels_last)
+        self.requires_grad_(False).eval()
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Evaluate the network.
@@ -60,8 +62,9 @@ class Inception(nn.Module):
         for stage in STAGES:
             x = self._chain(stage.layers, x)
             features[stage.tap] = x.mean(dim=(2, 3))
-        unbiased = F.linear(features[STAGES[-1].tap], self.fc.weight)
-        return {**features, "logits_unbiased": unbiased, "logits": unbiased + self.fc.bias}
+        unbiased = F.linear(features[STAGES[-1].tap].double(), self.fc.weight)
+        logits = {"logits_unbiased": unbiased, "logits": unbiased + self.fc.bias}
+        return {**features, **{tap: value.to(x.dtype) for tap, value in logits.items()}}
 
     def _chain(self, layers: tuple[Layer, ...], x: torch.Tensor) -> torch.Tensor:
         """Apply layers in turn."""

@@ -59,3 +59,10 @@ METRIC_PEER_SHARE = Tolerance(1.2e-7, "the peer takes the mean of a share in flo
 METRIC_PEER_SINGULAR = Tolerance(
     1e-6, "the peers take roots of eigenvalues that rounding made 1e-17 instead of 0: seen 9.2e-8, the error theirs"
 )
+
+# Feature extractors.
+RESIZE_FLOAT32 = Tolerance(2e-6, "two float32 products of two terms each, against TensorFlow 1's kernel: seen 4e-7")
+RESIZE_PILLOW = Tolerance(5e-6, "two float32 products, against pillow, which rounds between the two: seen 6e-7")
+BATCH_SIZE_FLOAT32 = Tolerance(1e-6, "features at another batch size: kernels sum in another order, seen 2e-7")
+INCEPTION_FLOAT32 = Tolerance(5e-6, "94 convolutions, every tap: seen 8e-7")
+INCEPTION_FLOAT64 = Tolerance(2e-14, "the same in float64: seen 2e-15")
