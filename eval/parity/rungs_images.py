@@ -47,6 +47,9 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     def rung(twins: Twins, subject: Subject, board: Board) -> None:
         """Images from keyed noise."""
         weights, T = subject.cast("float32"), subject.recipe.process.timesteps
+        # Dropout in the recipe, so that a sampler that leaves it acting is seen; the baseline network has none.
+        dropout = subject.config.dropout or 0.1 * (subject.config.architecture == "unet")
+        dropping = subject.with_model(dropout=dropout)
         half = count // 2
         chosen = {
             "ddim": (SamplingConfig("ddim", min(50, T)), (((half, count - half), 7), ((count - 1, 1), 1))),
@@ -54,7 +57,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
             "dpmsolver++": (SamplingConfig("dpmsolver++", min(20, T)), (((half, half), 1),)),
         }
         for name, (sampling, others) in chosen.items():
-            recipe = dataclasses.replace(subject.recipe, sampling=dataclasses.replace(sampling, batch_size=count))
+            recipe = dataclasses.replace(dropping, sampling=dataclasses.replace(sampling, batch_size=count))
             wholes = draw(twins, recipe, weights, 0, count, board)
             grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
             if name == "ddim":
@@ -67,7 +70,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
                     grey_levels(board, what, found, whole[first : first + n])
         if long_count:
             sampling = SamplingConfig("ddpm", T, batch_size=long_count)
-            recipe = dataclasses.replace(subject.recipe, sampling=sampling)
+            recipe = dataclasses.replace(dropping, sampling=sampling)
             torch, tensorflow = draw(twins, recipe, weights, 0, long_count, board)
             grey_levels(board, f"ddpm, {T} steps, {long_count} images", tensorflow, torch)
 
