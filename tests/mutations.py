@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tests.faults import FAULTS, RECIPES, Fault
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("core", "torch_impl", "tf_impl", "eval")
+AT_ONCE = 2
+"""Climbs at a time: one alone leaves half of two cores idle, waiting for a framework to start or for the other one."""
 SIZES = ("--images", "4", "--ddpm-images", "2", "--long-steps", "0")
 
 
@@ -117,6 +120,19 @@ def attempt(fault: Fault | None, recipe: str) -> Outcome:
             return Outcome(who, file, recipe, False, None, str(error), None, None)
 
 
+def attempt_all(faults: Sequence[Fault]) -> list[Outcome]:
+    """No fault with each recipe that is used, then every fault; progress on stderr."""
+    recipes = dict.fromkeys(fault.recipe for fault in faults)
+    tries: list[tuple[Fault | None, str]] = [*((None, r) for r in recipes), *((f, f.recipe) for f in faults)]
+
+    def begin(number: int, fault: Fault | None, recipe: str) -> Outcome:
+        print(f"{number} of {len(tries)}: {fault.name if fault else 'no fault'}", file=sys.stderr, flush=True)
+        return attempt(fault, recipe)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(begin, range(1, len(tries) + 1), *zip(*tries, strict=True)))
+
+
 def text_table(outcomes: Sequence[Outcome]) -> str:
     """One line an outcome, and the sum."""
     rows = [("", "fault", "file", "recipe", "first red rung", "quantity", "measured", "tolerance")]
@@ -155,14 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="faults to try, by name; all without it")
     parser.add_argument("--out", metavar="FILE", help="write the outcomes as JSON")
     options = parser.parse_args(arguments)
-    outcomes = []
     try:
-        faults = chosen(options.only)
-        recipes = dict.fromkeys(fault.recipe for fault in faults)
-        tries: list[tuple[Fault | None, str]] = [*((None, r) for r in recipes), *((f, f.recipe) for f in faults)]
-        for number, (fault, recipe) in enumerate(tries, 1):
-            print(f"{number} of {len(tries)}: {fault.name if fault else 'no fault'}", file=sys.stderr, flush=True)
-            outcomes.append(attempt(fault, recipe))
+        outcomes = attempt_all(chosen(options.only))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

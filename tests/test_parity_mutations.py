@@ -1,24 +1,21 @@
-"""The parity ladder finds every fault of tests/faults.py, on its rung, and finds none where there is none.
+"""The parity ladder finds every fault of tests/faults.py on its rung, and finds nothing where there is no fault.
 
-The same as `python -m tests.mutations`, which prints it as a table.
+One fault alone: `python -m tests.mutations --only NAME`.
 """
+
+import json
 
 import pytest
 
 from tests.faults import FAULTS, RECIPES
-from tests.mutations import attempt
-
-pytestmark = pytest.mark.slow
+from tests.mutations import main
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_no_fault_is_green(recipe):
-    outcome = attempt(None, recipe)
-    assert outcome.ok, outcome
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_turns_its_rung_red(fault, record_property):
-    outcome = attempt(fault, fault.recipe)
-    record_property(f"rung {outcome.rung}: {outcome.quantity}", outcome.measured)
-    assert outcome.ok, outcome
+@pytest.mark.slow
+def test_the_ladder_finds_every_fault(tmp_path, record_property):
+    code = main(["--out", str(tmp_path / "outcomes.json")])
+    outcomes = json.loads((tmp_path / "outcomes.json").read_text())
+    for outcome in outcomes:
+        record_property(outcome["fault"], f"rung {outcome['rung']}, {outcome['quantity']}: {outcome['measured']}")
+    assert [outcome for outcome in outcomes if not outcome["ok"]] == [] and code == 0
+    assert len(outcomes) == len(RECIPES) + len(FAULTS)
