@@ -21,7 +21,7 @@ from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, from
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table
+from core.diffusion.samplers import SamplingTable, make_table
 from core.model.lens_weights import read_lens_weights
 from core.model.unet_spec import initial_weights
 from core.sampling import class_labels, draw
@@ -75,7 +75,7 @@ def with_prefix(arrays: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
-def _dataset(arrays: Arrays) -> Dataset:
+def as_dataset(arrays: Arrays) -> Dataset:
     """Arrays `images` (N, H, W, C) in [0, 1] and, where there are classes, `labels` as a data set with nothing held out."""
     images, labels = arrays["images"], arrays.get("labels")
     return Dataset(images, labels, (), {}, np.arange(len(images)), np.arange(0), {})
@@ -106,7 +106,7 @@ class Training:
         elif not fresh:
             self.trainer.load(*self.start)
         steps = range(first, first + options["steps"])
-        out = self._steps(recipe, _dataset(arrays), steps, options.get("watch", 0))
+        out = self._steps(recipe, as_dataset(arrays), steps, options.get("watch", 0))
         averaged, state, counters = self.trainer.state()
         return {**out, **{f"ema/{name}": value for name, value in averaged.items()}, **state}, {"counters": counters}
 
@@ -144,11 +144,17 @@ class Sampling:
         if not (self.made and self.made[:2] == (recipe.model, dtype) and _equal(self.made[2], weights)):
             self.sampler, self.made = self.make_sampler(recipe.model, weights, dtype), (recipe.model, dtype, weights)
         samples, labels = range(first, first + options["n"]), arrays.get("class_labels")
-        table = make_table(make_process(recipe.process), recipe.sampling)
-        images = draw(self.sampler, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
-        return {"images": images, "x_T": gaussian(seed, "x_T", samples, 0, recipe.image_shape, dtype)}, {
-            "nfe": table.nfe
-        }
+        table, starts = make_table(make_process(recipe.process), recipe.sampling), []
+
+        def noted(
+            table: SamplingTable, x_T: np.ndarray, noise: Any, labels: Any = None, callback: Any = None
+        ) -> np.ndarray:
+            starts.append(x_T)
+            drawn: np.ndarray = self.sampler(table, x_T, noise, labels, callback)
+            return drawn
+
+        images = draw(noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
+        return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": table.nfe}
 
 
 def _equal(a: Arrays, b: Arrays) -> bool:
@@ -207,7 +213,7 @@ class TimedTraining:
         rng = np.random.default_rng(0)
         count, classes = 4 * recipe.training.batch_size, recipe.model.num_class_embeds or 1
         images = rng.random((count, *recipe.image_shape), np.float32)
-        dataset = _dataset({"images": images, "labels": np.arange(count) % classes})
+        dataset = as_dataset({"images": images, "labels": np.arange(count) % classes})
         process, seconds = make_process(recipe.process), []
         for step in range(self.done, self.done + options["steps"]):
             started = time.perf_counter()

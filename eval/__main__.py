@@ -147,6 +147,7 @@ def parity(
     images: int = 64,
     ddpm_images: int = 2,
     long_steps: int = 300,
+    stop_at_red: bool = False,
     torch_python: str | None = None,
     tf_python: str | None = None,
 ) -> int:
@@ -170,6 +171,7 @@ def parity(
         images: images a sampler.
         ddpm_images: images of the whole DDPM, every level one step; 0 for none.
         long_steps: optimiser steps of the longer run, whose drift is plotted; 0 for none.
+        stop_at_red: end with the first rung that is red; what comes after it is mostly its consequence.
         torch_python: Python that has PyTorch; found by itself where not given.
         tf_python: Python that has TensorFlow; found by itself where not given.
     """
@@ -177,7 +179,7 @@ def parity(
 
     pythons: dict[Literal["torch", "tensorflow"], str | None] = {"torch": torch_python, "tensorflow": tf_python}
     sizes = {"images": images, "ddpm_images": ddpm_images, "long_steps": long_steps}
-    print(run(config, checkpoint, out, **sizes, pythons=pythons))
+    print(run(config, checkpoint, out, **sizes, pythons=pythons, stop_at_red=stop_at_red))
     return 0
 
 

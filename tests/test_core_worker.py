@@ -176,6 +176,16 @@ def test_sample_hands_back_the_noise_that_it_started_from():
     assert task.sampler is not first
 
 
+def test_the_noise_that_sample_hands_back_is_the_executors(monkeypatch):
+    def by_position(seed, purpose, samples, *rest):
+        return gaussian(seed, purpose, range(len(samples)), *rest)
+
+    monkeypatch.setattr("core.sampling.gaussian", by_position)
+    options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
+    out, _ = Sampling(lambda *_: lambda table, x_T, *rest: x_T)({"weights/w": np.ones(1)}, options)
+    np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [0, 1, 0], 0, (4, 8, 1), "float32"))
+
+
 def test_timed_tasks_keep_what_they_made_while_the_recipe_is_the_same():
     Recorder.made = 0
     task, options = TimedTraining(Recorder), {"recipe": to_dict(RECIPE), "steps": 2}

@@ -62,6 +62,8 @@ class Board:
     """Plot -> curve -> values by step."""
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     """Name -> (N, H, W, C) in [0, 1]."""
+    left_out: int = 0
+    """Rungs (functions) that were not run, after a red one."""
 
     def record(
         self, quantity: str, dtype: str, measured: float, tolerance: Tolerance, where: str, unit: str = ""
@@ -222,7 +224,9 @@ def stress(recipe: Recipe, dtype: str, **changes: Any) -> Recipe:
 Rung = Callable[[Twins, Subject, Board], None]
 
 
-def climb(twins: Twins, subject: Subject, rungs: list[tuple[int, Rung]], begin: Callable[[str], None]) -> Board:
+def climb(
+    twins: Twins, subject: Subject, rungs: list[tuple[int, Rung]], begin: Callable[[str], None], stop: bool = False
+) -> Board:
     """Run rungs in order.
 
     Args:
@@ -230,10 +234,14 @@ def climb(twins: Twins, subject: Subject, rungs: list[tuple[int, Rung]], begin: 
         subject: the network.
         rungs: (number, function).
         begin: told each rung's name before it runs.
+        stop: end with the first one that is red.
     """
     board = Board()
-    for number, rung in rungs:
+    for index, (number, rung) in enumerate(rungs):
         begin(f"rung {number}, {(rung.__doc__ or '').splitlines()[0].rstrip('.')}")
         board.rung = number
         rung(twins, subject, board)
+        if stop and not all(m.ok for m in board.measurements):
+            board.left_out = len(rungs) - index - 1
+            break
     return board

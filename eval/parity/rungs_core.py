@@ -1,7 +1,7 @@
 """Rungs 1 to 4: the tables, the parameters' names, the forward noise, the samplers on a network known in closed form.
 
-The oracles are formulas written out here in extended precision, on purpose not core's own way of computing them.
-Imports NumPy, core and eval's own modules: no framework, no twin.
+A fault in core alters both frameworks alike, so that comparing them shows nothing: here core is held against the
+definitions in closed_forms.py. Imports NumPy, core and eval's own modules: no framework, no twin.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from core.config import ProcessConfig, SamplingConfig
-from core.diffusion.noise import gaussian
+from core.config import SamplingConfig
+from core.diffusion.noise import gaussian, integers
 from core.diffusion.process import Process, make_process, q_sample
-from core.diffusion.samplers import make_table, run
-from core.model.unet_spec import param_specs
-from core.training.optim import ema_decay, learning_rate
+from core.model.unet_spec import param_specs, time_frequencies
+from core.training.batches import make_batch
+from core.training.optim import ema_decay, is_decayed, learning_rate
+from core.worker import as_dataset
+from eval.parity import closed_forms
+from eval.parity.closed_forms import process_tables
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress
 from eval.parity.tolerances import (
     EXACT,
@@ -27,56 +30,14 @@ from eval.parity.tolerances import (
     TABLE,
 )
 
-Long = NDArray[np.longdouble]
 MEAN, DEVIATION = 0.3, 0.4
 """Of the data whose optimal network is known: pixels drawn from N(0.3, 0.4^2)."""
-
-
-def _betas(config: ProcessConfig) -> Long:
-    """The schedule from its definition: Ho et al. 2020; Rombach et al. 2022; Nichol and Dhariwal 2021, eq. 17."""
-    T, start, end = config.timesteps, np.longdouble(config.beta_start), np.longdouble(config.beta_end)
-    u = np.arange(T, dtype=np.longdouble) / (T - 1)
-    if config.schedule == "linear":
-        betas = start + (end - start) * u
-    elif config.schedule == "scaled_linear":
-        betas = (np.sqrt(start) + (np.sqrt(end) - np.sqrt(start)) * u) ** 2
-    elif config.schedule == "sigmoid":
-        betas = start + (end - start) / (1 + np.exp(6 - 12 * u))
-    else:
-        s = np.longdouble("0.008")
-        bar = np.cos((np.arange(T + 1, dtype=np.longdouble) / T + s) / (1 + s) * np.arccos(np.longdouble(0))) ** 2
-        betas = np.minimum(1 - bar[1:] / bar[:-1], np.longdouble("0.999"))
-    if not config.zero_terminal_snr:
-        return betas
-    root = np.sqrt(np.cumprod(1 - betas))  # Lin et al. 2024, algorithm 1
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return 1 - np.append(root[0] ** 2, (root[1:] / root[:-1]) ** 2)
-
-
-def closed_forms(config: ProcessConfig) -> dict[str, Long]:
-    """Tables over t from their definitions, (T,) in extended precision."""
-    betas = _betas(config)
-    bar = np.cumprod(1 - betas)
-    before = np.append(np.longdouble(1), bar[:-1])
-    signal, noise, zeros = np.sqrt(bar), np.sqrt(1 - bar), np.zeros_like(bar)
-    target = {"eps": (zeros, zeros + 1), "x0": (zeros + 1, zeros), "v": (-noise, signal)}[config.prediction]
-    return {
-        "betas": betas,
-        "alphas_cumprod": bar,
-        "signal": signal,
-        "noise": noise,
-        "target_x0": target[0],
-        "target_eps": target[1],
-        "posterior_variance": betas * (1 - before) / (1 - bar),  # Ho et al. 2020, eq. 7
-        "posterior_mean_coef1": np.sqrt(before) * betas / (1 - bar),
-        "posterior_mean_coef2": np.sqrt(1 - betas) * (1 - before) / (1 - bar),
-    }
 
 
 def tables(twins: Twins, subject: Subject, board: Board) -> None:
     """Schedules and tables against closed forms."""
     process = make_process(subject.recipe.process)
-    for name, expected in closed_forms(subject.recipe.process).items():
+    for name, expected in process_tables(subject.recipe.process).items():
         board.close(name, getattr(process, name), expected.astype(np.float64), TABLE)
     # A network that knows the image: every table of x̂_0 and ε̂ must give back what went in.
     x_0, eps = np.longdouble("0.7"), np.longdouble("-1.3")
@@ -92,11 +53,17 @@ def tables(twins: Twins, subject: Subject, board: Board) -> None:
     board.close("learning rate", np.array([learning_rate(training, int(i)) for i in n]), rate, TABLE)
     decay = np.minimum(training.ema_decay, (n + 2) / (n + 11))
     board.close("EMA decay", np.array([ema_decay(training, int(i)) for i in n]), decay, TABLE)
+    frequencies = closed_forms.time_frequencies(subject.config).astype(np.float64)
+    board.close("frequencies of the time embedding", time_frequencies(subject.config), frequencies, TABLE)
 
 
 def parameters(twins: Twins, subject: Subject, board: Board) -> None:
-    """Parameters by name and shape, in each framework as core lists them."""
-    expected = {name: np.array(spec.shape) for name, spec in param_specs(subject.config).items()}
+    """Parameters by name and shape, in each framework as core lists them, and which of them decay."""
+    specs = param_specs(subject.config)
+    decayed = {name: np.array(int(is_decayed(spec))) for name, spec in specs.items()}
+    kernels = {name: np.array(int(spec.kind not in ("norm", "bias"))) for name, spec in specs.items()}
+    board.all_close("weight decay on kernels and matrices alone", decayed, kernels, EXACT, floor=0.0)
+    expected = {name: np.array(spec.shape) for name, spec in specs.items()}
     recipe = stress(subject.recipe, "float32")
     for framework, worker in twins.items():
         arrays, _ = worker.call("train", images_for(recipe, 4), recipe=dataclasses.asdict(recipe), steps=0)
@@ -109,7 +76,7 @@ def forward_noise(twins: Twins, subject: Subject, board: Board) -> None:
     process, shape = make_process(subject.recipe.process), (16, 16, 1)
     count = 64
     levels = np.unique(np.linspace(0, process.timesteps - 1, 7).astype(int))
-    exact = closed_forms(subject.recipe.process)
+    exact = process_tables(subject.recipe.process)
     x_0 = np.full((count, *shape), 0.25)
     worst = {"mean": (0.0, ""), "variance": (0.0, "")}
     for t in levels:
@@ -129,6 +96,55 @@ def forward_noise(twins: Twins, subject: Subject, board: Board) -> None:
         board.record(f"{name} of x_t", "float32", sigmas, STATISTICS_SIGMA, where, "standard errors")
 
 
+def keys(twins: Twins, subject: Subject, board: Board) -> None:
+    """Keyed noise: another sample, step, purpose or seed is another, independent draw."""
+    shape = (128, 128)
+    first = gaussian(6, "x_T", [2], 3, shape)
+    others = {
+        "sample": gaussian(6, "x_T", [3], 3, shape),
+        "step": gaussian(6, "x_T", [2], 4, shape),
+        "purpose": gaussian(6, "sampler", [2], 3, shape),
+        "seed": gaussian(7, "x_T", [2], 3, shape),
+    }
+    for name, other in others.items():
+        # The product of independent standard normals has mean 0 and variance 1.
+        sigmas = abs(float((first * other).mean())) * np.sqrt(first.size)
+        where = f"{first.size:,} draws"
+        board.record(f"correlation with another {name}'s noise", "float64", sigmas, STATISTICS_SIGMA, where, "standard errors")  # fmt: skip
+
+
+def batches(twins: Twins, subject: Subject, board: Board) -> None:
+    """Training batches of an epoch: every image once, in [-1, 1]; noise and levels by step and place; coefficients."""
+    recipe = stress(subject.recipe, "float64")
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=False))
+    size, seed, exact = recipe.training.batch_size, recipe.training.seed, process_tables(recipe.process)
+    given = images_for(recipe, 3 * size)
+    pixels, dataset, process = (
+        2 * given["images"].astype(np.float64) - 1,
+        as_dataset(given),
+        make_process(recipe.process),
+    )
+    found: dict[str, Arrays] = {}
+    expected: dict[str, Arrays] = {}
+    seen = []
+    for step in range(3):
+        batch = make_batch(recipe, process, dataset, step)
+        # Which image each one is: the order is core's own to choose, as long as an epoch has them all.
+        chosen = np.abs(batch["x_0"][:, None] - pixels).max(axis=(2, 3, 4)).argmin(axis=1)
+        seen.append(chosen)
+        t = integers(seed, "training_t", range(size), step, recipe.process.timesteps)
+        oracle = {"x_0": pixels[chosen], "t": t}
+        oracle["eps"] = gaussian(seed, "training_eps", range(size), step, recipe.image_shape)
+        oracle |= {name: exact[name][t].astype(np.float64) for name in ("signal", "noise", "target_x0", "target_eps", "weight")}  # fmt: skip
+        oracle |= {"labels": given["labels"][chosen]} if "labels" in given else {}
+        for name, value in oracle.items():
+            found.setdefault(name, {})[f"step {step}"] = batch[name]
+            expected.setdefault(name, {})[f"step {step}"] = value
+    for name, values in expected.items():
+        board.all_close(f"{name} of a batch", found[name], values, TABLE, floor=0.0)
+    board.close("images of an epoch", np.sort(np.concatenate(seen)), np.arange(len(pixels)), EXACT)
+
+
 def optimal_network(process: Process) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Slope and offset by t of the network that minimises the loss on pixels from N(MEAN, DEVIATION^2).
 
@@ -143,11 +159,10 @@ def optimal_network(process: Process) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def samplers(twins: Twins, subject: Subject, board: Board) -> None:
-    """Whole sampling loops on a network known in closed form, against NumPy."""
+    """Whole sampling loops on a network known in closed form, against the samplers' formulas in NumPy."""
     recipe = subject.recipe
-    process = make_process(recipe.process)
-    slope, offset = optimal_network(process)
-    steps = min(20, process.timesteps)
+    slope, offset = optimal_network(make_process(recipe.process))
+    steps = min(20, recipe.process.timesteps)
     chosen = {
         "ddpm": SamplingConfig("ddpm", steps),
         "ddim with noise": SamplingConfig("ddim", steps, eta=1.0),
@@ -155,11 +170,10 @@ def samplers(twins: Twins, subject: Subject, board: Board) -> None:
         "the recipe's": recipe.sampling,
     }
     for name, sampling in chosen.items():
-        table = make_table(process, sampling)
         for dtype, tolerance in (("float64", SAMPLER_FLOAT64), ("float32", SAMPLER_FLOAT32)):
             x_T = gaussian(4, "x_T", range(3), 0, (4, 6, 2), dtype)
-            expected = run(
-                table, lambda x, t: slope[int(t)] * x + offset[int(t)], x_T.astype(np.float64),
+            expected = closed_forms.sample(
+                recipe.process, sampling, lambda x, t: slope[t] * x + offset[t], x_T.astype(np.float64),
                 lambda row, kind=dtype: gaussian(4, "sampler", range(3), row, (4, 6, 2), kind).astype(np.float64),
             )  # fmt: skip
             arrays: Arrays = {"slope": slope.astype(dtype), "offset": offset.astype(dtype), "x_T": x_T}

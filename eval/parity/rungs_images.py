@@ -49,8 +49,11 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     def rung(twins: Twins, subject: Subject, board: Board) -> None:
         """Images from keyed noise: frameworks, batch sizes and ranges of samples."""
         weights, T = subject.cast("float32"), subject.recipe.process.timesteps
+        # Dropout in the recipe, so that a sampler that leaves it acting is seen; the baseline network has none.
+        dropout = subject.config.dropout or 0.1 * (subject.config.architecture == "unet")
+        dropping = subject.with_model(dropout=dropout)
         for name, sampling in _samplers(T).items():
-            recipe = dataclasses.replace(subject.recipe, sampling=dataclasses.replace(sampling, batch_size=count))
+            recipe = dataclasses.replace(dropping, sampling=dataclasses.replace(sampling, batch_size=count))
             wholes = draw(twins, recipe, weights, 0, count, board)
             grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
             if not board.pictures:
@@ -64,7 +67,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
                     grey_levels(board, what, found, whole[first : first + n])
         if long_count:
             sampling = SamplingConfig("ddpm", T, batch_size=long_count)
-            recipe = dataclasses.replace(subject.recipe, sampling=sampling)
+            recipe = dataclasses.replace(dropping, sampling=sampling)
             torch, tensorflow = draw(twins, recipe, weights, 0, long_count, board)
             grey_levels(board, f"ddpm, {T} steps, {long_count} images", tensorflow, torch)
 

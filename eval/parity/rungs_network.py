@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from core.config import Recipe, to_dict
-from core.data.dataset import Dataset
 from core.diffusion.process import make_process
 from core.training.batches import make_batch
+from core.worker import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under
 from eval.parity.tolerances import (
     GRADIENT_FLOAT32,
@@ -68,10 +68,7 @@ def network(twins: Twins, subject: Subject, board: Board) -> None:
 
 def first_batch(recipe: Recipe) -> Arrays:
     """The recipe's first batch of simulated lenses."""
-    arrays = images_for(recipe, 12)
-    everything = np.arange(len(arrays["images"]))
-    dataset = Dataset(arrays["images"], arrays.get("labels"), (), {}, everything, everything[:0], {})
-    return make_batch(recipe, make_process(recipe.process), dataset, 0)
+    return make_batch(recipe, make_process(recipe.process), as_dataset(images_for(recipe, 12)), 0)
 
 
 def gradients(twins: Twins, subject: Subject, board: Board) -> None:
