@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from core.model.inception_graph import graph_constants
+from core.model.inception_input import input_matrices
 from core.model.inception_spec import (
     NORM_EPS,
     STAGES,
@@ -17,7 +18,6 @@ from core.model.inception_spec import (
     convolutions,
     folded,
     inception_shapes,
-    input_matrices,
 )
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import TABLE

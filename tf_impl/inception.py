@@ -13,9 +13,9 @@ from google.protobuf.message import DecodeError
 from keras import ops
 
 from core.model.inception_graph import graph_constants
+from core.model.inception_input import INPUT_SCALE, input_matrices
 from core.model.inception_spec import (
     CLASSES,
-    INPUT_SCALE,
     STAGES,
     Conv,
     Layer,
@@ -23,7 +23,6 @@ from core.model.inception_spec import (
     check_inception,
     convolutions,
     folded,
-    input_matrices,
 )
 from core.twin import Published
 from tf_impl.layers import linear
@@ -101,7 +100,7 @@ def prepare(images: Any, resize: str) -> Any:
 
     Args:
         images: (B, H, W, C) float in [0, 1], C 1 or 3.
-        resize: clean or legacy, see core.model.inception_spec.RESIZES.
+        resize: clean or legacy, see core.model.inception_input.RESIZES.
     Returns:
         (B, 299, 299, 3) of the same dtype.
     Raises:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from core.model.inception_input import INPUT_SCALE, input_matrices
 from core.model.inception_spec import (
     CLASSES,
-    INPUT_SCALE,
     STAGES,
     Conv,
     Layer,
@@ -20,7 +20,6 @@ from core.model.inception_spec import (
     check_inception,
     convolutions,
     folded,
-    input_matrices,
 )
 from core.twin import Published
 from torch_impl.weights import read_pickle
@@ -101,7 +100,7 @@ def prepare(images: torch.Tensor, resize: str) -> torch.Tensor:
 
     Args:
         images: (B, H, W, C) float in [0, 1], C 1 or 3.
-        resize: clean or legacy, see core.model.inception_spec.RESIZES.
+        resize: clean or legacy, see core.model.inception_input.RESIZES.
     Returns:
         (B, 3, 299, 299) of the same dtype.
     Raises:
