@@ -183,7 +183,7 @@ def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray], Any]) -> Task:
 def lens_task(make_extractor: Callable[[Arrays, str], Callable[[np.ndarray], Arrays]]) -> Task:
     """`lens_features`: what the lens extractor sees in images, at options.dtype.
 
-    Arrays in: `images` (N, H, W, 1) in [0, 1]. Out: `features` (N, 128), `parameters` (N, 6), `logits` (N, 3).
+    Arrays in: `images` (N, H, W, 1) in [0, 1]. Out: `features` (N, 128), `parameters` (N, 8), `logits` (N, 3).
     """
 
     def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:

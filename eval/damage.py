@@ -81,6 +81,8 @@ LENS_METRICS = (
     Metric("lens_source_y", "Source y (W1)", "Of the regressed values.", _scalar("lens_source_y"), "arcsec"),
     Metric("lens_source_e1", "Source e1 (W1)", "Of the regressed values.", _scalar("lens_source_e1"), ""),
     Metric("lens_source_e2", "Source e2 (W1)", "Of the regressed values.", _scalar("lens_source_e2"), ""),
+    Metric("lens_blur", "Blur (W1)", "Of the regressed values.", _scalar("lens_blur"), "px of 64"),
+    Metric("lens_noise", "Noise (W1)", "Of the regressed values.", _scalar("lens_noise"), ""),
     Metric("lens_classes", "Class probabilities", "Total variation between the mean ones.", _class_difference, ""),
     Metric("nearest", "Nearest training image", "Share of images nearer than held-out ones are.", _copies, ""),
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from core.data.lenses import simulate
-from core.model.lens_spec import PARAM_SPECS, in_arcsec, prepare
+from core.model.lens_spec import LENS_PARAMETERS, PARAM_SPECS, in_arcsec, prepare
 from core.model.lens_weights import read_lens_weights
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import LENS_FLOAT32, NETWORK_FLOAT64
@@ -15,7 +15,7 @@ LAYERS = (
     ("conv1", 2, 2), ("conv2", 1, 1), ("conv3", 2, 1), ("conv4", 1, 1),
     ("conv5", 2, 1), ("conv6", 1, 1), ("conv7", 2, 1), ("pool", 1, 0),
 )  # fmt: skip
-WIDTHS = {"features": 128, "parameters": 6, "logits": 3}
+WIDTHS = {"features": 128, "parameters": 8, "logits": 3}
 
 
 def stressed(dtype="float64"):
@@ -96,7 +96,49 @@ def test_the_scores_that_are_stated_hold_on_fresh_images(backend, size, field):
     pictures, _, drawn = simulate("lensing", 200, (size, size), 987_654, field_of_view=field)
     outputs = backend.lens_extractor.make_lens_extractor(weights)(pictures)
     found = in_arcsec(outputs["parameters"], field)
-    for name, value in found.items():
+    for name in LENS_PARAMETERS:
+        value = found[name]
         r2 = 1 - np.mean((value - drawn[name]) ** 2) / np.var(drawn[name])
         print(name, r2, stated["r2"][name])
         assert r2 > 1 - 2 * (1 - stated["r2"][name]), name
+
+
+@pytest.mark.diffusers  # the mark of what only the PyTorch environment runs
+def test_the_learning_rate_is_a_line_up_and_a_line_down(backend):
+    rate = backend.train_lens_extractor.learning_rate
+    assert rate(0, 1000, 2.0) == pytest.approx(2 / 50) and rate(49, 1000, 2.0) == pytest.approx(2 * 0.951)
+    assert rate(500, 1000, 2.0) == pytest.approx(1.0) and 0 < rate(999, 1000, 2.0) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.diffusers
+def test_the_weights_can_be_made_again(backend, tmp_path, capsys):
+    """In small: the files are whole, the head gives the parameters in their own units, and a seed is a seed."""
+    flags = ["--images", "1500", "--steps", "150", "--held-out", "250", "--threads", "1"]
+    found = []
+    for name in ("a", "b"):
+        assert backend.train_lens_extractor.main(["--out", str(tmp_path / name), *flags]) == 0
+        found.append(read_lens_weights(tmp_path / name))
+    (weights, manifest), (again, _) = found
+    for name, value in weights.items():
+        require_close(again[name], value, LENS_FLOAT32, f"{name}, trained again")
+    scores = manifest["held_out"]["lensing, 64 px, 7.5 arcsec"]
+    assert scores["r2"]["theta_e"] > 0.5 and scores["r2"]["gamma1"] > 0.5 and scores["count"] == 250
+    assert manifest["options"]["steps"] == 150 and "--steps 150" in manifest["command"]
+    assert "R2 theta_e" in capsys.readouterr().out
+
+
+@pytest.mark.diffusers
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--images", "100"], "images = 100"),
+        (["--steps", "0"], "steps = 0: must be at least 1"),
+        (["--batch-size", "3"], "batch_size = 3: must be at least 4"),
+        (["--held-out", "10"], "held_out = 10"),
+        (["--stepz", "3"], "--steps"),
+    ],
+)
+def test_wrong_training_options_are_refused(backend, flags, message):
+    with pytest.raises(ValueError, match=message):
+        backend.train_lens_extractor.main(flags)

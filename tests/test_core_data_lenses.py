@@ -186,6 +186,21 @@ def test_an_image_depends_on_seed_and_index_alone():
     assert 0 < np.abs(images[0] - other[0]).mean() < 0.02
 
 
+def test_a_change_is_made_to_the_lens_as_drawn_and_substructure_follows_it():
+    images, _, p = simulate("lensing", 6, (24, 24), seed=4)
+    same, _, _ = simulate("lensing", 6, (24, 24), seed=4, change=lambda drawn: drawn)
+    np.testing.assert_array_equal(images, same)
+
+    def larger(drawn):
+        return dataclasses.replace(drawn, theta_e=drawn.theta_e + 0.2)
+
+    changed, _, q = simulate("lensing", 6, (24, 24), seed=4, change=larger)
+    np.testing.assert_allclose(q["theta_e"], p["theta_e"] + 0.2, rtol=1e-15)
+    np.testing.assert_array_equal(q["source_x"], p["source_x"])
+    np.testing.assert_allclose(q["vortex_theta"][2::3], 0.1 * q["theta_e"][2::3], rtol=1e-12)
+    assert np.abs(changed - images).mean() > 0.02
+
+
 def test_height_and_width_may_differ():
     wide, square = simulator("lensing", (40, 64))(0)[0], simulator("lensing", (40, 40))(0)[0]
     assert wide.shape == (40, 64, 1)

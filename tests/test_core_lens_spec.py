@@ -25,8 +25,8 @@ from core.model.lens_weights import MANIFEST, WEIGHTS, read_lens_weights, write_
 def test_the_network_has_the_parameters_that_its_layers_need():
     """Counted by hand: in x out x size^2 + out for each convolution, and the two heads of 128 features."""
     convolutions = [(2, 32, 5), (32, 32, 3), (32, 64, 3), (64, 64, 3), (64, 96, 3), (96, 96, 3), (96, 64, 3), (64, 128, 4)]  # fmt: skip
-    expected = sum(i * o * k * k + o for i, o, k in convolutions) + (6 + 3) * (128 + 1)
-    assert sum(math.prod(spec.shape) for spec in PARAM_SPECS.values()) == expected == 392_457
+    expected = sum(i * o * k * k + o for i, o, k in convolutions) + (8 + 3) * (128 + 1)
+    assert sum(math.prod(spec.shape) for spec in PARAM_SPECS.values()) == expected == 392_715
     assert PARAM_SPECS["pool.weight"].shape == (FEATURES, 64, 4, 4)
     assert PARAM_SPECS["to_parameters.weight"].shape == (len(PARAMETERS), FEATURES)
     assert PARAM_SPECS["to_logits.bias"].shape == (3,)
@@ -92,13 +92,13 @@ def test_values_out_of_range_are_refused():
 
 
 def test_angles_come_in_arcsec():
-    values = np.arange(12.0).reshape(2, 6)
+    values = np.arange(16.0).reshape(2, 8)
     found = in_arcsec(values, 5.0)
     assert list(found) == list(PARAMETERS)
-    for index, (name, factor) in enumerate(zip(PARAMETERS, (5, 1, 5, 5, 1, 1), strict=True)):
+    for index, (name, factor) in enumerate(zip(PARAMETERS, (5, 1, 5, 5, 1, 1, 1, 1), strict=True)):
         np.testing.assert_array_equal(found[name], factor * values[:, index])
-    with pytest.raises(ValueError, match=r"shape \(2, 5\)"):
-        in_arcsec(values[:, :5], 5.0)
+    with pytest.raises(ValueError, match=r"shape \(2, 7\)"):
+        in_arcsec(values[:, :7], 5.0)
     with pytest.raises(ValueError, match=r"field_of_view = 0\.0"):
         in_arcsec(values, 0.0)
 

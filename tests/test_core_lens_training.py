@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from core.data.lenses import brightness, simulate, simulator
-from core.model.lens_spec import PARAMETERS
+from core.model.lens_spec import LENS_PARAMETERS
 from core.model.lens_training import (  # fmt: skip
     GROUP,
     SCORED,
     Group,
+    degrade,
     reflect,
     scores,
     simulate_group,
@@ -40,8 +41,9 @@ def test_a_group_is_the_simulators_images_and_parameters():
     np.testing.assert_allclose(found[1, ..., 0], np.asarray(peer), atol=6e-5)
     assert found.shape == (3, 64, 64, 1) and found.dtype == np.float32
     np.testing.assert_array_equal(labels, every_label[4:])
-    for index, (name, side) in enumerate(zip(PARAMETERS, (6, 1, 6, 6, 1, 1), strict=True)):
+    for index, (name, side) in enumerate(zip(LENS_PARAMETERS, (6, 1, 6, 6, 1, 1), strict=True)):
         np.testing.assert_allclose(targets[:, index], p[name][4:] / side, rtol=1e-15)
+    assert targets.shape == (3, 8) and not targets[:, 6:].any()
 
 
 def test_groups_come_in_order_from_several_processes():
@@ -59,19 +61,39 @@ def test_a_reflected_image_is_that_of_the_reflected_parameters(upside_down, mirr
     axis = np.linspace(-3, 3, 41)
     none = np.zeros((0, 3))
     image = brightness(axis[None, :], axis[:, None], p, none)[None, ..., None]
-    values = np.array([[getattr(p, name) for name in PARAMETERS]])
+    values = np.array([[*(getattr(p, name) for name in LENS_PARAMETERS), 0.3, 0.4]])
     found, turned = reflect(image, values, upside_down, mirrored)
-    q = dataclasses.replace(p, **dict(zip(PARAMETERS, turned[0].tolist(), strict=True)))
+    q = dataclasses.replace(p, **dict(zip(LENS_PARAMETERS, turned[0, :6].tolist(), strict=True)))
+    assert turned[0, 6:].tolist() == [0.3, 0.4]
     expected = brightness(axis[None, :], axis[:, None], q, none)
     np.testing.assert_allclose(found[0, ..., 0], expected, rtol=1e-9)
     assert (np.abs(found - image).max() > 0.1) == (upside_down or mirrored)
 
 
+def test_degraded_images_have_the_blur_and_the_noise_that_their_targets_say():
+    """Of a point on a grey sky: its second moment, and the deviation of the sky."""
+    x = np.full((400, 64, 64, 1), 0.25, np.float32)
+    x[:, 32, 32] += 0.5
+    found, targets = degrade(x, np.full((400, 8), 7.0), np.random.default_rng(0))
+    assert (targets[:, :6] == 7).all() and found.min() >= 0 and found.max() <= 1
+    blur, noise = targets[:, 6:].T
+    sigma = 0.003 * np.sqrt(np.expm1(2 * noise))
+    for share in ((blur > 0).mean(), (noise > 0).mean(), ((blur > 0) & (noise > 0)).mean() * 2):
+        assert share == pytest.approx(0.5, abs=0.1)
+    assert len(set(blur)) == 2 and 0.2 <= blur.max() <= 1.2
+    np.testing.assert_allclose(found[:, :20].std(axis=(1, 2, 3)), sigma, rtol=0.1, atol=1e-9)
+    assert 10**-3.3 <= sigma[noise > 0].min() < 1e-3 < 0.02 < sigma.max() <= 10**-1.5
+    quiet, axis = (noise == 0), np.arange(-6, 7)
+    light = found[quiet, 26:39, 26:39, 0] - 0.25
+    width = np.einsum("nhw,w->n", light, axis**2) / 0.5
+    np.testing.assert_allclose(width, np.where(blur[quiet] > 0, blur[quiet] ** 2 + 1 / 12, 0), atol=2e-3)
+
+
 def test_scores_are_their_closed_forms():
     rng = np.random.default_rng(0)
-    targets = rng.standard_normal((4000, 6))
+    targets = rng.standard_normal((4000, 8))
     targets[:, 1] = 0.05  # does not vary: has no R2
-    error = np.where(np.arange(4000) % 2, 1, -1)[:, None] * np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    error = np.where(np.arange(4000) % 2, 1, -1)[:, None] * np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     labels = np.arange(4000) % 3
     logits = np.eye(3)[np.where(np.arange(4000) < 1000, labels, (labels + 1) % 3)]
     found = scores({"parameters": targets + error, "logits": logits}, labels, targets)

@@ -65,7 +65,7 @@ def pretended(images):
     theta = np.einsum("nhw,hw->n", gray, radius) / gray.sum(axis=(1, 2))
     quarters = images[..., 0].reshape(n, 2, side // 2, 2, side // 2)
     features = np.concatenate([f(quarters, axis=(2, 4)).reshape(n, -1) for f in (np.mean, np.std)], axis=1)
-    others = np.stack([theta, *(features[:, i] for i in range(5))], axis=1)
+    others = np.stack([theta, *(features[:, i] for i in range(7))], axis=1)
     return {"features": features, "parameters": others, "logits": np.stack([theta, 0 * theta, -theta], axis=1)}
 
 

@@ -34,7 +34,7 @@ class LensExtractor(keras.Model):
         Args:
             x: (B, 64, 64, 2), as core.model.lens_spec.prepare makes it.
         Returns:
-            features (B, 128), parameters (B, 6), logits (B, 3).
+            features (B, 128), parameters (B, 8), logits (B, 3).
         """
         for c in CONVOLUTIONS:
             edge = (c.padding, c.padding)
@@ -71,7 +71,7 @@ def make_lens_extractor(
         dtype: float32 or float64.
     Returns:
         A function from images (N, H, W, 1) in [0, 1], squares of 32 to 150 pixels, to arrays of that dtype: `features`
-        (N, 128), `parameters` (N, 6; angles in units of the field's side) and `logits` (N, 3). It raises ValueError for
+        (N, 128), `parameters` (N, 8; angles in units of the field's side) and `logits` (N, 3). It raises ValueError for
         other images.
     """
     network = build_lens_network(weights, dtype)

@@ -20,11 +20,12 @@ import torch
 from torch.nn import functional as F
 
 from core.command import end, parse
-from core.model.lens_spec import initial_weights, with_stretched
+from core.model.lens_spec import QUALITY, initial_weights, with_stretched
 from core.model.lens_training import (
     GROUP,
     SCORED,
     Group,
+    degrade,
     reflect,
     scores,
     simulate_groups,
@@ -61,6 +62,9 @@ CLIP_NORM = 1.0
 CLASS_WEIGHT = 1.0
 """Of the cross entropy beside the mean squared error of the standardised parameters."""
 
+DEGRADED = 4
+"""One image in so many is blurred or made noisier; its class is not asked for."""
+
 HELD_OUT_SEED = 2_000_003
 LOG_EVERY = 250
 
@@ -76,7 +80,7 @@ def train(
     """The trained network, whose parameters are in the targets' own units.
 
     Args:
-        data: images (N, 64, 64, 1) float32, labels (N,), targets (N, 6), as core.model.lens_training simulates them.
+        data: images (N, 64, 64, 1) float32, labels (N,), targets (N, 8), as core.model.lens_training simulates them.
         steps: of the optimiser (Adam, clipped).
         batch_size: images a step.
         peak: highest learning rate.
@@ -84,6 +88,7 @@ def train(
     """
     images, labels, targets = data
     mean, scale = targets.mean(axis=0), targets.std(axis=0)
+    scale[-len(QUALITY) :] = 1.0  # of order one as they are; without degradation they do not vary
     network = build_lens_network(initial_weights(seed)).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
     rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
@@ -93,12 +98,14 @@ def train(
             order = np.concatenate([order, rng.permutation(len(images))])
         rows, order = order[:batch_size], order[batch_size:]
         x, y = reflect(images[rows], targets[rows], *(rng.random(2) < 0.5))
-        x = torch.from_numpy(np.ascontiguousarray(with_stretched(x).transpose(0, 3, 1, 2)))
-        found = network(x)
+        spoilt = batch_size // DEGRADED
+        x_spoilt, y_spoilt = degrade(x[:spoilt], y[:spoilt], rng)
+        x, y = np.concatenate([x_spoilt, x[spoilt:]]).astype(np.float32), np.concatenate([y_spoilt, y[spoilt:]])
+        found = network(torch.from_numpy(np.ascontiguousarray(with_stretched(x).transpose(0, 3, 1, 2))))
         wanted = torch.from_numpy(((y - mean) / scale).astype(np.float32))
         parts = (
             F.mse_loss(found["parameters"], wanted),
-            F.cross_entropy(found["logits"], torch.from_numpy(labels[rows])),
+            F.cross_entropy(found["logits"][spoilt:], torch.from_numpy(labels[rows[spoilt:]])),
         )
         optimizer.zero_grad(set_to_none=True)
         (parts[0] + CLASS_WEIGHT * parts[1]).backward()
@@ -118,17 +125,29 @@ def train(
 
 
 def held_out_scores(network: LensExtractor, count: int, threads: int) -> dict[str, Any]:
-    """Scores on `count` fresh images of each of core.model.lens_training.SCORED."""
+    """Scores on `count` fresh images of each of core.model.lens_training.SCORED, as they are and degraded, 50 by one blur."""
     found = {}
     for preset, size, field in SCORED:
         groups = [Group(preset, size, field, HELD_OUT_SEED, first) for first in range(0, count, GROUP)]
         images, labels, targets = simulate_groups(groups, threads, progress)
-        with torch.inference_mode():
-            x = torch.from_numpy(with_stretched(images).transpose(0, 3, 1, 2).copy())
-            parts = [network(part) for part in x.split(500)]
-        outputs = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-        found[f"{preset}, {size} px, {field} arcsec"] = scores(outputs, labels, targets)
+        name = f"{preset}, {size} px, {field} arcsec"
+        found[name] = scores(evaluate(network, images), labels, targets)
+        rng = np.random.Generator(np.random.Philox(key=[HELD_OUT_SEED, 2]))
+        parts = [
+            degrade(*part, rng)
+            for part in zip(np.split(images, count // 50), np.split(targets, count // 50), strict=True)
+        ]
+        images, targets = (np.concatenate(part) for part in zip(*parts, strict=True))
+        found[f"{name}, degraded"] = scores(evaluate(network, images.astype(np.float32)), labels, targets)
     return found
+
+
+@torch.inference_mode()
+def evaluate(network: LensExtractor, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The network's outputs for images (N, 64, 64, 1)."""
+    x = torch.from_numpy(with_stretched(images).transpose(0, 3, 1, 2).copy())
+    parts = [network(part) for part in x.split(500)]
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def progress(results: Iterable[Any], total: int) -> Iterable[Any]:
@@ -141,10 +160,11 @@ def progress(results: Iterable[Any], total: int) -> Iterable[Any]:
 def main(argv: list[str]) -> int:
     """Simulate, train, score, write."""
     options = parse(Options, argv, "python -m torch_impl.train_lens_extractor", __doc__ or "")
-    if options.steps < 1 or options.batch_size < 1 or options.threads < 1:
-        raise ValueError("--steps, --batch-size, --threads: must be at least 1")
+    for name, least in (("steps", 1), ("batch_size", DEGRADED), ("threads", 1)):
+        if (value := getattr(options, name)) < least:
+            raise ValueError(f"{name} = {value}: must be at least {least}")
     if options.held_out < 1 or options.held_out % GROUP:
-        raise ValueError(f"--held-out {options.held_out}: must be a multiple of {GROUP}")
+        raise ValueError(f"held_out = {options.held_out}: must be a multiple of {GROUP}")
     torch.set_num_threads(options.threads)
     started = time.perf_counter()
     data = simulate_groups(training_groups(options.images, options.seed), options.threads, progress)

@@ -1,7 +1,7 @@
 """The feature extractor for images of strong lenses, as data: its layers, parameters and what goes in and comes out.
 
 A small convolutional network that is trained once on simulated lenses (torch_impl/train_lens_extractor.py) to tell what
-made an image: Einstein radius, shear, source, substructure. Its weights stand beside this module (lens_weights.py), so
+made an image (Einstein radius, shear, source, substructure) and whether it was blurred or made noisier afterwards. Its weights stand beside this module (lens_weights.py), so
 it needs no download. Both twins evaluate it (lens_extractor.py); what is done to an image first is done here, once.
 Imports no framework.
 """
@@ -33,7 +33,13 @@ STRETCH = 0.02
 CHANNELS = 2
 BLOCK = 256  # images evaluated at a time
 FEATURES = 128
-PARAMETERS = ("theta_e", "gamma1", "source_x", "source_y", "source_e1", "source_e2")
+LENS_PARAMETERS = ("theta_e", "gamma1", "source_x", "source_y", "source_e1", "source_e2")
+QUALITY = ("blur", "noise")
+"""Width in pixels, of 64, of a Gaussian blur; and log(1 + sigma^2 / .003^2) / 2 for white noise of a deviation sigma, the log
+of how far it raises the sky's own. Both 0 for images as they are simulated."""
+
+PARAMETERS = LENS_PARAMETERS + QUALITY
+SKY_NOISE = 0.003
 ANGLES = ("theta_e", "source_x", "source_y")
 """Parameters that the network gives in units of the field's side, since an image does not tell how many arcsec it spans."""
 
@@ -140,7 +146,7 @@ def in_arcsec(parameters: npt.ArrayLike, field_of_view: float) -> dict[str, np.n
     """The network's parameters by name, angles in arcsec.
 
     Args:
-        parameters: (N, 6), angles in units of the field's side.
+        parameters: (N, 8), angles in units of the field's side.
         field_of_view: side of the images in arcsec, above 0.
     Raises:
         ValueError: another number of parameters, or a field that is not above 0.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.lenses import simulator
+from core.data.lenses import blur_matrix, simulator
 from core.images import resize
-from core.model.lens_spec import ANGLES, LARGEST, PARAMETERS, SIDE, SMALLEST
+from core.model.lens_spec import ANGLES, LARGEST, LENS_PARAMETERS, PARAMETERS, QUALITY, SIDE, SKY_NOISE, SMALLEST
 
 GROUP = 250
 """Images a group."""
@@ -28,6 +28,12 @@ FIELDS = (5.0, 7.5)
 
 SCORED = (("lensing", 64, 7.5), ("lensing", 32, 5.0), ("model-1", 64, 7.5))
 """Preset, size in pixels and field of view in arcsec of the held-out sets."""
+
+BLURS = (0.2, 1.2)
+"""Smallest and largest width of a blur in pixels."""
+
+LOG_NOISES = (-3.3, -1.5)
+"""Decimal logarithms of the smallest and largest deviation of added noise."""
 
 Array = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.int64]
@@ -66,12 +72,12 @@ def training_groups(images: int, seed: int) -> list[Group]:
 
 
 def simulate_group(group: Group) -> tuple[Array, Labels, Array]:
-    """Images (n, 64, 64, 1) float32, labels (n,), and targets (n, 6): PARAMETERS, angles in units of the field."""
+    """Images (n, 64, 64, 1) float32, labels (n,), and targets (n, 8): PARAMETERS, angles in units of the field."""
     draw = simulator(group.preset, (group.size, group.size), group.seed, field_of_view=group.field_of_view)
     drawn = [draw(index) for index in range(group.first, group.first + group.count)]
     images = resize(np.stack([image for image, _, _ in drawn]), SIDE, SIDE).astype(np.float32)
-    scale = np.array([1 / group.field_of_view if name in ANGLES else 1.0 for name in PARAMETERS])
-    targets = np.array([[getattr(p, name) for name in PARAMETERS] for _, _, p in drawn]) * scale
+    scale = {name: 1 / group.field_of_view if name in ANGLES else 1.0 for name in LENS_PARAMETERS}
+    targets = np.array([[getattr(p, n) * s for n, s in scale.items()] + [0.0] * len(QUALITY) for _, _, p in drawn])
     return images, np.array([label for _, label, _ in drawn]), targets
 
 
@@ -97,7 +103,7 @@ def reflect(x: Array, targets: Array, upside_down: bool, mirrored: bool) -> tupl
 
     Args:
         x: (B, H, W, C).
-        targets: (B, 6), as simulate_group.
+        targets: (B, 8), as simulate_group.
         upside_down: rows reversed: source_y and source_e2 change sign.
         mirrored: columns reversed: source_x and source_e2 change sign.
     """
@@ -109,13 +115,32 @@ def reflect(x: Array, targets: Array, upside_down: bool, mirrored: bool) -> tupl
     return x, targets * np.array([sign[name] for name in PARAMETERS])
 
 
+def degrade(x: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Images blurred, made noisier, or both: features that tell this are features that notice a generator's faults.
+
+    Args:
+        x: (B, 64, 64, 1) in [0, 1]; half of them, drawn at random, are blurred by one width, half get noise of their own.
+        targets: (B, 8), as simulate_group.
+        rng: of widths, deviations and noise.
+    Returns:
+        Both, changed: x clipped to [0, 1], and the targets' last two columns.
+    """
+    blurred, noisy = rng.random((2, len(x))) < 0.5
+    width, sigma = rng.uniform(*BLURS), 10 ** rng.uniform(*LOG_NOISES, len(x)) * noisy
+    matrix = blur_matrix(SIDE, 1, 1.0, width)
+    smooth = np.einsum("hi,nijc,wj->nhwc", matrix, x, matrix, optimize=True)
+    x = np.where(blurred[:, None, None, None], smooth, x) + sigma[:, None, None, None] * rng.standard_normal(x.shape)
+    quality = np.stack([width * blurred, 0.5 * np.log1p((sigma / SKY_NOISE) ** 2)], axis=1)
+    return np.clip(x, 0, 1), np.concatenate([targets[:, : -len(QUALITY)], quality], axis=1)
+
+
 def scores(outputs: dict[str, Array], labels: Labels, targets: Array) -> dict[str, Any]:
     """How well parameters and classes are told.
 
     Args:
         outputs: what the extractor gave for N images.
         labels: (N,).
-        targets: (N, 6), as simulate_group.
+        targets: (N, 8), as simulate_group.
     Returns:
         count; r2, by name of each parameter that varies: 1 - mean squared error / variance; rmse, in the parameter's
         unit (angles: field's sides); accuracy with its 95 % interval (Wilson's) over the three classes.
