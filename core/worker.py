@@ -22,7 +22,6 @@ from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import SamplingTable, make_table
-from core.model.lens_weights import read_lens_weights
 from core.model.unet_spec import initial_weights
 from core.sampling import class_labels, draw
 from core.training.batches import make_batch
@@ -176,19 +175,6 @@ def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray], Any]) -> Task:
             return gaussian(options["seed"], "sampler", samples, row, shape, x_T.dtype)
 
         return {"x_0": make_sampler(arrays["slope"], arrays["offset"])(table, x_T, noise)}, {}
-
-    return task
-
-
-def lens_task(make_extractor: Callable[[Arrays, str], Callable[[np.ndarray], Arrays]]) -> Task:
-    """`lens_features`: what the lens extractor sees in images, at options.dtype.
-
-    Arrays in: `images` (N, H, W, 1) in [0, 1]. Out: `features` (N, 128), `parameters` (N, 8), `logits` (N, 3).
-    """
-
-    def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        weights, manifest = read_lens_weights()
-        return make_extractor(weights, options["dtype"])(arrays["images"]), {"sha256": manifest["sha256"]}
 
     return task
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from core.images import write_atomically
 from core.model.lens_spec import LARGEST, SMALLEST
 from eval.compare_page import number
-from eval.damage import ALL_METRICS, DAMAGES, SPLITS, Features, Images, Pools
+from eval.damage import ALL_METRICS, DAMAGES, SPLITS, Features, Pools
+from eval.fid_run import FeatureWorker, open_extractor
 from eval.twins import Framework, Worker
 
 PERMUTATIONS = 199
@@ -165,16 +166,10 @@ def run(
         raise ValueError(f"size = {size}: must be in [{SMALLEST}, {LARGEST}] pixels, which the lens extractor takes")
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: must be in [0, 2^31)")
-    hashes = []
+    extractor = open_extractor("lens", "clean", None)
     with Worker(framework, python=python) as worker:
-
-        def extract(images: Images) -> dict[str, npt.NDArray[Any]]:
-            found, info = worker.call("lens_features", {"images": images}, dtype="float32")
-            hashes.append(info["sha256"])
-            return found
-
-        pools = Pools(n, size, field_of_view, seed, extract)
-    protocol = {"n": n, "size": size, "field_of_view": field_of_view, "seed": seed, "splits": SPLITS, "framework": framework, "extractor_sha256": hashes[0]}  # fmt: skip
+        pools = Pools(n, size, field_of_view, seed, FeatureWorker(worker, extractor))
+    protocol = {"n": n, "size": size, "field_of_view": field_of_view, "seed": seed, "splits": SPLITS, "framework": framework, "extractor_sha256": extractor.sha256}  # fmt: skip
     result = {"protocol": protocol, **study(pools), "substructure": substructure(pools)}
     text, table = json.dumps(result, indent=1, allow_nan=False), markdown(result)
     write_atomically(Path(out) / "damage.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))

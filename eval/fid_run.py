@@ -113,7 +113,7 @@ def code_version() -> str:
     return f"{version}+{answer.stdout.strip()[:12]}" if answer.returncode == 0 else str(version)
 
 
-class Features:
+class FeatureWorker:
     """Features of images, from one twin's worker."""
 
     def __init__(self, worker: Worker, extractor: Extractor) -> None:
@@ -175,7 +175,7 @@ def evaluate(request: Request, pythons: Mapping[Framework, str | None]) -> tuple
     extractor = open_extractor(request.extractor, request.resize, request.weights)
     real, generated = _sides(request, framework, pythons.get(framework))
     with Worker(framework, python=pythons.get(framework), timeout=24 * 3600.0) as worker:
-        features, main = Features(worker, extractor), extractor.taps[0]
+        features, main = FeatureWorker(worker, extractor), extractor.taps[0]
         if real.statistics or generated.statistics:
             sides = [s.statistics or features(s.images)[main] for s in (real, generated)]
             numbers, n = measure_statistics(*sides), 0

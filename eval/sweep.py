@@ -19,7 +19,7 @@ from core.metrics.frechet import frechet_distance_from_features
 from core.model.checkpoint import read_json
 from eval.fid import PROTOCOL_N, choose
 from eval.fid_inputs import Side, read_side
-from eval.fid_run import Features, draw_from, first_framework, open_extractor
+from eval.fid_run import FeatureWorker, draw_from, first_framework, open_extractor
 from eval.page import Cell, Figure, Figures, Notice, Section, Table, render
 from eval.plots import line_plot
 from eval.twins import Framework, Worker
@@ -62,7 +62,7 @@ def run(
     cut = choose(real, Side(path, real.images), n, SEED)
     rows = []
     with Worker(chosen, python=python, timeout=24 * 3600.0) as worker:
-        features, main = Features(worker, network), network.taps[0]
+        features, main = FeatureWorker(worker, network), network.taps[0]
         reference, spare = (features(images)[main] for images in (cut.real, cut.spare))
         floor = frechet_distance_from_features(reference, spare[:n])
         for sampler in samplers:

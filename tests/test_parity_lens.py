@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from core.data.lenses import simulate
-from core.model.lens_weights import read_lens_weights
+from core.features import EXTRACTORS
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import LENS_FLOAT32, NETWORK_FLOAT64
 from eval.twins import Worker
+
+LENS = EXTRACTORS["lens"]
+OPTIONS = {
+    "extractor": "lens", "weights": str(LENS.weights_file()), "resize": "clean", "taps": list(LENS.taps), "batch_size": 8,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +25,14 @@ def twins():
 
 @pytest.mark.parametrize("dtype, tolerance", (("float64", NETWORK_FLOAT64), ("float32", LENS_FLOAT32)))
 @pytest.mark.parametrize("preset, size, field", (("lensing", 64, 7.5), ("lensing", 32, 5.0), ("model-1", 150, 7.5)))
-def test_the_extractor_sees_the_same(twins, record_property, preset, size, field, dtype, tolerance):
+def test_the_extractor_sees_the_same(twins, preset, size, field, dtype, tolerance):
     images, _, _ = simulate(preset, 12, (size, size), 4, field_of_view=field)
     with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(t.call, "lens_features", {"images": images}, dtype=dtype) for t in twins.values()]
-    (torch, info), (tensorflow, other) = (call.result() for call in calls)
-    assert info == other == {"sha256": read_lens_weights()[1]["sha256"]}
+        calls = [pool.submit(t.call, "features", {"images": images}, dtype=dtype, **OPTIONS) for t in twins.values()]
+    (torch, _), (tensorflow, _) = (call.result() for call in calls)
     assert torch.keys() == tensorflow.keys() == {"features", "parameters", "logits"}
     for name, expected in torch.items():
         worst = require_close(tensorflow[name], expected, tolerance, name, dtype)
-        record_property(name, f"{worst:.2e}")
         print(f"{size} {dtype} {name}: {worst:.2e}")
     assert torch["features"].std(axis=0).max() > 0.01  # the images are told apart
 
@@ -37,4 +40,4 @@ def test_the_extractor_sees_the_same(twins, record_property, preset, size, field
 def test_wrong_images_are_the_callers_fault(twins):
     for twin in twins.values():
         with pytest.raises(ValueError, match="3 channels"):
-            twin.call("lens_features", {"images": np.zeros((1, 64, 64, 3))}, dtype="float32")
+            twin.call("features", {"images": np.zeros((1, 64, 64, 3))}, dtype="float32", **OPTIONS)

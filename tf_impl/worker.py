@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import ModelConfig, Recipe, from_dict
-from core.worker import Arrays, affine_task, lens_task, with_prefix
+from core.worker import Arrays, affine_task, with_prefix
 from tf_impl.baseline_unet import BaselineUNet
-from tf_impl.lens_extractor import make_lens_extractor
 from tf_impl.sampler import Sampler
 from tf_impl.trainer import Trainer
 from tf_impl.unet import UNet
@@ -72,5 +71,4 @@ TASKS = {
     "gradients": gradients,
     "replay_layers": replay_layers,
     "sample_affine": affine_task(affine_sampler),
-    "lens_features": lens_task(make_lens_extractor),
 }

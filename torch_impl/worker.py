@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from core.config import ModelConfig, Recipe, from_dict
-from core.worker import Arrays, affine_task, lens_task, with_prefix
+from core.worker import Arrays, affine_task, with_prefix
 from torch_impl.baseline_unet import BaselineUNet
-from torch_impl.lens_extractor import make_lens_extractor
 from torch_impl.sampler import Sampler, to_numpy
 from torch_impl.trainer import Trainer
 from torch_impl.unet import UNet
@@ -93,5 +92,4 @@ TASKS = {
     "gradients": gradients,
     "trace_layers": trace_layers,
     "sample_affine": affine_task(affine_sampler),
-    "lens_features": lens_task(make_lens_extractor),
 }
