@@ -59,10 +59,17 @@ def text_table(board: Board) -> str:
 
 
 def _row(m: Measurement) -> list[str | Cell]:
+    measured, tolerance = _numbers(m)
+    return [m.quantity, m.dtype, measured, tolerance, m.where, m.why]
+
+
+def _numbers(m: Measurement) -> tuple[Cell, str]:
+    """Measured and tolerance."""
     unit = f" {m.unit}" if m.unit else ""
-    tone = "good" if m.ok else "poor"
-    measured = f"{m.measured:.2e}{unit}" if math.isfinite(m.measured) else "not comparable"
-    return [m.quantity, m.dtype, Cell(measured, "" if m.ok else "red", tone), f"{m.tolerance:.0e}{unit}", m.where, m.why]  # type: ignore[arg-type]  # fmt: skip
+    measured = f"{m.measured:.2e}" if math.isfinite(m.measured) else "not comparable"
+    return Cell(
+        measured, m.unit if m.ok else f"{m.unit} red".strip(), "good" if m.ok else "poor"
+    ), f"{m.tolerance:.0e}{unit}"
 
 
 def sections(board: Board, subject: Subject, result: Mapping[str, Any]) -> list[Section]:
@@ -77,15 +84,15 @@ def sections(board: Board, subject: Subject, result: Mapping[str, Any]) -> list[
             found.append(Notice(f"The climb ended there, as --stop-at-red asks: {board.left_out} of the ladder's parts were not run."))  # fmt: skip
         found.append(Table(columns, [_row(m) for m in red], "What is red"))
     rows: list[list[str | Cell]] = []
-    for rung, _, members in summary(board):
+    for rung, dtype, members in summary(board):
         worst, bad = members[0], sum(not m.ok for m in members)
-        verdict = Cell(f"{len(members) - bad} of {len(members)}", "", "poor" if bad else "good")
-        rows.append([f"{rung}. {RUNGS[rung]}", verdict, *_row(worst)[:4]])
+        verdict = Cell(f"{len(members) - bad} of {len(members)}", dtype, "poor" if bad else "good")
+        rows.append([Cell(f"{rung}. {RUNGS[rung]}", worst.quantity), verdict, *_numbers(worst)])
     caption = (
         "Largest absolute difference divided by the oracle's largest absolute value, unless a unit stands beside it; of each "
-        f"rung the comparison nearest its tolerance. {result['seconds']:.0f} s on this machine: {result['command']}"
+        f"rung the comparison nearest its tolerance, named below it. {result['seconds']:.0f} s on this machine: {result['command']}"
     )
-    found.append(Table(["Rung", "Hold", *columns[:4]], rows, "The ladder", caption))
+    found.append(Table(["Rung", "Hold", "Measured", "Tolerance"], rows, "The ladder", caption))
     found += [*_pictures(board), *_plots(board)]
     for number, name in RUNGS.items():
         members = [_row(m) for m in board.measurements if m.rung == number]
