@@ -146,7 +146,28 @@ def _training(material: Material) -> list[Section]:
         "`python -m eval benchmark` compares speed fairly. To the first step: from the start of Python, imports, data and "
         "compilation included; a dash where a run was resumed. Sampling includes start-up of the network."
     )
-    return [Figures([plot], "Training", intro), Table(["", *rates], rows, "Speed", speed)]
+    figures = [plot, *_distances(material)]
+    return [Figures(figures, "Training", intro), Table(["", *rates], rows, "Speed", speed)]
+
+
+def _distances(material: Material) -> list[Figure]:
+    """The distance to held-out images against steps and against seconds, where the recipe asks for it."""
+    evaluation = material.recipe.evaluation
+    figures = []
+    for key, label, title in (
+        ("step", "optimiser step", "Distance by steps"),
+        ("seconds", "seconds of training, evaluations included", "Distance by seconds"),
+    ):
+        curves = {}
+        for name, lines in material.metrics.items():
+            measured = [line for line in lines if "distance" in line]
+            if measured:
+                curves[name] = {"x": [line[key] for line in measured], "y": [line["distance"] for line in measured]}
+        if curves:
+            what = f"Fréchet distance, {evaluation.extractor} features"
+            caption = f"{evaluation.n:,} drawn images against as many held out, of the average weights."
+            figures.append(Figure(line_plot(curves, label, what, label=what, log_y=True), title, caption))  # fmt: skip
+    return figures
 
 
 def _how(material: Material) -> list[Section]:

@@ -4,15 +4,17 @@ import json
 import os
 import re
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from core.config import Recipe
 from core.images import to_unit
 from eval.__main__ import main
 from eval.demo import prepare, run, sample, train
 from eval.demo_folder import Demo, first_step_seconds, open_demo, read_metrics
-from eval.demo_page import amplification
+from eval.demo_page import _distances, amplification
 from tests.fake_twins import PYTHONS, SHIFT, make_checkout
 
 
@@ -171,3 +173,16 @@ def test_both_frameworks(tmp_path, capsys):
     assert 0 < np.abs(first - second).max() < 1 / 255  # two frameworks, not one asked twice
     record = json.loads((out / "demo.json").read_text())
     assert all(0 < record["first_step_seconds"][name] <= record["seconds"][f"train {name}"] for name in ("torch", "tensorflow"))  # fmt: skip
+
+
+def test_the_distance_is_drawn_where_the_recipe_asks_for_it():
+    lines = [
+        {"step": 1, "seconds": 0.5},
+        {"step": 2, "seconds": 1.0, "distance": 0.3},
+        {"step": 4, "seconds": 2.0, "distance": 0.2},
+    ]
+    material = SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines, "TensorFlow": lines})
+    figures = _distances(material)
+    assert [figure.title for figure in figures] == ["Distance by steps", "Distance by seconds"]
+    assert all("1,000 drawn images" in figure.caption and figure.markup.startswith("<svg") for figure in figures)
+    assert _distances(SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines[:1]})) == []
