@@ -57,20 +57,19 @@ def make_copy(folder: Path) -> None:
         (folder / f"{name}.json").write_text(json.dumps(to_dict(recipe)))
 
 
-def inject(folder: Path, fault: Fault) -> None:
-    """Do a fault to a copy.
+def mutated(folder: Path, fault: Fault) -> str:
+    """A file's text with a fault in it.
 
     Raises:
-        ValueError: what it replaces does not stand in the file exactly once.
+        ValueError: what the fault replaces does not stand in the file exactly once.
     """
-    path = folder / fault.file
-    text = path.read_text(encoding="utf-8")
+    text = (folder / fault.file).read_text(encoding="utf-8")
     if text.count(fault.old) != 1:
         raise ValueError(
             f"fault {fault.name!r}: what it replaces stands {text.count(fault.old)} times in {fault.file}, must be once; "
             "write it anew in tests/faults.py"
         )
-    path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+    return text.replace(fault.old, fault.new)
 
 
 def climb(folder: Path, recipe: str) -> dict[str, Any]:
@@ -112,7 +111,7 @@ def attempt(fault: Fault | None, recipe: str) -> Outcome:
         folder = Path(name)
         make_copy(folder)
         if fault is not None:
-            inject(folder, fault)
+            (folder / fault.file).write_text(mutated(folder, fault), encoding="utf-8")
         try:
             return judge(fault, recipe, climb(folder, recipe))
         except RuntimeError as error:
@@ -122,6 +121,8 @@ def attempt(fault: Fault | None, recipe: str) -> Outcome:
 
 def attempt_all(faults: Sequence[Fault]) -> list[Outcome]:
     """No fault with each recipe that is used, then every fault; progress on stderr."""
+    for fault in faults:  # before the first climb: a fault that does not fit is no reason to wait
+        mutated(ROOT, fault)
     recipes = dict.fromkeys(fault.recipe for fault in faults)
     tries: list[tuple[Fault | None, str]] = [*((None, r) for r in recipes), *((f, f.recipe) for f in faults)]
 
@@ -171,6 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="faults to try, by name; all without it")
     parser.add_argument("--out", metavar="FILE", help="write the outcomes as JSON")
     options = parser.parse_args(arguments)
+    if options.out and not Path(options.out).parent.is_dir():
+        print(f"error: --out {options.out}: its folder does not exist", file=sys.stderr)
+        return 2
     try:
         outcomes = attempt_all(chosen(options.only))
     except ValueError as error:

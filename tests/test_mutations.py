@@ -7,22 +7,18 @@ import pytest
 
 from tests import mutations
 from tests.faults import FAULTS, RECIPES, Fault
-from tests.mutations import climb, inject, judge, main, make_copy
+from tests.mutations import climb, judge, main, make_copy, mutated
 
 ROOT = Path(__file__).resolve().parents[1]
 EPSILON = Fault("epsilon", "a.py", "eps = 1e-6", "eps = 1e-5", 5)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_every_fault_fits_its_file(tmp_path, fault):
+def test_every_fault_fits_its_file(fault):
     """A fault whose text has changed in the code must be written anew: this says so without climbing."""
-    path = tmp_path / fault.file
-    path.parent.mkdir(parents=True)
-    text = (ROOT / fault.file).read_text(encoding="utf-8")
-    path.write_text(text, encoding="utf-8")
-    inject(tmp_path, fault)
-    compile(path.read_text(encoding="utf-8"), fault.file, "exec")
-    assert path.read_text(encoding="utf-8") != text and fault.recipe in RECIPES
+    text = mutated(ROOT, fault)
+    compile(text, fault.file, "exec")
+    assert text != (ROOT / fault.file).read_text(encoding="utf-8") and fault.recipe in RECIPES
 
 
 def test_names_are_given_once_and_every_rung_has_a_fault():
@@ -37,8 +33,7 @@ def test_a_fault_that_does_not_fit_once_is_refused(tmp_path, text):
     with pytest.raises(
         ValueError, match=f"fault 'epsilon': .* stands {text.count('1e-6')} times in a.py, must be once"
     ):
-        inject(tmp_path, EPSILON)
-    assert (tmp_path / "a.py").read_text() == text
+        mutated(tmp_path, EPSILON)
 
 
 def test_the_copy_is_the_checkout_without_what_is_compiled(tmp_path):
@@ -112,9 +107,11 @@ def test_a_fault_that_slips_through_exits_1(monkeypatch, capsys, red_at, broken)
     assert "0 of 1 caught" in said and "WRONG" in said and ("no report: out of memory" in said) is broken
 
 
-def test_an_unknown_name_exits_2_and_a_fault_that_does_not_fit_too(monkeypatch, capsys):
+def test_an_unknown_name_or_folder_and_a_fault_that_does_not_fit_exit_2(monkeypatch, capsys):
     assert main(["--only", "gelu with tanh"]) == 2
     assert "--only gelu with tanh: no such fault; did you mean 'gelu by tanh'?" in capsys.readouterr().err
+    assert main(["--out", "nowhere/out.json"]) == 2
+    assert "--out nowhere/out.json: its folder does not exist" in capsys.readouterr().err
     pretend(monkeypatch, 5)
     monkeypatch.setattr(mutations, "FAULTS", (Fault("stale", "core/config.py", "no such text", "", 1),))
     assert main([]) == 2

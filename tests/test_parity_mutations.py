@@ -12,10 +12,10 @@ from tests.mutations import main
 
 
 @pytest.mark.slow
-def test_the_ladder_finds_every_fault(tmp_path, record_property):
+def test_the_ladder_finds_every_fault(tmp_path):
     code = main(["--out", str(tmp_path / "outcomes.json")])
     outcomes = json.loads((tmp_path / "outcomes.json").read_text())
     for outcome in outcomes:
-        record_property(outcome["fault"], f"rung {outcome['rung']}, {outcome['quantity']}: {outcome['measured']}")
+        print(f"{outcome['fault']}: rung {outcome['rung']}, {outcome['quantity']}: {outcome['measured']}")
     assert [outcome for outcome in outcomes if not outcome["ok"]] == [] and code == 0
     assert len(outcomes) == len(RECIPES) + len(FAULTS)

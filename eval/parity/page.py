@@ -102,10 +102,12 @@ def sections(board: Board, subject: Subject, result: Mapping[str, Any]) -> list[
     made: list[list[str | Cell]] = [[k, *(str(e.get(k, "–")) for e in result["environments"].values())] for k in keys]
     found.append(Table(["", "PyTorch", "TensorFlow"], made, "How it was made"))
     how = (
-        "Both frameworks get the same arrays: weights, noise, batches. Training runs have dropout off, since each framework "
-        "draws its own masks, batches of 4 simulated lenses, and clip, warm-up, weight decay, accumulation and average all "
-        "acting. Layers are compared one by one, TensorFlow's fed with the input that PyTorch's had, so that a layer that "
-        "departs is red alone, whatever came before it. Tolerances and their reasons stand in eval/parity/tolerances.py."
+        "What both frameworks take from core is held against formulas written out anew (rungs 1 to 4), since a fault there "
+        "alters both alike. Both then get the same arrays: weights, noise, batches. Training runs have dropout off, since "
+        "each framework draws its own masks, batches of 4 simulated lenses, and clip, warm-up, weight decay, accumulation "
+        "and average all acting. Layers are compared one by one, TensorFlow's fed with the input that PyTorch's had, so that "
+        "a layer that departs is red alone, whatever came before it. Tolerances and their reasons stand in "
+        "eval/parity/tolerances.py."
     )
     return [*found, Text(how, "How to read this")]
 
