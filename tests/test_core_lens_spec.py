@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from core.model import lens_weights
 from core.model.checkpoint import file_hash, write_tensors
@@ -24,9 +25,9 @@ from core.model.lens_weights import MANIFEST, WEIGHTS, read_lens_weights, write_
 
 def test_the_network_has_the_parameters_that_its_layers_need():
     """Counted by hand: in x out x size^2 + out for each convolution, and the two heads of 128 features."""
-    convolutions = [(2, 32, 5), (32, 32, 3), (32, 64, 3), (64, 64, 3), (64, 96, 3), (96, 96, 3), (96, 64, 3), (64, 128, 4)]  # fmt: skip
+    convolutions = [(3, 32, 5), (32, 32, 3), (32, 64, 3), (64, 64, 3), (64, 96, 3), (96, 96, 3), (96, 64, 3), (64, 128, 4)]  # fmt: skip
     expected = sum(i * o * k * k + o for i, o, k in convolutions) + (8 + 3) * (128 + 1)
-    assert sum(math.prod(spec.shape) for spec in PARAM_SPECS.values()) == expected == 392_715
+    assert sum(math.prod(spec.shape) for spec in PARAM_SPECS.values()) == expected == 393_515
     assert PARAM_SPECS["pool.weight"].shape == (FEATURES, 64, 4, 4)
     assert PARAM_SPECS["to_parameters.weight"].shape == (len(PARAMETERS), FEATURES)
     assert PARAM_SPECS["to_logits.bias"].shape == (3,)
@@ -53,10 +54,10 @@ def test_initial_weights_are_kaimings_and_go_by_the_seed():
 
 
 @pytest.mark.parametrize("size", (32, 45, 64, 150))
-def test_the_first_channel_is_pillows_bicubic_and_the_second_its_asinh(size):
+def test_the_channels_are_pillows_bicubic_its_asinh_and_its_grain(size):
     images = np.random.default_rng(size).random((300, size, size, 1), dtype=np.float32)
     blocks = list(prepare(images, np.float64))
-    assert [block.shape for block in blocks] == [(256, 64, 64, 2), (44, 64, 64, 2)]
+    assert [block.shape for block in blocks] == [(256, 64, 64, 3), (44, 64, 64, 3)]
     found = np.concatenate(blocks)
     for index in (0, 255, 256, 299):
         peer = Image.fromarray(images[index, ..., 0]).resize((64, 64), Image.Resampling.BICUBIC)
@@ -64,6 +65,8 @@ def test_the_first_channel_is_pillows_bicubic_and_the_second_its_asinh(size):
     x = found[..., 0] / 0.02
     stretched = np.log(x + np.sqrt(x * x + 1)) / math.log(50 + math.sqrt(2501))
     np.testing.assert_allclose(found[..., 1], stretched, atol=1e-13)
+    laplacian = ndimage.laplace(found[..., 0], mode="nearest", axes=(1, 2))
+    np.testing.assert_allclose(np.sinh(found[..., 2]) * 0.003, -laplacian / 4, atol=1e-12)
     assert next(prepare(images)).dtype == np.float32
 
 

@@ -32,7 +32,7 @@ class LensExtractor(keras.Model):
         """Evaluate the network.
 
         Args:
-            x: (B, 64, 64, 2), as core.model.lens_spec.prepare makes it.
+            x: (B, 64, 64, 3), as core.model.lens_spec.prepare makes it.
         Returns:
             features (B, 128), parameters (B, 8), logits (B, 3).
         """

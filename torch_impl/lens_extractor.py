@@ -27,7 +27,7 @@ class LensExtractor(nn.Module):
         """Evaluate the network.
 
         Args:
-            x: (B, 2, 64, 64), as core.model.lens_spec.prepare makes it.
+            x: (B, 3, 64, 64), as core.model.lens_spec.prepare makes it.
         Returns:
             features (B, 128), parameters (B, 8), logits (B, 3).
         """

@@ -28,9 +28,12 @@ SMALLEST, LARGEST = 32, 150
 """Sides in pixels that the network was trained on; it is asked for no other."""
 
 STRETCH = 0.02
-"""Intensity where the second input channel turns from linear to logarithmic: the sky's noise is about .003."""
+"""Intensity where the second input channel turns from linear to logarithmic."""
 
-CHANNELS = 2
+SKY_NOISE = 0.003
+"""Intensity of the preset's noise where the sky is dark."""
+
+CHANNELS = 3
 BLOCK = 256  # images evaluated at a time
 FEATURES = 128
 LENS_PARAMETERS = ("theta_e", "gamma1", "source_x", "source_y", "source_e1", "source_e2")
@@ -39,7 +42,6 @@ QUALITY = ("blur", "noise")
 of how far it raises the sky's own. Both 0 for images as they are simulated."""
 
 PARAMETERS = LENS_PARAMETERS + QUALITY
-SKY_NOISE = 0.003
 ANGLES = ("theta_e", "source_x", "source_y")
 """Parameters that the network gives in units of the field's side, since an image does not tell how many arcsec it spans."""
 
@@ -114,32 +116,41 @@ def initial_weights(seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
 
 
 def prepare(images: Images, dtype: npt.DTypeLike = np.float32) -> Iterator[np.ndarray]:
-    """What the network sees: the image at 64 x 64, and the same stretched so that sky and faint arcs count.
+    """What the network sees, in blocks.
 
     Args:
         images: (N, H, W, 1) in [0, 1], H = W from 32 to 150 pixels.
         dtype: of the result; the arithmetic is float64.
     Returns:
-        An iterator over (B, 64, 64, 2), B up to 256: x and asinh(x / .02) / asinh(1 / .02), x the image resized
-        (antialiased bicubic, not clipped).
+        An iterator over (B, 64, 64, 3), B up to 256: `channels` of the images resized (antialiased bicubic, not clipped).
     Raises:
         ValueError: images that `core.metrics.pixels.check_images` refuses, of another size, or of several channels.
     """
     check_images(images)
-    _, height, width, channels = images.shape
-    if channels != 1:
-        raise ValueError(f"images: {channels} channels: the lens extractor takes 1; average or choose one first")
+    _, height, width, depth = images.shape
+    if depth != 1:
+        raise ValueError(f"images: {depth} channels: the lens extractor takes 1; average or choose one first")
     if height != width or not SMALLEST <= height <= LARGEST:
         raise ValueError(
             f"images: {height} x {width} pixels: the lens extractor takes squares of {SMALLEST} to {LARGEST} pixels"
         )
     blocks = (resize(images[start : start + BLOCK], SIDE, SIDE) for start in range(0, len(images), BLOCK))
-    return (with_stretched(block).astype(dtype) for block in blocks)
+    return (channels(block).astype(dtype) for block in blocks)
 
 
-def with_stretched(x: npt.NDArray[np.floating[Any]]) -> np.ndarray:
-    """(B, 64, 64, 1) -> (B, 64, 64, 2): the image, and asinh(x / .02) / asinh(1 / .02); dtype of x."""
-    return np.concatenate([x, np.arcsinh(x / STRETCH) / math.asinh(1 / STRETCH)], axis=-1)
+def channels(x: npt.NDArray[np.floating[Any]]) -> np.ndarray:
+    """What the network sees of images at 64 x 64: themselves, the faint parts stretched, and the grain.
+
+    Args:
+        x: (B, 64, 64, 1) float.
+    Returns:
+        (B, 64, 64, 3), dtype of x: x; asinh(x / .02) / asinh(1 / .02); asinh(h / .003), h a pixel less the mean of its
+        four neighbours, the edge's value going on outside. Without the last, noise as faint as the sky's is lost to it.
+    """
+    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
+    neighbours = wide[:, 2:, 1:-1] + wide[:, :-2, 1:-1] + wide[:, 1:-1, 2:] + wide[:, 1:-1, :-2]
+    grain = np.arcsinh((x - neighbours / 4) / SKY_NOISE)
+    return np.concatenate([x, np.arcsinh(x / STRETCH) / math.asinh(1 / STRETCH), grain], axis=-1)
 
 
 def in_arcsec(parameters: npt.ArrayLike, field_of_view: float) -> dict[str, np.ndarray]:
