@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from core.command import RunError
-from core.config import ModelConfig, ProcessConfig, load_recipe, to_dict
+from core.config import ModelConfig, ProcessConfig
 from core.diffusion.noise import gaussian
+from core.recipes import load_recipe, to_dict
 from core.twin import Exported, Twin, environment, name_the_checkpoint, read_flags
 
 TOLERANCE = 1e-4

@@ -24,9 +24,8 @@ from core.config import (
     Recipe,
     SamplingConfig,
     TrainingConfig,
-    load_recipe,
-    to_dict,
 )
+from core.recipes import load_recipe, to_dict
 from core.twin import Twin, environment, read_flags
 
 if TYPE_CHECKING:

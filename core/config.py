@@ -1,22 +1,16 @@
 """Recipes: what a run is, as frozen dataclasses.
 
-A recipe is a TOML file on the way in and resolved JSON on the way out (`recipe.json` in the run folder and in every
-checkpoint). Each dataclass validates itself where it is made. Flags of the command line come from these fields.
+Each dataclass validates itself where it is made. Flags of the command line come from these fields; core.recipes reads and
+writes them as files.
 This module imports no framework.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
 UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
@@ -36,7 +30,8 @@ ExtractorName = Literal["lens", "inception"]
 Resize = Literal["clean", "legacy"]
 
 
-def _require(ok: bool, where: str, value: object, allowed: str) -> None:
+def require(ok: bool, where: str, value: object, allowed: str) -> None:
+    """Raise ValueError where a value is not what it must be."""
     if not ok:
         raise ValueError(f"{where} = {value!r}: must be {allowed}")
 
@@ -99,8 +94,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for key in ("in_channels", "out_channels"):
-            _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
-        _require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
+            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
         if self.architecture == "baseline":
             self._check_baseline()
         else:
@@ -110,25 +105,25 @@ class ModelConfig:
     def _check_baseline(self) -> None:
         for f in dataclasses.fields(self):
             if f.name not in (*BASELINE_KEYS, "architecture"):
-                _require(getattr(self, f.name) == f.default, f"model.{f.name}", getattr(self, f.name), f"left out where architecture is baseline, which has only {', '.join(BASELINE_KEYS)}")  # fmt: skip
+                require(getattr(self, f.name) == f.default, f"model.{f.name}", getattr(self, f.name), f"left out where architecture is baseline, which has only {', '.join(BASELINE_KEYS)}")  # fmt: skip
         first = self.block_out_channels[0] if self.block_out_channels else 0
         fits = first >= 4 and first % 4 == 0 and self.block_out_channels == (first, 2 * first, 4 * first, 4 * first)
-        _require(fits, "model.block_out_channels", self.block_out_channels, "(c, 2c, 4c, 4c) with c a multiple of 4 where architecture is baseline, such as (64, 128, 256, 256)")  # fmt: skip
+        require(fits, "model.block_out_channels", self.block_out_channels, "(c, 2c, 4c, 4c) with c a multiple of 4 where architecture is baseline, such as (64, 128, 256, 256)")  # fmt: skip
 
     def _check_unet(self) -> None:
         levels = len(self.block_out_channels)
-        _require(levels >= 1, "model.block_out_channels", self.block_out_channels, "one channel count a level")
-        _require(
+        require(levels >= 1, "model.block_out_channels", self.block_out_channels, "one channel count a level")
+        require(
             len(self.down_block_types) == levels == len(self.up_block_types),
             "model.down_block_types",
             self.down_block_types,
             f"as long as block_out_channels ({levels}), and so must up_block_types",
         )
         for name in self.down_block_types:
-            _require(name in DOWN_BLOCKS, "model.down_block_types", name, f"one of {', '.join(DOWN_BLOCKS)}")
+            require(name in DOWN_BLOCKS, "model.down_block_types", name, f"one of {', '.join(DOWN_BLOCKS)}")
         for name in self.up_block_types:
-            _require(name in UP_BLOCKS, "model.up_block_types", name, f"one of {', '.join(UP_BLOCKS)}")
-        _require(self.mid_block_type in ("UNetMidBlock2D", None), "model.mid_block_type", self.mid_block_type, "UNetMidBlock2D or null")  # fmt: skip
+            require(name in UP_BLOCKS, "model.up_block_types", name, f"one of {', '.join(UP_BLOCKS)}")
+        require(self.mid_block_type in ("UNetMidBlock2D", None), "model.mid_block_type", self.mid_block_type, "UNetMidBlock2D or null")  # fmt: skip
         for key, allowed in (
             ("act_fn", ("silu", "gelu")),
             ("downsample_type", ("conv", "resnet")),
@@ -137,26 +132,24 @@ class ModelConfig:
             ("downsample_padding", (0, 1)),
             ("freq_shift", (0, 1)),
         ):
-            _require(getattr(self, key) in allowed, f"model.{key}", getattr(self, key), f"one of {allowed}")
+            require(getattr(self, key) in allowed, f"model.{key}", getattr(self, key), f"one of {allowed}")
         for key in ("layers_per_block", "norm_num_groups"):
-            _require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
-        _require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "above 0")
-        _require(
-            self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0"
-        )
-        _require(min(self.block_out_channels) >= 4 and self.block_out_channels[0] % 2 == 0, "model.block_out_channels", self.block_out_channels, "at least 4 each, the first even")  # fmt: skip
+            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
+        require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "above 0")
+        require(self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0")
+        require(min(self.block_out_channels) >= 4 and self.block_out_channels[0] % 2 == 0, "model.block_out_channels", self.block_out_channels, "at least 4 each, the first even")  # fmt: skip
         for channels in self.block_out_channels:
-            _require(channels % self.norm_num_groups == 0, "model.norm_num_groups", self.norm_num_groups, f"a divisor of every block_out_channels {self.block_out_channels}")  # fmt: skip
+            require(channels % self.norm_num_groups == 0, "model.norm_num_groups", self.norm_num_groups, f"a divisor of every block_out_channels {self.block_out_channels}")  # fmt: skip
         levels_with_attention = {c for c, name in zip(self.block_out_channels, self.down_block_types, strict=True) if name == "AttnDownBlock2D"}  # fmt: skip
         levels_with_attention |= {c for c, name in zip(reversed(self.block_out_channels), self.up_block_types, strict=True) if name == "AttnUpBlock2D"}  # fmt: skip
         if self.mid_block_type and self.add_attention:
             levels_with_attention.add(self.block_out_channels[-1])
         for channels in levels_with_attention:
             head = self.attention_head_dim or channels
-            _require(channels % head == 0, "model.attention_head_dim", head, f"a divisor of {channels}, the channels of a level with attention")  # fmt: skip
+            require(channels % head == 0, "model.attention_head_dim", head, f"a divisor of {channels}, the channels of a level with attention")  # fmt: skip
         if self.attn_norm_num_groups is not None:
-            _require(self.block_out_channels[-1] % self.attn_norm_num_groups == 0, "model.attn_norm_num_groups", self.attn_norm_num_groups, f"a divisor of {self.block_out_channels[-1]}")  # fmt: skip
+            require(self.block_out_channels[-1] % self.attn_norm_num_groups == 0, "model.attn_norm_num_groups", self.attn_norm_num_groups, f"a divisor of {self.block_out_channels[-1]}")  # fmt: skip
 
     def check_labels(self, given: bool) -> None:
         """Raise ValueError where labels are given to an unconditional network, or missing for a conditional one."""
@@ -203,9 +196,9 @@ class ProcessConfig:
     """Gamma of the min_snr weight (Hang et al. 2023)."""
 
     def __post_init__(self) -> None:
-        _require(self.timesteps >= 2, "process.timesteps", self.timesteps, "at least 2")
-        _require(0 < self.beta_start <= self.beta_end < 1, "process.beta_start, beta_end", (self.beta_start, self.beta_end), "0 < beta_start <= beta_end < 1")  # fmt: skip
-        _require(self.min_snr_gamma > 0, "process.min_snr_gamma", self.min_snr_gamma, "above 0")
+        require(self.timesteps >= 2, "process.timesteps", self.timesteps, "at least 2")
+        require(0 < self.beta_start <= self.beta_end < 1, "process.beta_start, beta_end", (self.beta_start, self.beta_end), "0 < beta_start <= beta_end < 1")  # fmt: skip
+        require(self.min_snr_gamma > 0, "process.min_snr_gamma", self.min_snr_gamma, "above 0")
         if self.zero_terminal_snr and self.prediction == "eps":
             raise ValueError(
                 "process.prediction = 'eps' with zero_terminal_snr = true: the last level holds no signal, so noise "
@@ -242,15 +235,15 @@ class DataConfig:
     """Folder of prepared data sets."""
 
     def __post_init__(self) -> None:
-        _require(self.source != "", "data.source", self.source, "simulate:PRESET or a path")
-        _require(self.simulate_count >= 2, "data.simulate_count", self.simulate_count, "at least 2")
-        _require(0 <= self.simulate_seed < 2**63, "data.simulate_seed", self.simulate_seed, "in [0, 2^63)")
+        require(self.source != "", "data.source", self.source, "simulate:PRESET or a path")
+        require(self.simulate_count >= 2, "data.simulate_count", self.simulate_count, "at least 2")
+        require(0 <= self.simulate_seed < 2**63, "data.simulate_seed", self.simulate_seed, "in [0, 2^63)")
         for name in self.simulate_classes:
-            _require(name in ("no", "sphere", "vort"), "data.simulate_classes", name, "among no, sphere, vort")
-        _require(len(self.simulate_classes) > 0, "data.simulate_classes", self.simulate_classes, "at least one class")
-        _require(len(set(self.simulate_classes)) == len(self.simulate_classes), "data.simulate_classes", self.simulate_classes, "classes named once each")  # fmt: skip
-        _require(self.field_of_view > 0, "data.field_of_view", self.field_of_view, "above 0")
-        _require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
+            require(name in ("no", "sphere", "vort"), "data.simulate_classes", name, "among no, sphere, vort")
+        require(len(self.simulate_classes) > 0, "data.simulate_classes", self.simulate_classes, "at least one class")
+        require(len(set(self.simulate_classes)) == len(self.simulate_classes), "data.simulate_classes", self.simulate_classes, "classes named once each")  # fmt: skip
+        require(self.field_of_view > 0, "data.field_of_view", self.field_of_view, "above 0")
+        require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -308,19 +301,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
-            _require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
+            require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
         for key in ("warmup_steps", "sample_every", "sample_count", "keep_checkpoints", "threads", "weight_decay", "clip_norm"):  # fmt: skip
-            _require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
-        _require(self.batch_size % self.accumulate == 0, "training.accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")  # fmt: skip
-        _require(self.learning_rate > 0 and math.isfinite(self.learning_rate), "training.learning_rate", self.learning_rate, "above 0")  # fmt: skip
+            require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
+        require(self.batch_size % self.accumulate == 0, "training.accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")  # fmt: skip
+        require(self.learning_rate > 0 and math.isfinite(self.learning_rate), "training.learning_rate", self.learning_rate, "above 0")  # fmt: skip
         for key in ("decay_start", "final_fraction"):
-            _require(0 <= getattr(self, key) <= 1, f"training.{key}", getattr(self, key), "in [0, 1]")
+            require(0 <= getattr(self, key) <= 1, f"training.{key}", getattr(self, key), "in [0, 1]")
         for key in ("beta1", "beta2", "ema_decay"):
-            _require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "in [0, 1)")
-        _require(self.adam_eps > 0, "training.adam_eps", self.adam_eps, "above 0")
-        _require(0 <= self.seed < 2**63, "training.seed", self.seed, "in [0, 2^63)")
+            require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "in [0, 1)")
+        require(self.adam_eps > 0, "training.adam_eps", self.adam_eps, "above 0")
+        require(0 <= self.seed < 2**63, "training.seed", self.seed, "in [0, 2^63)")
         if self.autocast == "bf16":
-            _require(self.dtype == "float32", "training.autocast", self.autocast, "none where dtype is float64")
+            require(self.dtype == "float32", "training.autocast", self.autocast, "none where dtype is float64")
 
 
 @dataclass(frozen=True)
@@ -343,9 +336,9 @@ class SamplingConfig:
     """Images drawn at a time; the images do not depend on it."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, "sampling.steps", self.steps, "at least 1")
-        _require(0 <= self.eta <= 1, "sampling.eta", self.eta, "in [0, 1]")
-        _require(self.batch_size >= 1, "sampling.batch_size", self.batch_size, "at least 1")
+        require(self.steps >= 1, "sampling.steps", self.steps, "at least 1")
+        require(0 <= self.eta <= 1, "sampling.eta", self.eta, "in [0, 1]")
+        require(self.batch_size >= 1, "sampling.batch_size", self.batch_size, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -362,9 +355,9 @@ class EvaluationConfig:
     """Seed of the images drawn; the same at every evaluation."""
 
     def __post_init__(self) -> None:
-        _require(self.every >= 0, "evaluation.every", self.every, "at least 0")
-        _require(self.n >= 2, "evaluation.n", self.n, "at least 2")
-        _require(0 <= self.seed < 2**63, "evaluation.seed", self.seed, "in [0, 2^63)")
+        require(self.every >= 0, "evaluation.every", self.every, "at least 0")
+        require(self.n >= 2, "evaluation.n", self.n, "at least 2")
+        require(0 <= self.seed < 2**63, "evaluation.seed", self.seed, "in [0, 2^63)")
 
 
 @dataclass(frozen=True)
@@ -383,7 +376,7 @@ class Recipe:
             raise ValueError(
                 f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}"
             )
-        _require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
+        require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
         if self.data.augment and self.data.source.startswith("simulate:"):
             raise ValueError(
                 f"data.augment = true with {self.data.source}: its shear has a fixed direction, which rotations change; use false"
@@ -393,86 +386,3 @@ class Recipe:
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image."""
         return (*self.model.sample_size, self.model.in_channels)
-
-
-T = TypeVar("T")
-
-
-def nearest(name: str, names: typing.Iterable[str]) -> str:
-    """A hint such as '; did you mean batch_size?', or '' where nothing is near."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    """Check a TOML or JSON value against a field's type; lists become tuples."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        _require(value in args, where, value, "one of " + ", ".join(map(str, args)))
-        return value
-    if origin in (typing.Union, types.UnionType):
-        if value is None or value == "none":
-            return None
-        return _convert(value, next(a for a in args if a is not type(None)), where)
-    if origin is tuple:
-        if where == "model.sample_size" and isinstance(value, int):
-            value = (value, value)
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} = {value!r}: must be a list")
-        if args[-1] is not Ellipsis and len(value) != len(args):
-            raise ValueError(f"{where} = {value!r}: must be a list of {len(args)}")
-        return tuple(_convert(v, args[0], where) for v in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
-        raise ValueError(f"{where} = {value!r}: must be {kind.__name__}")
-    return value
-
-
-def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
-    """A configuration dataclass from a nested dict.
-
-    Args:
-        cls: Recipe or one of its parts.
-        values: keys as the dataclass has them; missing keys take their defaults.
-        where: prefix of keys in messages.
-    Raises:
-        ValueError: unknown key (naming the nearest known one), wrong type, value out of range.
-    """
-    hints = typing.get_type_hints(cls)
-    arguments: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{where}.{key}" if where else key
-        if key not in hints:
-            raise ValueError(f"unknown key {name!r}{nearest(key, hints)}")
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, dict):
-                raise ValueError(f"{name} = {value!r}: must be a table")
-            arguments[key] = from_dict(typing.cast(type, hints[key]), value, name)
-        else:
-            arguments[key] = _convert(value, hints[key], name)
-    return cls(**arguments)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Nested dict of plain JSON values (tuples become lists)."""
-    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
-    return result
-
-
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe from a .toml file or a resolved recipe.json.
-
-    Raises:
-        ValueError: unreadable file, unknown key, wrong value; the message starts with the path.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot read the recipe: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return from_dict(Recipe, values)
-    except ValueError as error:  # both decoders' errors are ValueErrors
-        raise ValueError(f"{path}: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.command import RunError
-from core.config import ModelConfig, ProcessConfig, SamplingConfig, load_recipe
+from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.noise import gaussian
 from core.diffusion.samplers import SamplingTable
 from core.images import grid, save_gif, save_png, to_unit
@@ -28,6 +28,7 @@ from core.model.checkpoint import (
 )
 from core.model.importing import read_network
 from core.model.scheduler_config import process_from_diffusers, sampling_from_diffusers
+from core.recipes import load_recipe
 
 logger = logging.getLogger(__name__)
 

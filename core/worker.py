@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, from_dict
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import SamplingTable, make_table
 from core.model.unet_spec import initial_weights
+from core.recipes import from_dict
 from core.sampling import class_labels, draw
 from core.training.batches import make_batch
 from core.training.optim import scalars

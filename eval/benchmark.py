@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from core.config import Recipe, to_dict
+from core.config import Recipe
 from core.model.unet_spec import count_parameters
+from core.recipes import to_dict
 from eval.twins import ROOT, Framework, Worker
 
 SETTLING_STEPS = 2

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from core.config import load_recipe
 from core.images import write_atomically
+from core.recipes import load_recipe
 from eval.benchmark import measure
 from eval.compare_page import number
 from eval.page import Cell, Figure, Figures, Notice, Section, Table, Text, render

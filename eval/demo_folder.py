@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.config import Recipe, load_recipe, to_dict
+from core.config import Recipe
 from core.model.checkpoint import read_json, resolve_checkpoint, write_json
+from core.recipes import load_recipe, to_dict
 from eval.interpreters import PACKAGES, Framework
 from eval.twins import run_verb
 

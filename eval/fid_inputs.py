@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.config import load_recipe
 from core.data.dataset import fit as fit_image
 from core.data.dataset import open_dataset, to_float
 from core.data.sources import describe, open_source
 from core.metrics.pixels import check_images
+from core.recipes import load_recipe
 from eval.inputs import load_image_set
 
 Images = npt.NDArray[Any]

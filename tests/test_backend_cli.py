@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from core.cli import main
-from core.config import load_recipe
 from core.diffusion.noise import gaussian
 from core.model.checkpoint import file_hash, read_tensors
 from core.model.unet_spec import count_parameters
+from core.recipes import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = """

@@ -6,13 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from core.config import load_recipe
 from core.data.dataset import open_dataset
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.metrics.frechet import frechet_distance_from_features
 from core.model.checkpoint import load_checkpoint, resolve_checkpoint
 from core.model.unet_spec import initial_weights
+from core.recipes import load_recipe
 from core.sampling import draw
 from core.training.evaluation import Evaluator
 from tests import test_cli

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, Recipe, from_dict, load_recipe, to_dict
+from core.config import ModelConfig, Recipe
 from core.model.baseline_spec import baseline_from_state_dict, baseline_plan, bilinear_matrix
 from core.model.checkpoint import Checkpoint, load_checkpoint, read_json, save_checkpoint
 from core.model.diffusers_config import unet_from_diffusers, unet_to_diffusers
 from core.model.importing import read_unet
 from core.model.unet_spec import count_parameters, initial_weights, param_specs, time_frequencies
+from core.recipes import from_dict, load_recipe, to_dict
 from eval.parity.tolerances import STATISTICS_SIGMA
 
 ORIGINAL = ModelConfig((64, 64), block_out_channels=(64, 128, 256, 256), architecture="baseline")

@@ -6,18 +6,8 @@ import typing
 
 import pytest
 
-from core.config import (
-    DataConfig,
-    ModelConfig,
-    ProcessConfig,
-    Recipe,
-    SamplingConfig,
-    TrainingConfig,
-    from_dict,
-    load_recipe,
-    nearest,
-    to_dict,
-)
+from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
+from core.recipes import from_dict, load_recipe, nearest, to_dict
 
 PARTS = {
     "model": ModelConfig,

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, Recipe, SamplingConfig, TrainingConfig, to_dict
+from core.config import ModelConfig, Recipe, SamplingConfig, TrainingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
+from core.recipes import to_dict
 from core.training.batches import make_batch
 from core.training.optim import scalars
 from core.worker import Sampling, TimedSampling, TimedTraining, Training, affine_task, peak_memory, with_prefix

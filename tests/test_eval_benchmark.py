@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from core.config import from_dict, load_recipe
+from core.recipes import from_dict, load_recipe
 from eval.__main__ import main
 from eval.benchmark import contestants, measure, ratio, summary
 from eval.benchmark_page import benchmark_sections, text_table

@@ -33,7 +33,8 @@ TWIN = """
     sys.path.insert(0, {root!r})
     import numpy as np
     from core.command import RunError
-    from core.config import Recipe, from_dict
+    from core.config import Recipe
+    from core.recipes import from_dict
     from core.diffusion import samplers
     from core.model.unet_spec import initial_weights
     from core.worker import Sampling, Training, affine_task, serve, with_prefix

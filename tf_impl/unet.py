@@ -10,8 +10,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from core.config import ModelConfig, from_dict, to_dict
+from core.config import ModelConfig
 from core.model.unet_spec import unet_plan
+from core.recipes import from_dict, to_dict
 from tf_impl.layers import Block, GroupNorm, TimeEmbedding, conv
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.config import ModelConfig, Recipe, from_dict
+from core.config import ModelConfig, Recipe
+from core.recipes import from_dict
 from core.worker import Arrays, affine_task, with_prefix
 from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.sampler import Sampler

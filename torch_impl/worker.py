@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.config import ModelConfig, Recipe, from_dict
+from core.config import ModelConfig, Recipe
+from core.recipes import from_dict
 from core.worker import Arrays, affine_task, with_prefix
 from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.sampler import Sampler, to_numpy

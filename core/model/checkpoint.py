@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ModelConfig, Recipe, load_recipe, to_dict
+from core.config import ModelConfig, Recipe
 from core.model.diffusers_config import (
     BASELINE_CLASS,
     DIFFUSERS_VERSION,
@@ -34,6 +34,7 @@ from core.model.diffusers_config import (
 )
 from core.model.scheduler_config import scheduler_to_diffusers
 from core.model.unet_spec import param_specs
+from core.recipes import load_recipe, to_dict
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.config import BASELINE_KEYS, ModelConfig, from_dict, nearest, to_dict
+from core.config import BASELINE_KEYS, ModelConfig
+from core.recipes import from_dict, nearest, to_dict
 
 DIFFUSERS_VERSION = "0.42.1"
 BASELINE_CLASS = "DiptychBaselineUNet"

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ProcessConfig, Sampler, SamplingConfig, from_dict
+from core.config import ProcessConfig, Sampler, SamplingConfig
 from core.diffusion import schedules
 from core.model.diffusers_config import DIFFUSERS_VERSION
+from core.recipes import from_dict
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
 PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}

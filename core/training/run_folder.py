@@ -14,8 +14,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from core.config import Recipe, to_dict
+from core.config import Recipe
 from core.model.checkpoint import Checkpoint, save_checkpoint, write_json, write_text_atomic
+from core.recipes import to_dict
 
 
 class RunFolder:

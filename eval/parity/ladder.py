@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from core.config import Recipe, TrainingConfig, load_recipe
+from core.config import Recipe, TrainingConfig
 from core.data.lenses import simulate
 from core.model.checkpoint import resolve_checkpoint
 from core.model.unet_spec import param_specs
+from core.recipes import load_recipe
 from core.sampling import open_source
 from eval.parity.closeness import NotCloseError, difference
 from eval.parity.tolerances import GRADIENT_FLOOR, Tolerance

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.config import to_dict
 from core.images import write_atomically
 from core.model.unet_spec import count_parameters
+from core.recipes import to_dict
 from eval.page import render
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.closeness import NotCloseError

@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.config import Recipe, SamplingConfig, to_dict
+from core.config import Recipe, SamplingConfig
 from core.diffusion.noise import gaussian
+from core.recipes import to_dict
 from eval.parity.ladder import Arrays, Board, Subject, Twins
 from eval.parity.tolerances import EXACT, GREY_LEVELS
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.config import Recipe, to_dict
+from core.config import Recipe
 from core.diffusion.process import make_process
+from core.recipes import to_dict
 from core.training.batches import make_batch
 from core.worker import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under

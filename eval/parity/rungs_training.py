@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from core.config import Recipe, to_dict
+from core.config import Recipe
 from core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.recipes import to_dict
 from eval.parity.ladder import PARTS, Arrays, Board, Subject, Twins, images_for, part, stress, under
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, RESUMED_FLOAT64
 from eval.twins import Framework, Worker

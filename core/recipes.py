@@ -1,0 +1,98 @@
+"""Recipes in and out: a TOML file on the way in, resolved JSON on the way out (`recipe.json` in the run folder and in every
+checkpoint). The dataclasses are core.config's. This module imports no framework.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from core.config import Recipe, require
+
+T = TypeVar("T")
+
+
+def nearest(name: str, names: typing.Iterable[str]) -> str:
+    """A hint such as '; did you mean batch_size?', or '' where nothing is near."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """Check a TOML or JSON value against a field's type; lists become tuples."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        require(value in args, where, value, "one of " + ", ".join(map(str, args)))
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None or value == "none":
+            return None
+        return _convert(value, next(a for a in args if a is not type(None)), where)
+    if origin is tuple:
+        if where == "model.sample_size" and isinstance(value, int):
+            value = (value, value)
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} = {value!r}: must be a list")
+        if args[-1] is not Ellipsis and len(value) != len(args):
+            raise ValueError(f"{where} = {value!r}: must be a list of {len(args)}")
+        return tuple(_convert(v, args[0], where) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
+        raise ValueError(f"{where} = {value!r}: must be {kind.__name__}")
+    return value
+
+
+def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
+    """A configuration dataclass from a nested dict.
+
+    Args:
+        cls: Recipe or one of its parts.
+        values: keys as the dataclass has them; missing keys take their defaults.
+        where: prefix of keys in messages.
+    Raises:
+        ValueError: unknown key (naming the nearest known one), wrong type, value out of range.
+    """
+    hints = typing.get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else key
+        if key not in hints:
+            raise ValueError(f"unknown key {name!r}{nearest(key, hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name} = {value!r}: must be a table")
+            arguments[key] = from_dict(typing.cast(type, hints[key]), value, name)
+        else:
+            arguments[key] = _convert(value, hints[key], name)
+    return cls(**arguments)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested dict of plain JSON values (tuples become lists)."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe from a .toml file or a resolved recipe.json.
+
+    Raises:
+        ValueError: unreadable file, unknown key, wrong value; the message starts with the path.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot read the recipe: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return from_dict(Recipe, values)
+    except ValueError as error:  # both decoders' errors are ValueErrors
+        raise ValueError(f"{path}: {error}") from error
