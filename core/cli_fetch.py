@@ -34,9 +34,10 @@ def fetch(twin: Twin, argv: list[str]) -> int:
     from core.images import write_atomically
     from core.model.checkpoint import file_hash, read_tensors, write_tensors
 
-    facts = next((facts for name, facts in EXTRACTORS.items() if name == command.name and name != "lens"), None)
-    if facts is None:
-        raise ValueError(f"fetch {command.name or '(nothing)'}: must be inception; lens needs no download")
+    published = twin.published()
+    if command.name not in published:
+        raise ValueError(f"fetch {command.name or '(nothing)'}: must be one of {', '.join(published)}")
+    facts, file = next((facts, published[name]) for name, facts in EXTRACTORS.items() if name == command.name)
     path = facts.weights_file()
     if path.exists():
         try:
@@ -45,12 +46,10 @@ def fetch(twin: Twin, argv: list[str]) -> int:
             raise ValueError(f"{error}; remove the file and fetch again") from error
         print(f"{path}: is there already, SHA-256 {file_hash(path)}")
         return 0
-    published = twin.published()[command.name]
-    url = command.url or published.url
-    arrived = path.with_name(Path(published.url).name)
-    download_file(url, arrived, published.sha256)
+    arrived = path.with_name(Path(file.url).name)
+    download_file(command.url or file.url, arrived, file.sha256)
     try:
-        tensors = published.read(arrived)
+        tensors = file.read(arrived)
         write_atomically(path, lambda temporary: write_tensors(temporary, tensors))
     finally:
         arrived.unlink()
