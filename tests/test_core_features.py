@@ -182,7 +182,13 @@ def test_what_is_no_file_of_features_is_refused(tmp_path):
 def test_the_task_keeps_its_extractor(tmp_path, monkeypatch):
     made = []
     checked = []
-    facts = Facts(("2048", "logits"), "2048", "w.safetensors", lambda w, where: checked.append(where), 1)
+    facts = Facts(
+        ("2048", "logits"),
+        "2048",
+        lambda: module.cache_folder() / "w.safetensors",
+        lambda w, where: checked.append(where),
+        1,
+    )
     monkeypatch.setitem(module.EXTRACTORS, "inception", facts)
     write_tensors(tmp_path / "w.safetensors", {"a": np.ones(2, np.float32)})
 
@@ -228,7 +234,7 @@ def weights(tmp_path, monkeypatch):
         if "a" not in tensors:
             raise ValueError(f"{where}: not the weights")
 
-    facts = Facts(("2048", "logits"), "2048", "w.safetensors", check, 1 << 20)
+    facts = Facts(("2048", "logits"), "2048", lambda: module.cache_folder() / "w.safetensors", check, 1 << 20)
     monkeypatch.setitem(module.EXTRACTORS, "inception", facts)
     monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
@@ -237,10 +243,10 @@ def weights(tmp_path, monkeypatch):
 
 
 def run(*argv) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of one call of the command line."""
+    """Exit code, stdout and stderr of one call of the command line, with the extractor whose facts are a stand-in's."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = main(TWIN, [str(word) for word in argv])
+        code = main(TWIN, [str(word) for word in (*argv, "--extractor", "inception")])
     return code, out.getvalue(), err.getvalue()
 
 
@@ -314,7 +320,10 @@ def test_weights_by_name(tmp_path, weights):
     assert "gone.safetensors: no such file" in refused(2, *common, tmp_path / "gone.safetensors")
     weights.unlink()
     line = refused(2, "features", tmp_path / "out", "--out", tmp_path / "g.npz")
-    assert line == "error: no weights of inception: python -m numpy_impl fetch inception, or give --weights FILE"
+    assert (
+        line
+        == "error: no weights of inception: python -m torch_impl fetch inception (or tf_impl), or give --weights FILE"
+    )
 
 
 def test_what_the_verb_refuses(tmp_path, weights):

@@ -45,7 +45,11 @@ def cache(tmp_path, monkeypatch):
         if tensors.keys() != {"a"}:
             raise ValueError(f"{where}: not the weights")
 
-    monkeypatch.setitem(module.EXTRACTORS, "inception", Facts(("2048",), "2048", "w.safetensors", check, 1))
+    monkeypatch.setitem(
+        module.EXTRACTORS,
+        "inception",
+        Facts(("2048",), "2048", lambda: module.cache_folder() / "w.safetensors", check, 1),
+    )
     monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
