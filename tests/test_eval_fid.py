@@ -11,6 +11,7 @@ import pytest
 
 from core.images import to_uint8
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
+from core.model.lens_spec import PARAMETERS
 from eval import fid_run
 from eval.__main__ import main
 from eval.fid import choose, measure
@@ -42,7 +43,7 @@ class PixelWorker:
             return {}, {"framework": self.framework, "version": "0"}
         x = arrays["images"]
         rows = x.reshape(len(x), 4, 2, 4, 2, -1).mean(axis=(2, 4)).reshape(len(x), -1)
-        found = {"features": rows, "parameters": rows[:, :6], "logits": rows[:, :3], "2048": rows}
+        found = {"features": rows, "parameters": rows[:, : len(PARAMETERS)], "logits": rows[:, :3], "2048": rows}
         found["logits_unbiased"] = rows
         return {tap: found[tap] for tap in options["taps"]}, {}
 
