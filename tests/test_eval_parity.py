@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_twins import TINY
 
 from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
@@ -22,6 +21,7 @@ from eval.parity.ladder import Board
 from eval.parity.page import RUNGS
 from eval.parity.rungs_images import grey_levels
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, SAMPLER_FLOAT64, TABLE
+from tests.fake_twins import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--images", "4", "--ddpm-images", "2", "--long-steps", "6"]
