@@ -196,7 +196,8 @@ def test_fetched_weights_serve_the_verb_features(backend, published, weights, ex
     np.save(tmp_path / "images.npy", images)
     expected = extractor(images)
     for more in ((), ("--weights", published, "--batch-size", 2, "--overwrite")):
-        command = ("features", tmp_path / "images.npy", "--out", tmp_path / "f.npz", "--taps", "2048,logits", *more)
+        command = ("features", tmp_path / "images.npy", "--extractor", "inception", "--taps", "2048,logits", *more)
+        command = (*command, "--out", tmp_path / "f.npz")
         code, out, err = run(backend, *command)
         assert code == 0, err
         assert out == f"wrote {tmp_path / 'f.npz'}: 2048 (3, 2048), logits (3, 1008)\n"
@@ -214,7 +215,7 @@ def test_options_reach_the_extractor(backend, weights, tmp_path):
     np.save(tmp_path / "images.npy", images)
     write_tensors(tmp_path / "w.safetensors", weights)
     code, _, err = run(
-        backend, "features", tmp_path / "images.npy", "--out", tmp_path / "f.npz", "--resize", "legacy",
+        backend, "features", tmp_path / "images.npy", "--out", tmp_path / "f.npz", "--extractor", "inception", "--resize", "legacy",
         "--dtype", "float64", "--weights", tmp_path / "w.safetensors",
     )  # fmt: skip
     assert code == 0, err
