@@ -171,9 +171,11 @@ def main(argv: list[str]) -> int:
     simulated = time.perf_counter()
     network = train(data, options.steps, options.batch_size, options.learning_rate, options.seed)
     trained = time.perf_counter()
+    chosen = {name: value for name, value in asdict(options).items() if name != "out"}
+    flags = [f"--{n.replace('_', '-')} {value}" for n, value in chosen.items() if value != getattr(Options(), n)]
     manifest = {
-        "command": " ".join(["python -m torch_impl.train_lens_extractor", *argv]),
-        "options": {name: value for name, value in asdict(options).items() if name != "out"},
+        "command": " ".join(["python -m torch_impl.train_lens_extractor", *flags]),
+        "options": chosen,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},
         "seconds": {"simulate": round(simulated - started), "train": round(trained - simulated)},
         "held_out": held_out_scores(network, options.held_out, options.threads),
