@@ -60,11 +60,12 @@ def _run(twin: Twin, argv: list[str]) -> int:
 
 def _worker(twin: Twin, argv: list[str]) -> int:
     from core import worker
-    from core.features import FeaturesTask
 
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
         return 0
+    from core.features import FeaturesTask
+
     tasks = {
         "train": worker.Training(twin.make_trainer),
         "sample": worker.Sampling(twin.make_sampler),
