@@ -1,8 +1,8 @@
 """The feature extractor for images of strong lenses, as data: its layers, parameters and what goes in and comes out.
 
 A small convolutional network that is trained once on simulated lenses (torch_impl/train_lens_extractor.py) to tell what
-made an image (Einstein radius, shear, source, substructure) and whether it was blurred or made noisier afterwards. Its weights stand beside this module (lens_weights.py), so
-it needs no download. Both twins evaluate it (lens_extractor.py); what is done to an image first is done here, once.
+made an image (Einstein radius, shear, source, substructure) and whether it was blurred or made noisier afterwards. Its
+weights stand beside this module (lens_weights.py), so it needs no download. Both twins evaluate it (lens_extractor.py); what is done to an image first is done here, once.
 Imports no framework.
 """
 
