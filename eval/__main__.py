@@ -206,7 +206,7 @@ def fid(
 
     REAL and GENERATED are each a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy, .npz or
     IDX file, or saved statistics (.npz with mu and sigma, as pytorch-fid and clean-fid publish them). A run as REAL is its
-    held-out images; as GENERATED, 2,000 images drawn from it. With the distance come its interval, its real-against-real
+    held-out images; as GENERATED, images drawn from it, 2,000 or as many as there are held out. With the distance come its interval, its real-against-real
     floor at the same N, KID, precision, recall, density and coverage. One-channel images are given to Inception three times
     over. What makes the number meaningless is refused, what weakens it is said.
 

@@ -83,7 +83,8 @@ def read_statistics(path: Path) -> Statistics | None:
     return Statistics(mu, sigma, about)
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether a path is a run's folder with a checkpoint."""
     return (path / "recipe.json").is_file() and (path / "latest").is_file()
 
 
@@ -131,9 +132,9 @@ def read_side(
         ValueError: one line that names the file and what to do.
     """
     path = Path(spec)
-    if _is_run(path) and role == "real":
+    if is_run(path) and role == "real":
         return _held_out(path)
-    if _is_run(path):
+    if is_run(path):
         path = draw(path)
     if path.suffix == ".npz" and path.is_file():
         statistics = read_statistics(path)

@@ -20,7 +20,7 @@ from core.features import default_weights, first_batch_size
 from core.images import write_atomically
 from core.model.checkpoint import WEIGHTS_FILE, file_hash, read_json, resolve_checkpoint
 from eval.fid import PROTOCOL_N, Taps, choose, inception_numbers, lens_numbers, measure, measure_statistics, warnings
-from eval.fid_inputs import Side, check_footing, read_side, round_to_eight_bits
+from eval.fid_inputs import Side, check_footing, is_run, read_side, round_to_eight_bits
 from eval.twins import ROOT, Framework, Worker, find_python, run_verb
 
 SHOWN_OF_SAMPLES = ("sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype", "framework", "weights_sha256")  # fmt: skip
@@ -147,15 +147,19 @@ class Request:
 
 
 def _sides(request: Request, framework: Framework, python: str | None) -> tuple[Side, Side]:
-    """Both sides on one footing; files are brought to the size of the generated images."""
+    """Both sides on one footing; files are brought to the size of the generated images, of which no more are drawn than serve."""
+    n, how, held_out = request.n or PROTOCOL_N, request.fit, None
+    if is_run(Path(request.real)):
+        held_out = read_side(request.real, "real", lambda run: run)
+        if not request.n:
+            n = min(n, *(len(images) for images in (held_out.images, held_out.others) if images is not None))
 
     def draw(run: Path) -> Path:
-        return draw_from(run, request.n or PROTOCOL_N, framework, python)
+        return draw_from(run, n, framework, python)
 
     generated = read_side(request.generated, "generated", draw)
     size = None if generated.images is None else generated.images.shape[1:3]
-    how = request.fit
-    real = read_side(request.real, "real", draw, size if how != "exact" else None, how)
+    real = held_out or read_side(request.real, "real", draw, size if how != "exact" else None, how)
     if request.train:
         train = read_side(request.train, "real", draw, size if how != "exact" else None, how)
         real = replace(real, others=train.images, about={**real.about, "split": f"apart from {request.train}, as the command says"})  # fmt: skip
