@@ -46,7 +46,7 @@ def inception_score(logits: npt.ArrayLike, splits: int = 10, seed: int | None = 
         Mean and standard deviation over the splits.
     Raises:
         ValueError: wrong shape, fewer rows than splits, a value that is not finite, or an integer out of range.
-    Source: Salimans et al. 2016, section 4; Barratt & Sharma 2018, section 2 (splits).
+    Source: Salimans et al. 2016, section 4; Barratt & Sharma 2018 (splits).
     """
     if splits < 1:
         raise ValueError(f"splits = {splits}: must be at least 1")

@@ -1,7 +1,7 @@
 """What a Fréchet distance from N rows is worth: its interval, its floor, and its limit for N without end.
 
 Imports NumPy, SciPy and core only. The distance from N rows is too large on average, by about a constant over N, and at
-d = 2048 that excess is most of it. So three questions have three answers: `frechet_interval`, how far would other N rows
+d = 2048 that excess may be most of it. So three questions have three answers: `frechet_interval`, how far would other N rows
 give another number (its excess included)? `frechet_floor`, what do real images score against real images at that N?
 `frechet_infinity`, what would be left without the excess?
 
@@ -200,7 +200,7 @@ def frechet_infinity(
         Intercept, standard error, and the points of the line.
     Raises:
         ValueError: features as `frechet_distance_from_features`, or an integer out of range.
-    Source: Chong & Forsyth 2020, section 4; the standard error is ours.
+    Source: Chong & Forsyth 2020; the standard error is ours.
     """
     a, b = _pair(features1, features2, least=4)
     largest = min(len(a), len(b)) if cut_both else len(b)

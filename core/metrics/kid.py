@@ -31,7 +31,7 @@ class SubsetEstimate(NamedTuple):
 
 
 def cubic_kernel(a: FloatArray, b: FloatArray) -> FloatArray:
-    """(x.y / d + 1)^3 of every pair of rows. Source: Binkowski et al. 2018, section 4."""
+    """(x.y / d + 1)^3 of every pair of rows. Source: Binkowski et al. 2018."""
     kernel = a @ b.T
     kernel /= a.shape[1]
     kernel += 1.0
@@ -48,7 +48,7 @@ def kid(features1: npt.ArrayLike, features2: npt.ArrayLike) -> Estimate:
         KID, which may fall below 0 where the sets are alike, and its standard error under draws of both sets.
     Raises:
         ValueError: wrong shape, fewer than three rows, another d, or a value that is not finite.
-    Source: Binkowski et al. 2018, section 4; Gretton et al. 2012, equation 3.
+    Source: Binkowski et al. 2018; Gretton et al. 2012, equation 3.
     """
     x = check_features(features1, "features1", least=3)
     y = check_features(features2, "features2", x.shape[1], least=3)
@@ -79,7 +79,7 @@ def kid_subsets(
     Raises:
         ValueError: wrong shape, fewer rows than subset_size, another d, a value that is not finite, or an integer out
             of range.
-    Source: Binkowski et al. 2018, section 4.
+    Source: Binkowski et al. 2018.
     """
     for name, value, low in (("subset_size", subset_size, 2), ("subsets", subsets, 1)):
         if value < low:

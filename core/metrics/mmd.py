@@ -177,7 +177,7 @@ def cmmd(
     Raises:
         ValueError: wrong shape, fewer than three rows, another d, a value that is not finite, sigma or scale not above
             0, or an unknown estimator.
-    Source: Jayasumana et al. 2024, section 4; Gretton et al. 2012, equations 3 (unbiased) and 5 (biased).
+    Source: Jayasumana et al. 2024; Gretton et al. 2012, equations 3 (unbiased) and 5 (biased).
     """
     if estimator not in get_args(Estimator):
         raise ValueError(f"estimator = {estimator!r}: must be one of {', '.join(get_args(Estimator))}")
