@@ -86,5 +86,5 @@ def _samplers(T: int) -> dict[str, SamplingConfig]:
 
 
 def _range(count: int) -> tuple[int, int]:
-    """First and number of the images that are drawn once more: 40 to 49 of 64."""
-    return 5 * count // 8, max(1, 5 * count // 32)
+    """First and number of the images that are drawn once more: 40 to 49 of 64; at least two, so that a batch has a next one."""
+    return min(5 * count // 8, count - 2), max(2, 5 * count // 32)
