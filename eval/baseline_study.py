@@ -1,0 +1,239 @@
+"""What the choices of the project that this one departs from cost: one network, trained once, drawn from in several ways.
+
+`python -m eval.baseline_study`; a study that was cut off goes on where it stopped. Imports NumPy, core and eval's own
+modules; PyTorch is reached through its verbs and its worker. What it found is in docs/baseline.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import math
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.command import RunError, end, parse
+from core.config import load_recipe, to_dict
+from core.data.dataset import open_dataset
+from core.diffusion.noise import gaussian
+from core.diffusion.samplers import Row
+from core.images import grid, save_png, write_atomically
+from core.model.checkpoint import read_json, resolve_checkpoint, write_json, write_text_atomic
+from core.sampling import open_source
+from eval.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
+from eval.compare import compare
+from eval.compare_page import number
+from eval.demo_folder import trained_steps
+from eval.twins import ROOT, Worker, run_verb
+
+log = logging.getLogger(__name__)
+
+FIELD_OF_VIEW = 5.0
+PROBE = 100
+"""Steps of the U-Net from which its pace is known."""
+SHOWN = 14
+NETWORKS = {
+    "baseline": "--config configs/baseline-64.toml --model.sample-size 32 32 --model.block-out-channels 16 32 64 64 "
+    "--training.accumulate 1 --training.sample-every 0",
+    "U-Net": "--config configs/demo.toml",
+}
+# The original's process and optimiser, but for a learning rate that a run of minutes needs; the same for both networks.
+TRAINING = (
+    "--process.schedule linear --process.prediction eps --training.optimizer adamw --training.weight-decay 0.01 "
+    "--training.learning-rate 1e-3 --training.decay constant --training.warmup-steps 20 --training.batch-size 16 "
+    "--training.ema-decay 0.995 --training.log-every 10 --training.checkpoint-every 100 --training.sample-count 0 "
+    f"--data.held-out 0.175 --data.field-of-view {FIELD_OF_VIEW}"
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train the baseline network at 32 x 32 and measure what each of the original's choices costs.
+
+    Writes study.json, table.md and pictures.png. Half an hour on two CPU cores; a study that was cut off goes on.
+
+    Examples:
+      python -m eval.baseline_study
+      python -m eval.baseline_study --out runs/try --steps 4 --images 60 --n 8 --seeds 1 --evaluations 4
+    """
+
+    out: Path = Path("runs/baseline-study")
+    """Folder of the study."""
+    steps: int = 600
+    """Optimiser steps of the baseline network; the U-Net trains for as many seconds."""
+    images: int = 6500
+    """Images to simulate, of which 17.5 % are held out."""
+    n: int = 500
+    """Images to draw in every way and of every seed."""
+    seeds: int = 2
+    """Seeds of the noise, over which the spread is taken."""
+    evaluations: int = 30
+    """Evaluations of the network an image, the one at t = 0 included."""
+    threads: int = 0
+    """CPU threads; 0 for PyTorch's choice."""
+    torch_python: str | None = None
+    """Python that has PyTorch; found by itself where not given."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("steps", 1), ("images", 30), ("n", 2), ("seeds", 1), ("evaluations", 3), ("threads", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be at least {low}")
+
+
+def train(study: Study, name: str, steps: int, root: Path) -> tuple[int, float]:
+    """Train a network up to some steps, from where it is; its steps and the seconds that they took."""
+    run = study.out / name
+    done = trained_steps(run)
+    if done < steps:
+        log.info("train the %s: steps %d to %d", name, done, steps)
+        words = ["--resume", str(run)]
+        if not done:
+            shutil.rmtree(run, ignore_errors=True)
+            words = [*f"{NETWORKS[name]} {TRAINING} --data.simulate-count {study.images}".split(), "--run", str(run)]
+            words[1] = str(ROOT / words[1])
+        words += ["--training.steps", str(steps), "--training.threads", str(study.threads)]
+        run_verb("torch", ["train", *words], python=study.torch_python, root=root)
+    progress = read_json(resolve_checkpoint(run) / "training_state.json")
+    return int(progress["step"]), float(progress["seconds"])
+
+
+def train_both(study: Study, root: Path) -> dict[str, dict[str, float]]:
+    """The baseline for its steps, the U-Net for as many seconds, which its own pace tells: steps and seconds of each."""
+    step, seconds = train(study, "baseline", study.steps, root)
+    result = {"baseline": {"steps": step, "seconds": seconds}}
+    limit = seconds
+    step, seconds = train(study, "U-Net", PROBE, root)
+    while seconds < 0.97 * limit:
+        step, seconds = train(study, "U-Net", step + math.ceil((limit - seconds) * step / seconds), root)
+    return {**result, "U-Net": {"steps": step, "seconds": seconds}}
+
+
+def draw(study: Study, worker: Worker, way: Way, seed: int) -> Images:
+    """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; drawn once for both ends and all scales."""
+    name = f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}.npz"
+    path = study.out / "drawn" / name
+    if not path.is_file():
+        log.info("draw %s", path.stem)
+        source = open_source(resolve_checkpoint(study.out / way.network), way.weights)
+        levels = spaced_levels(study.evaluations, source.process.timesteps)
+        rows, stopped = (reverse_rows(source.process, levels, way.clip, stop) for stop in (False, True))
+        shape = (*source.model.sample_size, source.model.in_channels)
+        options = {"model": to_dict(source.model), "seed": seed, "clip": way.clip}
+        weights = {f"weights/{key}": value for key, value in source.weights.items()}
+
+        def go_on(x: Images, some: Sequence[Row], first: int, first_row: int) -> Images:
+            columns = {key: np.array([getattr(row, key) for row in some]) for key in ("t", "p", "q", "s", "matrix")}
+            arrays = {"x": x, **columns, **weights}
+            return worker.call("run_table", arrays, first=first, first_row=first_row, **options)[0]["x"]
+
+        ends: dict[str, list[Images]] = {"whole": [], "stopped": []}
+        for first in range(0, study.n, GROUP):
+            samples = range(first, min(first + GROUP, study.n))
+            x, at = gaussian(seed, "x_T", samples, 0, shape, source.dtype), len(rows) - 2
+            x = go_on(x, rows[:at], first, 0)
+            ends["whole"].append(go_on(x, rows[at:], first, at))
+            ends["stopped"].append(go_on(x, stopped[at:], first, at))
+        drawn = {key: np.concatenate(parts) for key, parts in ends.items()}
+        write_atomically(path, lambda temporary: _save(temporary, drawn))
+    with np.load(path, allow_pickle=False) as stored:
+        return stored["stopped" if way.stop else "whole"]
+
+
+def _save(path: Path, arrays: Mapping[str, Images]) -> None:
+    with open(path, "wb") as file:  # given a name, NumPy would add a suffix to it
+        np.savez(file, **arrays)
+
+
+def measure(study: Study, real: Images, sets: Sequence[Mapping[str, Images]]) -> list[dict[str, Any]]:
+    """Every metric with its floor, and of every way the mean over the seeds and half their range."""
+    scale = FIELD_OF_VIEW / real.shape[1]
+    results = [compare(real, generated, pixel_scale=scale)["metrics"] for generated in sets]
+    metrics = []
+    for rows in zip(*results, strict=True):
+        ways = {}
+        for name in WAYS:
+            values = [row["sets"][name]["mean"] for row in rows]
+            known = None not in values
+            spread = (max(values) - min(values)) / 2 if known else None
+            ways[name] = {"mean": float(np.mean(values)) if known else None, "spread": spread}
+        metrics.append({"label": rows[0]["label"], "unit": rows[0]["unit"], "floor": rows[0]["floor"], "ways": ways})
+    return metrics
+
+
+def table(metrics: Sequence[Mapping[str, Any]], ranges: Mapping[str, tuple[float, float]]) -> str:
+    """The metrics as Markdown, a row a way: mean, spread over the seeds, and how many times the floor."""
+    heads = ["", *(f"{m['label']}" for m in metrics), "range before scaling"]
+    rows = [heads, ["---"] * len(heads)]
+    floors = [
+        f"{number(m['floor']['mean'])} ({number(m['floor']['min'])}–{number(m['floor']['max'])})" for m in metrics
+    ]
+    rows.append(["floor: real against real", *floors, ""])
+    for name, (low, high) in ranges.items():
+        cells = []
+        for metric in metrics:
+            way, floor = metric["ways"][name], metric["floor"]["mean"]
+            times = f", {way['mean'] / floor:.1f}×" if floor and way["mean"] is not None else ""
+            cells.append(f"{number(way['mean'])} ± {number(way['spread'])}{times}")
+        rows.append([name, *cells, f"{low:.2f} to {high:.2f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+
+
+def run(study: Study, root: Path = ROOT) -> str:
+    """Make the study, or what is missing of it; the table as text.
+
+    Raises:
+        ValueError: the folder holds a study of other settings, or an option that the user must change.
+        RuntimeError: a twin failed.
+    """
+    study = dataclasses.replace(study, out=study.out.resolve())
+    settings = {k: v for k, v in dataclasses.asdict(study).items() if k not in ("out", "threads", "torch_python")}
+    record = study.out / "study.json"
+    if record.is_file():
+        if (held := read_json(record)["settings"]) != settings:
+            raise ValueError(f"--out {study.out}: holds a study of other settings, {held}; name another")
+    elif study.out.exists() and (not study.out.is_dir() or any(study.out.iterdir())):
+        raise ValueError(f"--out {study.out}: is no study's folder and not empty: name one that is free")
+    else:
+        study.out.mkdir(parents=True)
+        write_json(record, {"settings": settings})
+    trained = train_both(study, root)
+    with Worker("torch", python=study.torch_python, threads=study.threads, timeout=3600.0, root=root) as worker:
+        ends = [{name: draw(study, worker, way, seed) for name, way in WAYS.items()} for seed in range(study.seeds)]
+    sets = [{name: SCALES[way.scale](drawn[name]) for name, way in WAYS.items()} for drawn in ends]
+    recipe = load_recipe(study.out / "baseline" / "recipe.json")
+    data = dataclasses.replace(recipe.data, cache=str(root / recipe.data.cache))
+    dataset = open_dataset(data, recipe.image_shape)
+    real = np.asarray(dataset.images[dataset.held_out])
+    metrics = measure(study, real, sets)
+    ranges = {name: (min(float(e[name].min()) for e in ends), max(float(e[name].max()) for e in ends)) for name in WAYS}
+    text = table(metrics, ranges)
+    rows = [images[:SHOWN] for images in (real, *sets[0].values())]
+    save_png(study.out / "pictures.png", grid(np.concatenate(rows), len(rows[0])))
+    write_text_atomic(study.out / "table.md", text)
+    write_json(record, {"settings": settings, "trained": trained, "metrics": metrics, "ranges": ranges})
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+
+    def make() -> None:
+        text = inspect.cleandoc(Study.__doc__ or "")
+        study = parse(Study, sys.argv[1:] if argv is None else argv, "python -m eval.baseline_study", text, Study())
+        try:
+            print(run(study), end="")
+        except RuntimeError as error:
+            raise RunError(str(error)) from error
+
+    return end(make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
