@@ -26,7 +26,7 @@ from core.diffusion.noise import gaussian
 from core.diffusion.samplers import Row
 from core.images import grid, save_png, write_atomically
 from core.model.checkpoint import read_json, resolve_checkpoint, write_json, write_text_atomic
-from core.sampling import open_source
+from core.sampling import Source, open_source
 from eval.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
 from eval.compare import compare
 from eval.compare_page import number
@@ -117,38 +117,46 @@ def train_both(study: Study, root: Path) -> dict[str, dict[str, float]]:
 
 def draw(study: Study, worker: Worker, way: Way, seed: int) -> Images:
     """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; drawn once for both ends and all scales."""
-    name = f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}.npz"
-    path = study.out / "drawn" / name
-    if not path.is_file():
-        log.info("draw %s", path.stem)
-        source = open_source(resolve_checkpoint(study.out / way.network), way.weights)
-        levels = spaced_levels(study.evaluations, source.process.timesteps)
-        rows, stopped = (reverse_rows(source.process, levels, way.clip, stop) for stop in (False, True))
-        shape = (*source.model.sample_size, source.model.in_channels)
-        options = {"model": to_dict(source.model), "seed": seed, "clip": way.clip}
-        weights = {f"weights/{key}": value for key, value in source.weights.items()}
-
-        def go_on(x: Images, some: Sequence[Row], first: int, first_row: int) -> Images:
-            columns = {key: np.array([getattr(row, key) for row in some]) for key in ("t", "p", "q", "s", "matrix")}
-            arrays = {"x": x, **columns, **weights}
-            return worker.call("run_table", arrays, first=first, first_row=first_row, **options)[0]["x"]
-
-        ends: dict[str, list[Images]] = {"whole": [], "stopped": []}
-        for first in range(0, study.n, GROUP):
+    folder = study.out / "drawn" / f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}"
+    source = open_source(resolve_checkpoint(study.out / way.network), way.weights)
+    parts = []
+    for first in range(0, study.n, GROUP):
+        path = folder / f"{first:05d}.npz"
+        if not path.is_file():
+            log.info("draw %s, images %d and on", folder.name, first)
             samples = range(first, min(first + GROUP, study.n))
-            x, at = gaussian(seed, "x_T", samples, 0, shape, source.dtype), len(rows) - 2
-            x = go_on(x, rows[:at], first, 0)
-            ends["whole"].append(go_on(x, rows[at:], first, at))
-            ends["stopped"].append(go_on(x, stopped[at:], first, at))
-        drawn = {key: np.concatenate(parts) for key, parts in ends.items()}
-        write_atomically(path, lambda temporary: _save(temporary, drawn))
-    with np.load(path, allow_pickle=False) as stored:
-        return stored["stopped" if way.stop else "whole"]
+            write_ends(path, draw_group(source, worker, way.clip, study.evaluations, seed, samples))
+        with np.load(path, allow_pickle=False) as ends:
+            parts.append(ends["stopped" if way.stop else "whole"])
+    return np.concatenate(parts)
 
 
-def _save(path: Path, arrays: Mapping[str, Images]) -> None:
-    with open(path, "wb") as file:  # given a name, NumPy would add a suffix to it
-        np.savez(file, **arrays)
+def draw_group(
+    source: Source, worker: Worker, clip: bool, evaluations: int, seed: int, samples: range
+) -> dict[str, Images]:
+    """Both ends of the same images: `whole`, and `stopped` as the original stops; all but the last steps are shared."""
+    levels = spaced_levels(evaluations, source.process.timesteps)
+    whole, stopped = (reverse_rows(source.process, levels, clip, stop) for stop in (False, True))
+    weights = {f"weights/{name}": value for name, value in source.weights.items()}
+    options = {"model": to_dict(source.model), "seed": seed, "clip": clip, "first": samples[0]}
+
+    def go_on(x: Images, rows: Sequence[Row], first_row: int) -> Images:
+        columns = {key: np.array([getattr(row, key) for row in rows]) for key in ("t", "p", "q", "s", "matrix")}
+        return worker.call("run_table", {"x": x, **columns, **weights}, first_row=first_row, **options)[0]["x"]
+
+    shape, shared = (*source.model.sample_size, source.model.in_channels), len(whole) - 2
+    x_1 = go_on(gaussian(seed, "x_T", samples, 0, shape, source.dtype), whole[:shared], 0)
+    return {"whole": go_on(x_1, whole[shared:], shared), "stopped": go_on(x_1, stopped[shared:], shared)}
+
+
+def write_ends(path: Path, ends: Mapping[str, Images]) -> None:
+    """Write an .npz atomically; NumPy is given an open file, since it would add a suffix to a name."""
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, **ends)
+
+    write_atomically(path, save)
 
 
 def measure(study: Study, real: Images, sets: Sequence[Mapping[str, Images]]) -> list[dict[str, Any]]:

@@ -111,6 +111,7 @@ def calls(root):
 
 def test_from_nothing_to_the_table_and_again(study, monkeypatch):
     settings, root = study
+    monkeypatch.setattr("eval.baseline_study.GROUP", 3)
     monkeypatch.setenv("FAKE_FAILURE", "torch 3")
     with pytest.raises(RuntimeError, match="the disk is on fire"):
         run(settings, root)
@@ -124,12 +125,13 @@ def test_from_nothing_to_the_table_and_again(study, monkeypatch):
     # The pretender's answer to x is tanh(x) / 2, asked twice; every way of a seed starts from the same noise.
     x_T = gaussian(1, "x_T", range(5), 0, (32, 32, 1), "float32")
     for name in ("baseline-ema-clip", "baseline-raw-free", "U-Net-ema-clip"):
-        with np.load(settings.out / "drawn" / f"{name}-seed1.npz") as drawn:
-            for end in ("whole", "stopped"):
-                np.testing.assert_allclose(drawn[end], np.tanh(np.tanh(x_T) / 2) / 2, rtol=1e-5)
+        for first, group in ((0, x_T[:3]), (3, x_T[3:])):
+            with np.load(settings.out / "drawn" / f"{name}-seed1" / f"{first:05d}.npz") as drawn:
+                for end in ("whole", "stopped"):
+                    np.testing.assert_allclose(drawn[end], np.tanh(np.tanh(group) / 2) / 2, rtol=1e-5)
     assert found["ranges"]["(b) and (c)"] == found["ranges"]["ours"]
     before = calls(root)
-    assert before.count("sample torch") == 5 * 2 * 3  # what is drawn, seeds, parts
+    assert before.count("sample torch") == 5 * 2 * 2 * 3  # what is drawn, seeds, groups, parts
     assert run(settings, root) == text and calls(root) == before
 
 
