@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from core.command import RunError, end, parse
-from core.config import load_recipe, to_dict
+from core.config import ProcessConfig, load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.samplers import Row
@@ -61,11 +61,13 @@ class Study:
 
     Examples:
       python -m eval.baseline_study
-      python -m eval.baseline_study --out runs/try --steps 4 --images 60 --n 8 --seeds 1 --evaluations 4
+      python -m eval.baseline_study --networks runs/baseline-study --n 8 --seeds 1 --evaluations 1000 --out runs/all-levels
     """
 
     out: Path = Path("runs/baseline-study")
     """Folder of the study."""
+    networks: Path | None = None
+    """Folder of another study whose networks are drawn from; none are trained then."""
     steps: int = 600
     """Optimiser steps of the baseline network; the U-Net trains for as many seconds."""
     images: int = 6500
@@ -82,14 +84,20 @@ class Study:
     """Python that has PyTorch; found by itself where not given."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("images", 30), ("n", 2), ("seeds", 1), ("evaluations", 3), ("threads", 0)):
+        for name, low in (("steps", 1), ("images", 30), ("n", 2), ("seeds", 1), ("threads", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {low}")
+        spaced_levels(self.evaluations, ProcessConfig().timesteps)  # refuses what does not fit
+
+    @property
+    def runs(self) -> Path:
+        """Where the networks are."""
+        return (self.networks or self.out).resolve()
 
 
 def train(study: Study, name: str, steps: int, root: Path) -> tuple[int, float]:
     """Train a network up to some steps, from where it is; its steps and the seconds that they took."""
-    run = study.out / name
+    run = study.runs / name
     done = trained_steps(run)
     if done < steps:
         log.info("train the %s: steps %d to %d", name, done, steps)
@@ -106,19 +114,19 @@ def train(study: Study, name: str, steps: int, root: Path) -> tuple[int, float]:
 
 def train_both(study: Study, root: Path) -> dict[str, dict[str, float]]:
     """The baseline for its steps, the U-Net for as many seconds, which its own pace tells: steps and seconds of each."""
-    step, seconds = train(study, "baseline", study.steps, root)
-    result = {"baseline": {"steps": step, "seconds": seconds}}
-    limit = seconds
-    step, seconds = train(study, "U-Net", PROBE, root)
-    while seconds < 0.97 * limit:
-        step, seconds = train(study, "U-Net", step + math.ceil((limit - seconds) * step / seconds), root)
-    return {**result, "U-Net": {"steps": step, "seconds": seconds}}
+    if study.networks is None:
+        _, limit = train(study, "baseline", study.steps, root)
+        step, seconds = train(study, "U-Net", PROBE, root)
+        while seconds < 0.97 * limit:
+            step, seconds = train(study, "U-Net", step + math.ceil((limit - seconds) * step / seconds), root)
+    found = {name: train(study, name, 0, root) for name in NETWORKS}
+    return {name: {"steps": step, "seconds": seconds} for name, (step, seconds) in found.items()}
 
 
 def draw(study: Study, worker: Worker, way: Way, seed: int) -> Images:
     """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; drawn once for both ends and all scales."""
     folder = study.out / "drawn" / f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}"
-    source = open_source(resolve_checkpoint(study.out / way.network), way.weights)
+    source = open_source(resolve_checkpoint(study.runs / way.network), way.weights)
     parts = []
     for first in range(0, study.n, GROUP):
         path = folder / f"{first:05d}.npz"
@@ -201,7 +209,8 @@ def run(study: Study, root: Path = ROOT) -> str:
         RuntimeError: a twin failed.
     """
     study = dataclasses.replace(study, out=study.out.resolve())
-    settings = {k: v for k, v in dataclasses.asdict(study).items() if k not in ("out", "threads", "torch_python")}
+    changeable = ("out", "networks", "threads", "torch_python")
+    settings = {key: value for key, value in dataclasses.asdict(study).items() if key not in changeable}
     record = study.out / "study.json"
     if record.is_file():
         if (held := read_json(record)["settings"]) != settings:
@@ -215,7 +224,7 @@ def run(study: Study, root: Path = ROOT) -> str:
     with Worker("torch", python=study.torch_python, threads=study.threads, timeout=3600.0, root=root) as worker:
         ends = [{name: draw(study, worker, way, seed) for name, way in WAYS.items()} for seed in range(study.seeds)]
     sets = [{name: SCALES[way.scale](drawn[name]) for name, way in WAYS.items()} for drawn in ends]
-    recipe = load_recipe(study.out / "baseline" / "recipe.json")
+    recipe = load_recipe(study.runs / "baseline" / "recipe.json")
     data = dataclasses.replace(recipe.data, cache=str(root / recipe.data.cache))
     dataset = open_dataset(data, recipe.image_shape)
     real = np.asarray(dataset.images[dataset.held_out])

@@ -71,11 +71,15 @@ def spaced_levels(evaluations: int, T: int) -> npt.NDArray[np.int64]:
     """t = 0, and t = 1 to T - 1 evenly in its square root, ascending: dense where images get their fine structure.
 
     Args:
-        evaluations: levels, at least 3; fewer come back where neighbours round to the same t.
+        evaluations: levels, from 3 to T.
         T: levels of the process.
+    Raises:
+        ValueError: evaluations out of range.
     """
+    if not 3 <= evaluations <= T:
+        raise ValueError(f"evaluations = {evaluations}: must be between 3 and process.timesteps = {T}")
     levels = np.round(1 + (T - 2) * np.linspace(0, 1, evaluations - 1) ** 2).astype(np.int64)
-    return np.unique(np.concatenate([[0], levels]))
+    return np.concatenate([[0], np.maximum(levels, np.arange(1, evaluations))])  # where crowded, every t
 
 
 def reverse_rows(

@@ -46,7 +46,7 @@ def test_over_all_levels_it_is_the_originals_loop():
 def test_levels_are_the_processs_from_0_and_1_to_the_noisiest(evaluations):
     levels = spaced_levels(evaluations, 1000)
     assert levels[:2].tolist() == [0, 1] and levels[-1] == 999 and (np.diff(levels) > 0).all()
-    assert len(levels) == evaluations or evaluations == 1000
+    assert len(levels) == evaluations
     process = make_process(LINEAR)
     rows = reverse_rows(LINEAR, levels, clip=True, stop=False)
     assert [row.t for row in rows] == levels[::-1].tolist()
@@ -102,7 +102,7 @@ def test_mean_and_spread_are_over_the_seeds(tmp_path):
 @pytest.fixture
 def study(tmp_path):
     root, _ = make_checkout(tmp_path / "checkout")
-    return Study(tmp_path / "study", 4, 60, 5, 2, 4, torch_python=PYTHONS["torch"]), root
+    return Study(tmp_path / "study", None, 4, 60, 5, 2, 4, torch_python=PYTHONS["torch"]), root
 
 
 def calls(root):
@@ -122,6 +122,7 @@ def test_from_nothing_to_the_table_and_again(study, monkeypatch):
     assert (settings.out / "table.md").read_text() == text and (settings.out / "pictures.png").stat().st_size > 1000
     found = json.loads((settings.out / "study.json").read_text())
     assert found["trained"]["baseline"]["steps"] == 4 and found["trained"]["U-Net"]["steps"] >= PROBE
+    steps = calls(root).count("step torch")
     # The pretender's answer to x is tanh(x) / 2, asked twice; every way of a seed starts from the same noise.
     x_T = gaussian(1, "x_T", range(5), 0, (32, 32, 1), "float32")
     for name in ("baseline-ema-clip", "baseline-raw-free", "U-Net-ema-clip"):
@@ -130,15 +131,20 @@ def test_from_nothing_to_the_table_and_again(study, monkeypatch):
                 for end in ("whole", "stopped"):
                     np.testing.assert_allclose(drawn[end], np.tanh(np.tanh(group) / 2) / 2, rtol=1e-5)
     assert found["ranges"]["(b) and (c)"] == found["ranges"]["ours"]
+    # Its networks, drawn from on more levels.
+    more = Study(settings.out.parent / "more", settings.runs, 4, 60, 5, 1, 6, torch_python=PYTHONS["torch"])
+    run(more, root)
+    assert not (more.out / "baseline").exists() and calls(root).count("step torch") == steps
+    assert json.loads((more.out / "study.json").read_text())["trained"] == found["trained"]
     before = calls(root)
-    assert before.count("sample torch") == 5 * 2 * 2 * 3  # what is drawn, seeds, groups, parts
+    assert before.count("sample torch") == 5 * (2 + 1) * 2 * 3  # what is drawn, seeds, groups, parts
     assert run(settings, root) == text and calls(root) == before
 
 
 def test_a_longer_baseline_gives_the_u_net_as_long(study, monkeypatch):
     monkeypatch.setattr("eval.baseline_study.PROBE", 3)
     settings, root = study
-    run(Study(settings.out, 12, 60, 5, 1, 3, torch_python=settings.torch_python), root)
+    run(Study(settings.out, None, 12, 60, 5, 1, 3, torch_python=settings.torch_python), root)
     trained = json.loads((settings.out / "study.json").read_text())["trained"]
     assert 3 < trained["U-Net"]["steps"] < 40
     assert trained["U-Net"]["seconds"] >= 0.97 * trained["baseline"]["seconds"]
@@ -153,5 +159,9 @@ def test_what_cannot_be_is_refused(study, capsys):
     (settings.out / "study.json").rename(settings.out / "other")
     with pytest.raises(ValueError, match="is no study's folder and not empty"):
         run(settings, root)
-    assert main(["--n", "1"]) == 2
-    assert "--n 1: must be at least 2" in capsys.readouterr().err
+    for flag, value, allowed in (
+        ("--n", "1", "at least 2"),
+        ("--evaluations", "1001", "between 3 and process.timesteps"),
+    ):
+        assert main([flag, value]) == 2
+        assert f"{value}: must be {allowed}" in capsys.readouterr().err
