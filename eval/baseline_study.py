@@ -15,7 +15,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,9 +26,8 @@ from core.diffusion.samplers import Row
 from core.images import grid, save_png, write_atomically
 from core.model.checkpoint import read_json, resolve_checkpoint, write_json, write_text_atomic
 from core.sampling import Source, open_source
+from eval.baseline_table import measure, table
 from eval.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
-from eval.compare import compare
-from eval.compare_page import number
 from eval.demo_folder import trained_steps
 from eval.twins import ROOT, Worker, run_verb
 
@@ -57,7 +55,7 @@ TRAINING = (
 class Study:
     """Train the baseline network at 32 x 32 and measure what each of the original's choices costs.
 
-    Writes study.json, table.md and pictures.png. Half an hour on two CPU cores; a study that was cut off goes on.
+    Writes study.json, table.md and pictures.png. 25 minutes on two CPU cores; a study that was cut off goes on.
 
     Examples:
       python -m eval.baseline_study
@@ -167,40 +165,6 @@ def write_ends(path: Path, ends: Mapping[str, Images]) -> None:
     write_atomically(path, save)
 
 
-def measure(study: Study, real: Images, sets: Sequence[Mapping[str, Images]]) -> list[dict[str, Any]]:
-    """Every metric with its floor, and of every way the mean over the seeds and half their range."""
-    scale = FIELD_OF_VIEW / real.shape[1]
-    results = [compare(real, generated, pixel_scale=scale)["metrics"] for generated in sets]
-    metrics = []
-    for rows in zip(*results, strict=True):
-        ways = {}
-        for name in WAYS:
-            values = [row["sets"][name]["mean"] for row in rows]
-            known = None not in values
-            spread = (max(values) - min(values)) / 2 if known else None
-            ways[name] = {"mean": float(np.mean(values)) if known else None, "spread": spread}
-        metrics.append({"label": rows[0]["label"], "unit": rows[0]["unit"], "floor": rows[0]["floor"], "ways": ways})
-    return metrics
-
-
-def table(metrics: Sequence[Mapping[str, Any]], ranges: Mapping[str, tuple[float, float]]) -> str:
-    """The metrics as Markdown, a row a way: mean, spread over the seeds, and how many times the floor."""
-    heads = ["", *(f"{m['label']}" for m in metrics), "range before scaling"]
-    rows = [heads, ["---"] * len(heads)]
-    floors = [
-        f"{number(m['floor']['mean'])} ({number(m['floor']['min'])}–{number(m['floor']['max'])})" for m in metrics
-    ]
-    rows.append(["floor: real against real", *floors, ""])
-    for name, (low, high) in ranges.items():
-        cells = []
-        for metric in metrics:
-            way, floor = metric["ways"][name], metric["floor"]["mean"]
-            times = f", {way['mean'] / floor:.1f}×" if floor and way["mean"] is not None else ""
-            cells.append(f"{number(way['mean'])} ± {number(way['spread'])}{times}")
-        rows.append([name, *cells, f"{low:.2f} to {high:.2f}"])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
-
-
 def run(study: Study, root: Path = ROOT) -> str:
     """Make the study, or what is missing of it; the table as text.
 
@@ -209,8 +173,8 @@ def run(study: Study, root: Path = ROOT) -> str:
         RuntimeError: a twin failed.
     """
     study = dataclasses.replace(study, out=study.out.resolve())
-    changeable = ("out", "networks", "threads", "torch_python")
-    settings = {key: value for key, value in dataclasses.asdict(study).items() if key not in changeable}
+    settings = {k: v for k, v in dataclasses.asdict(study).items() if k not in ("out", "threads", "torch_python")}
+    settings["networks"] = study.networks and str(study.runs)
     record = study.out / "study.json"
     if record.is_file():
         if (held := read_json(record)["settings"]) != settings:
@@ -228,11 +192,12 @@ def run(study: Study, root: Path = ROOT) -> str:
     data = dataclasses.replace(recipe.data, cache=str(root / recipe.data.cache))
     dataset = open_dataset(data, recipe.image_shape)
     real = np.asarray(dataset.images[dataset.held_out])
-    metrics = measure(study, real, sets)
+    metrics = measure(real, sets, FIELD_OF_VIEW / real.shape[1])
     ranges = {name: (min(float(e[name].min()) for e in ends), max(float(e[name].max()) for e in ends)) for name in WAYS}
     text = table(metrics, ranges)
-    rows = [images[:SHOWN] for images in (real, *sets[0].values())]
-    save_png(study.out / "pictures.png", grid(np.concatenate(rows), len(rows[0])))
+    shown = min(SHOWN, study.n, len(real))
+    rows = [images[:shown] for images in (real, *sets[0].values())]
+    save_png(study.out / "pictures.png", grid(np.concatenate(rows), shown))
     write_text_atomic(study.out / "table.md", text)
     write_json(record, {"settings": settings, "trained": trained, "metrics": metrics, "ranges": ranges})
     return text

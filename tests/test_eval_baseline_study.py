@@ -11,7 +11,8 @@ from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import SamplingTable
 from core.diffusion.samplers import run as run_table
-from eval.baseline_study import PROBE, Study, main, measure, run
+from eval.baseline_study import PROBE, Study, main, run
+from eval.baseline_table import measure
 from eval.baseline_ways import GROUP, WAYS, eight_bits, min_max, reverse_rows, spaced_levels
 
 LINEAR = ProcessConfig()
@@ -88,12 +89,12 @@ def test_eight_bits_are_cut_off_as_the_original_does():
     assert (np.rint(eight_bits(x) * 255) == original).all() and eight_bits(x).dtype == np.float32
 
 
-def test_mean_and_spread_are_over_the_seeds(tmp_path):
+def test_mean_and_spread_are_over_the_seeds():
     """Where every image peaks at p, the peak's distance from images that peak at 1 is 1 - p."""
     real = np.random.default_rng(0).random((12, 8, 8, 1))
     real[:, 4, 4] = 1
     sets = [{name: real[:6] * peak for name in WAYS} for peak in (0.5, 0.7)]
-    metrics = {metric["label"]: metric for metric in measure(Study(tmp_path), real, sets)}
+    metrics = {metric["label"]: metric for metric in measure(real, sets, 0.1)}
     assert metrics["Peak"]["floor"]["mean"] == 0
     for way in metrics["Peak"]["ways"].values():
         np.testing.assert_allclose([way["mean"], way["spread"]], [0.4, 0.1])
