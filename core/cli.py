@@ -69,6 +69,7 @@ def _worker(twin: Twin, argv: list[str]) -> int:
     tasks = {
         "train": worker.Training(twin.make_trainer),
         "sample": worker.Sampling(twin.make_sampler),
+        "run_table": worker.TableRun(twin.make_sampler),
         "time_training": worker.TimedTraining(twin.make_trainer),
         "time_sampling": worker.TimedSampling(twin.make_sampler),
         "features": FeaturesTask(twin.make_extractor),

@@ -21,7 +21,7 @@ from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
-from core.diffusion.samplers import SamplingTable, make_table
+from core.diffusion.samplers import Row, SamplingTable, make_table
 from core.model.unet_spec import initial_weights
 from core.recipes import from_dict
 from core.sampling import class_labels, draw
@@ -125,7 +125,21 @@ class Training:
         )
 
 
-class Sampling:
+class Executors:
+    """A twin's executor over given weights, kept while network and weights are the same."""
+
+    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
+        self.make_sampler = make_sampler
+        self.made: tuple[ModelConfig, str, Arrays] | None = None
+
+    def get(self, config: ModelConfig, weights: Arrays, dtype: str) -> Any:
+        """The executor."""
+        if not (self.made and self.made[:2] == (config, dtype) and _equal(self.made[2], weights)):
+            self.sampler, self.made = self.make_sampler(config, weights, dtype), (config, dtype, weights)
+        return self.sampler
+
+
+class Sampling(Executors):
     """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
 
     options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `class_labels`.
@@ -133,16 +147,11 @@ class Sampling:
     sampler is kept while network and weights are the same.
     """
 
-    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
-        self.make_sampler = make_sampler
-        self.made: tuple[ModelConfig, str, Arrays] | None = None
-
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Draw; info: network evaluations."""
-        recipe, weights = from_dict(Recipe, options["recipe"]), with_prefix(arrays, "weights/")
-        dtype, seed, first = recipe.training.dtype, options["seed"], options["first"]
-        if not (self.made and self.made[:2] == (recipe.model, dtype) and _equal(self.made[2], weights)):
-            self.sampler, self.made = self.make_sampler(recipe.model, weights, dtype), (recipe.model, dtype, weights)
+        recipe, seed, first = from_dict(Recipe, options["recipe"]), options["seed"], options["first"]
+        dtype = recipe.training.dtype
+        sampler = self.get(recipe.model, with_prefix(arrays, "weights/"), dtype)
         samples, labels = range(first, first + options["n"]), arrays.get("class_labels")
         table, starts = make_table(make_process(recipe.process), recipe.sampling), []
 
@@ -150,11 +159,33 @@ class Sampling:
             table: SamplingTable, x_T: np.ndarray, noise: Any, labels: Any = None, callback: Any = None
         ) -> np.ndarray:
             starts.append(x_T)
-            drawn: np.ndarray = self.sampler(table, x_T, noise, labels, callback)
+            drawn: np.ndarray = sampler(table, x_T, noise, labels, callback)
             return drawn
 
         images = draw(noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
         return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": table.nfe}
+
+
+class TableRun(Executors):
+    """`run_table`: rows of any table whose state is the image alone, on `x`, the images `first` and on of options.seed.
+
+    options: model, seed, first, clip, and first_row, the number of the first row, since a row's number keys its noise.
+    Arrays in: `weights/NAME`; `x` (n, H, W, C); the rows as `t`, `p`, `q`, `s` (R,) and `matrix` (R, 1, 3). Arrays out:
+    `x` after the last row, in the network's range and not clipped.
+    """
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Run the rows."""
+        x, first_row = arrays["x"], options["first_row"]
+        samples = range(options["first"], options["first"] + len(x))
+        columns = (*(arrays[name].tolist() for name in ("t", "p", "q")), arrays["matrix"], arrays["s"].tolist())
+        table = SamplingTable(tuple(Row(*values) for values in zip(*columns, strict=True)), options["clip"], "rows")
+
+        def noise(row: int) -> np.ndarray:
+            return gaussian(options["seed"], "sampler", samples, first_row + row, x.shape[1:], x.dtype)
+
+        sampler = self.get(from_dict(ModelConfig, options["model"]), with_prefix(arrays, "weights/"), x.dtype.name)
+        return {"x": sampler(table, x, noise)}, {}
 
 
 def _equal(a: Arrays, b: Arrays) -> bool:

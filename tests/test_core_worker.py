@@ -12,10 +12,21 @@ from core.config import ModelConfig, Recipe, SamplingConfig, TrainingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.diffusion.samplers import run as run_in_numpy
 from core.recipes import to_dict
 from core.training.batches import make_batch
 from core.training.optim import scalars
-from core.worker import Sampling, TimedSampling, TimedTraining, Training, affine_task, peak_memory, with_prefix
+from core.worker import (
+    Sampling,
+    TableRun,
+    TimedSampling,
+    TimedTraining,
+    Training,
+    affine_task,
+    peak_memory,
+    with_prefix,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ModelConfig(
@@ -185,6 +196,30 @@ def test_the_noise_that_sample_hands_back_is_the_executors(monkeypatch):
     options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
     out, _ = Sampling(lambda *_: lambda table, x_T, *rest: x_T)({"weights/w": np.ones(1)}, options)
     np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [0, 1, 0], 0, (4, 8, 1), "float32"))
+
+
+@pytest.mark.parametrize("clip", (True, False))
+def test_a_table_run_in_two_parts_is_the_whole_one(clip):
+    """The executor is the NumPy reference: rows, clipping and every row's noise arrive as make_table's."""
+    table = make_table(make_process(RECIPE.process), SamplingConfig("ddpm", 6, clip=clip))
+    x_T = np.random.default_rng(0).standard_normal((3, 4, 8, 1))
+
+    def network(x, t):
+        return np.sin(x) + t / 1000
+
+    def make_sampler(config, weights, dtype):
+        assert config == MODEL and weights.keys() == {"w"} and dtype == "float64"
+        return lambda table, x, noise: run_in_numpy(table, network, x, noise)
+
+    task, x, made = TableRun(make_sampler), x_T, []
+    for first, rows in ((0, table.rows[:2]), (2, table.rows[2:])):
+        columns = {key: np.array([getattr(row, key) for row in rows]) for key in ("t", "p", "q", "s", "matrix")}
+        options = {"model": to_dict(MODEL), "seed": 9, "first": 5, "first_row": first, "clip": clip}
+        x = task({"x": x, "weights/w": np.ones(1), **columns}, options)[0]["x"]
+        made.append(task.sampler)
+    assert made[0] is made[1]
+    expected = run_in_numpy(table, network, x_T, lambda row: gaussian(9, "sampler", [5, 6, 7], row, (4, 8, 1)))
+    np.testing.assert_array_equal(x, expected)
 
 
 def test_timed_tasks_keep_what_they_made_while_the_recipe_is_the_same():
