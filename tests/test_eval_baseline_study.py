@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from fake_twins import PYTHONS, make_checkout
 
 from core.config import ProcessConfig
 from core.diffusion.noise import gaussian
@@ -14,6 +13,7 @@ from core.diffusion.samplers import run as run_table
 from eval.baseline_study import PROBE, Study, main, run
 from eval.baseline_table import measure
 from eval.baseline_ways import GROUP, WAYS, eight_bits, min_max, reverse_rows, spaced_levels
+from tests.fake_twins import PYTHONS, make_checkout
 
 LINEAR = ProcessConfig()
 
