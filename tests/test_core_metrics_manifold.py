@@ -49,8 +49,9 @@ def test_copies():
     collapsed = np.tile(x[:1], (20, 1))
     assert precision_recall(x, collapsed, 3) == (1.0, 1 / 50)
     # All in one point: on every sphere, and inside none.
-    assert precision_recall(collapsed, collapsed, 3) == (1.0, 1.0)
-    assert density_coverage(collapsed, collapsed, 3) == (0.0, 0.0)
+    for point in (collapsed, np.zeros((20, 3))):
+        assert precision_recall(point, point, 3) == (1.0, 1.0)
+        assert density_coverage(point, point, 3) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("n", "m", "d", "k"), [(90, 70, 3, 1), (70, 90, 20, 3), (600, 530, 5, 5)])
