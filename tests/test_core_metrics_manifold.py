@@ -48,6 +48,10 @@ def test_copies():
     # A generator that shows one real image only is precise and covers one row.
     collapsed = np.tile(x[:1], (20, 1))
     assert precision_recall(x, collapsed, 3) == (1.0, 1 / 50)
+    # All in one point: on every sphere, and inside none.
+    for point in (collapsed, np.zeros((20, 3))):
+        assert precision_recall(point, point, 3) == (1.0, 1.0)
+        assert density_coverage(point, point, 3) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("n", "m", "d", "k"), [(90, 70, 3, 1), (70, 90, 20, 3), (600, 530, 5, 5)])
