@@ -29,10 +29,10 @@ def _rows(features: Features, rows: npt.NDArray[Any]) -> Features:
     return {key: value[rows] for key, value in features.items()}
 
 
-def _summary(values: list[float], floor: list[float] | None) -> dict[str, Any]:
-    """Mean and range over the splits; `seen` where the whole range lies above the floor's."""
+def _summary(values: list[float], whole: list[float] | None = None) -> dict[str, Any]:
+    """Mean and range over the splits; `seen` where all of it lies above all that whole images give."""
     result = {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
-    return result if floor is None else {**result, "seen": min(values) > max(floor)}
+    return result if whole is None else {**result, "seen": min(values) > max(whole)}
 
 
 def study(pools: Pools) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def study(pools: Pools) -> dict[str, Any]:
 
     Returns:
         floor and whole, by metric: mean, min, max; damages: key, label, strengths and, by metric, one such entry a
-        strength with `seen`, and `monotone`: whether the mean rises with every step of strength. `whole` are the images
-        that the spoilt sets grew out of, unspoilt.
+        strength with `seen`, above both floor and whole, and `monotone`: whether the mean rises with every step of
+        strength. `whole` are the images that the spoilt sets grew out of, unspoilt: they tell what is chance in them.
     """
     sets = {(d.key, s): pools.spoilt(d, s) for d in DAMAGES for s in d.strengths}
     sets["whole", 0.0] = _rows(pools.features["other"], np.arange(pools.n))
@@ -58,13 +58,14 @@ def study(pools: Pools) -> dict[str, Any]:
     for damage in DAMAGES:
         found = {}
         for metric in ALL_METRICS:
-            entries = [_summary(values[metric.key][damage.key, s], floors[metric.key]) for s in damage.strengths]
+            of, chance = values[metric.key], floors[metric.key] + values[metric.key]["whole", 0.0]
+            entries = [_summary(of[damage.key, s], chance) for s in damage.strengths]
             rising = bool(np.all(np.diff([entry["mean"] for entry in entries]) > 0))
             found[metric.key] = {"strengths": entries, "monotone": rising}
         damages.append({"key": damage.key, "label": damage.label, "strengths": damage.strengths, "metrics": found})
     return {
-        "floor": {key: _summary(floor, None) for key, floor in floors.items()},
-        "whole": {m.key: _summary(values[m.key]["whole", 0.0], floors[m.key]) for m in ALL_METRICS},
+        "floor": {key: _summary(floor) for key, floor in floors.items()},
+        "whole": {m.key: _summary(values[m.key]["whole", 0.0]) for m in ALL_METRICS},
         "damages": damages,
     }
 
@@ -110,21 +111,42 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def seen_from(found: dict[str, Any], strengths: list[float]) -> float | None:
+    """The weakest strength from which on a metric sees the damage; None where it does not see the strongest."""
+    seen = [entry["seen"] for entry in found["strengths"]]
+    return next((s for i, s in enumerate(strengths) if all(seen[i:])), None)
+
+
+def _overview(result: dict[str, Any], labels: dict[str, str]) -> str:
+    """Metrics by damage: the weakest strength seen, with a star where the metric rises with every step."""
+    rows = []
+    for key, label in labels.items():
+        row = [label]
+        for damage in result["damages"]:
+            found = damage["metrics"][key]
+            weakest = seen_from(found, damage["strengths"])
+            row.append("–" if weakest is None else f"{weakest:g}{' *' if found['monotone'] else ''}")
+        rows.append(row)
+    return _table(["Seen from", *(damage["label"] for damage in result["damages"])], rows)
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The result as tables: each metric as a multiple of its floor; bold where it lies above the floor in every split."""
     protocol, floor = result["protocol"], result["floor"]
     parts = [
         f"N = {protocol['n']:,} images a side, {protocol['size']} px over {protocol['field_of_view']:g} arcsec, "
         f"{SPLITS} random cuts of the reference. Numbers are multiples of the floor, whole images against whole images; "
-        "**bold** where the metric lies above the floor's largest value in every cut. Column 0: the same images before "
-        "they are spoilt. The last column says whether the metric rises with every step."
+        "**bold**, seen, where the metric lies in every cut above the largest value that whole images give in any. Column "
+        "0: the images before they are spoilt. The last column says whether the metric rises with every step. The first "
+        "table has the weakest strength from which on damage is seen, with a star where the metric rises with every step."
     ]
     labels = {m.key: m.label for m in ALL_METRICS}
+    parts.append(_overview(result, labels))
 
     def cell(key: str, entry: dict[str, Any]) -> str:
         base = floor[key]["mean"]
         text = f"{entry['mean'] / base:.2f}" if base else number(entry["mean"])
-        return f"**{text}**" if entry["seen"] else text
+        return f"**{text}**" if entry.get("seen") else text
 
     for damage in result["damages"]:
         head = [damage["label"], "floor", "0", *(f"{s:g}" for s in damage["strengths"]), "rises"]

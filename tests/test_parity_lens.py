@@ -1,5 +1,7 @@
 """The lens extractor between the frameworks: the committed weights on simulated images of several sizes."""
 
+import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from core.data.lenses import simulate
 from core.features import EXTRACTORS
+from eval.__main__ import main
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import LENS_FLOAT32, NETWORK_FLOAT64
 from eval.twins import Worker
@@ -41,3 +44,17 @@ def test_wrong_images_are_the_callers_fault(twins):
     for twin in twins.values():
         with pytest.raises(ValueError, match="3 channels"):
             twin.call("features", {"images": np.zeros((1, 64, 64, 3))}, dtype="float32", **OPTIONS)
+
+
+@pytest.mark.slow
+def test_the_damage_study_says_the_same_through_either(tmp_path):
+    found = {}
+    for framework, flags in (("torch", ["--python", sys.executable]), ("tensorflow", ["--framework", "tensorflow"])):
+        out = tmp_path / framework
+        assert main(["damage", "--n", "100", "--size", "32", "--field-of-view", "5", "--out", str(out), *flags]) == 0
+        found[framework] = json.loads((out / "damage.json").read_text())
+        assert found[framework]["protocol"]["framework"] == framework
+    for a, b in zip(found["torch"]["damages"], found["tensorflow"]["damages"], strict=True):
+        for key, metric in a["metrics"].items():
+            means = [[entry["mean"] for entry in m["strengths"]] for m in (metric, b["metrics"][key])]
+            np.testing.assert_allclose(*means, rtol=1e-3, atol=1e-6, err_msg=f"{a['key']} {key}")
