@@ -24,6 +24,7 @@ class SampleCommand:
     Examples:
       python -m PACKAGE sample --checkpoint runs/mine --n 64 --out runs/mine/out
       python -m PACKAGE sample --checkpoint runs/mine --sampler ddpm --steps 1000 --seed 7 --out ddpm
+      python -m PACKAGE sample --checkpoint runs/mine --sampler unipc --nfe 10 --spacing log_snr --out few
       python -m PACKAGE sample --checkpoint runs/mine/checkpoints/step-00002000 --n 16 --gif --out film
       python -m PACKAGE sample --checkpoint runs/mine --first 40 --n 10 --out images-40-to-49
     """
@@ -51,15 +52,31 @@ class SampleCommand:
     sampler: Sampler | None = None
     """Sampling method."""
     steps: int | None = None
-    """Evaluations of the network an image."""
+    """Points of the sampling grid."""
+    nfe: int | None = None
+    """Evaluations of the network an image, in place of --steps: the fair measure of cost, since heun takes two a step."""
     spacing: Spacing | None = None
     """Where on the training grid the steps lie."""
     eta: float | None = None
     """Noise of ddim, from 0 (deterministic) to 1."""
     variance: Variance | None = None
     """Variance of ddpm."""
+    order: int | None = None
+    """Order of unipc (1 to 3) and ipndm (1 to 4)."""
+    unipc_variant: Literal["bh1", "bh2"] | None = None
+    """B(h) of unipc."""
+    churn: float | None = None
+    """S_churn of euler and heun: noise added and removed again on the way."""
+    churn_min: float | None = None
+    """Smallest sigma at which there is churn."""
+    churn_max: float | None = None
+    """Largest sigma at which there is churn; 0 for no limit."""
+    churn_noise: float | None = None
+    """Standard deviation of the noise that churn adds."""
     clip: bool | None = None
     """Clip the predicted image to [-1, 1] at every step."""
+    dynamic_threshold: float | None = None
+    """Clip to this quantile of the predicted image instead, where it is above 1; 0 for no."""
     batch_size: int | None = None
     """Images at a time."""
 
@@ -81,16 +98,9 @@ def sample(twin: Twin, argv: list[str]) -> int:
 
     folder = resolve_checkpoint(command.checkpoint)
     source = open_source(folder, command.weights)
-    names = ("sampler", "steps", "spacing", "eta", "variance", "clip", "batch_size")
-    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
-    # The recipe's eta and variance belong to its own sampler.
-    if given.get("sampler", "ddim") != "ddim":
-        given.setdefault("eta", 0.0)
-    if given.get("sampler", "ddpm") != "ddpm":
-        given.setdefault("variance", "fixed_small")
-    sampling = dataclasses.replace(source.sampling, **given)
+    sampling = _sampling(source.sampling, command)
     table = make_table(make_process(source.process), sampling)
-    name = f"samples-{sampling.sampler}-{sampling.steps}-seed{command.seed}"
+    name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
     out = Path(command.out) if command.out else Path(command.checkpoint) / name
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
@@ -112,6 +122,19 @@ def sample(twin: Twin, argv: list[str]) -> int:
     write_samples(out, images, frames, manifest)
     print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if frames else ""))
     return 0
+
+
+def _sampling(recipe: SamplingConfig, command: SampleCommand) -> SamplingConfig:
+    """The recipe's sampling options with the flags that were given; another sampler starts from its own defaults."""
+    from core.diffusion.samplers import with_sampler
+
+    names = [field.name for field in dataclasses.fields(SamplingConfig)]
+    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
+    if given.get("steps"):
+        given.setdefault("nfe", 0)
+    if command.sampler:
+        recipe = with_sampler(recipe, command.sampler)
+    return dataclasses.replace(recipe, **given)
 
 
 def _draw(

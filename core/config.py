@@ -21,9 +21,12 @@ Architecture = Literal["unet", "baseline"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid"]
 Prediction = Literal["eps", "x0", "v"]
 LossWeight = Literal["simple", "min_snr"]
-Sampler = Literal["ddpm", "ddim", "dpmsolver++"]
-Spacing = Literal["leading", "trailing", "linspace"]
-Variance = Literal["fixed_small", "fixed_large"]
+Sampler = Literal[
+    "ddpm", "ddim", "dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "euler", "heun",
+    "flow_euler", "flow_heun",
+]  # fmt: skip
+Spacing = Literal["leading", "trailing", "linspace", "quadratic", "log_snr", "karras"]
+Variance = Literal["fixed_small", "fixed_large", "learned"]
 Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
 ExtractorName = Literal["lens", "inception"]
@@ -205,6 +208,10 @@ class ProcessConfig:
                 "predicted there says nothing of the image; use prediction v or x0"
             )
 
+    def signal_and_noise(self, half_log_snr: float) -> tuple[float, float]:
+        """Signal and noise of a level of the process, from log(signal / noise): signal^2 + noise^2 = 1."""
+        return 1 / math.hypot(1, math.exp(-half_log_snr)), 1 / math.hypot(1, math.exp(half_log_snr))
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -321,23 +328,48 @@ class SamplingConfig:
     """How images are drawn from a trained network."""
 
     sampler: Sampler = "ddim"
-    """Sampling method."""
+    """Sampling method: dpmsolver++ is its 2M; heun and euler step in EDM's sigma, flow_heun and flow_euler in the share
+    of noise."""
     steps: int = 50
-    """Evaluations of the network an image."""
+    """Points of the sampling grid; heun and flow_heun evaluate the network twice at each but the last, others once."""
     spacing: Spacing = "trailing"
-    """Where on the training grid the steps lie."""
+    """Where the steps lie: trailing, leading, linspace and quadratic on the training grid, log_snr and karras (rho 7) between
+    its levels."""
     eta: float = 0.0
     """Noise of ddim: 0 is deterministic, 1 is ancestral."""
     variance: Variance = "fixed_small"
-    """Variance of ddpm."""
+    """Variance of ddpm; learned needs a network that predicts it."""
     clip: bool = True
     """Clip the predicted image to [-1, 1] at every step."""
+    order: int = 0
+    """Order of unipc (1 to 3) and ipndm (1 to 4); 0 for 2 and 4."""
+    unipc_variant: Literal["bh1", "bh2"] = "bh2"
+    """B(h) of unipc: h or e^h - 1."""
+    churn: float = 0.0
+    """S_churn of euler and heun: noise added and removed again, spread over the steps; 0 is deterministic."""
+    churn_min: float = 0.0
+    """S_tmin: the smallest sigma at which there is churn."""
+    churn_max: float = 0.0
+    """S_tmax: the largest sigma at which there is churn; 0 for no limit."""
+    churn_noise: float = 1.0
+    """S_noise: standard deviation of the noise that churn adds."""
+    dynamic_threshold: float = 0.0
+    """With clip: clip to this quantile of the predicted image's absolute values where it is above 1, and divide by it; 0 for no."""
+    nfe: int = 0
+    """Evaluations of the network an image, in place of steps; 0 leaves it to steps."""
     batch_size: int = 64
     """Images drawn at a time; the images do not depend on it."""
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "sampling.steps", self.steps, "at least 1")
+        require(self.nfe >= 0, "sampling.nfe", self.nfe, "at least 0")
         require(0 <= self.eta <= 1, "sampling.eta", self.eta, "in [0, 1]")
+        require(0 <= self.order <= 4, "sampling.order", self.order, "in [0, 4]")
+        for key in ("churn", "churn_min", "churn_noise"):
+            require(getattr(self, key) >= 0 and math.isfinite(getattr(self, key)), f"sampling.{key}", getattr(self, key), "at least 0")  # fmt: skip
+        require(self.churn_max == 0 or self.churn_max > self.churn_min, "sampling.churn_max", self.churn_max, "above churn_min, or 0")  # fmt: skip
+        require(0 <= self.dynamic_threshold <= 1, "sampling.dynamic_threshold", self.dynamic_threshold, "in [0, 1]")
+        require(self.clip or not self.dynamic_threshold, "sampling.dynamic_threshold", self.dynamic_threshold, "0 where clip is false")  # fmt: skip
         require(self.batch_size >= 1, "sampling.batch_size", self.batch_size, "at least 1")
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from core.command import RunError
 from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.noise import gaussian
-from core.diffusion.samplers import SamplingTable
+from core.diffusion.samplers import steps_of
+from core.diffusion.table import Edit, SamplingTable
 from core.images import grid, save_gif, save_png, to_unit
 from core.model.checkpoint import (
     check_weights,
@@ -45,8 +46,12 @@ class Sampler(Protocol):
         noise: Callable[[int], np.ndarray],
         labels: np.ndarray | None = None,
         callback: Callback | None = None,
+        edit: Edit | None = None,
     ) -> np.ndarray:
-        """Run a table: x_T, noise(row) and the result are (B, H, W, C); the callback gets (row, predicted image)."""
+        """Run a table: x_T, noise(row) and the result are (B, H, W, C).
+
+        The callback gets (row, predicted image); `edit` gets (row, state after it) and returns the state to go on from.
+        """
         ...
 
 
@@ -211,13 +216,9 @@ def sample_manifest(source: Source, sampling: SamplingConfig, table: SamplingTab
     return {
         "checkpoint": str(source.weights_files[0].parent),
         "weights_sha256": file_hash(*source.weights_files),
-        "sampler": sampling.sampler,
-        "steps": sampling.steps,
+        **{name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"},
+        "steps": steps_of(sampling),
         "nfe": table.nfe,
-        "spacing": sampling.spacing,
-        "eta": sampling.eta,
-        "variance": sampling.variance,
-        "clip": sampling.clip,
         "batch_size": sampling.batch_size,
         "dtype": source.dtype,
         "data_sha256": source.data.get("sha256"),

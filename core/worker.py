@@ -21,7 +21,8 @@ from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
-from core.diffusion.samplers import Row, SamplingTable, make_table
+from core.diffusion.samplers import make_table
+from core.diffusion.table import Row, SamplingTable
 from core.model.unet_spec import initial_weights
 from core.recipes import from_dict
 from core.sampling import class_labels, draw
@@ -155,11 +156,9 @@ class Sampling(Executors):
         samples, labels = range(first, first + options["n"]), arrays.get("class_labels")
         table, starts = make_table(make_process(recipe.process), recipe.sampling), []
 
-        def noted(
-            table: SamplingTable, x_T: np.ndarray, noise: Any, labels: Any = None, callback: Any = None
-        ) -> np.ndarray:
+        def noted(table: SamplingTable, x_T: np.ndarray, *arguments: Any, **named: Any) -> np.ndarray:
             starts.append(x_T)
-            drawn: np.ndarray = sampler(table, x_T, noise, labels, callback)
+            drawn: np.ndarray = sampler(table, x_T, *arguments, **named)
             return drawn
 
         images = draw(noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)

@@ -22,7 +22,7 @@ from core.command import RunError, end, parse
 from core.config import ProcessConfig
 from core.data.dataset import open_dataset
 from core.diffusion.noise import gaussian
-from core.diffusion.samplers import Row
+from core.diffusion.table import Row
 from core.images import grid, save_png, write_atomically
 from core.model.checkpoint import read_json, resolve_checkpoint, write_json, write_text_atomic
 from core.recipes import load_recipe, to_dict

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from core.config import ProcessConfig, SamplingConfig, Variance
 from core.diffusion.process import from_betas, make_process
-from core.diffusion.samplers import Row, make_table
+from core.diffusion.samplers import make_table
+from core.diffusion.table import Row
 from core.images import to_unit
 
 Images = npt.NDArray[np.floating[Any]]

@@ -97,29 +97,29 @@ TABLES = (
 
 SAMPLERS = (
     Fault(
-        "the variance of DDPM from the wrong level", "core/diffusion/samplers.py",
-        "else then.noise\n", "else now.noise * (then.noise > 0)\n", 4,
+        "the variance of DDPM from the wrong level", "core/diffusion/ancestral.py",
+        "small = float(then.noise * np.sqrt(gain))", "small = float(now.noise * (then.noise > 0) * np.sqrt(gain))", 4,
     ),
     Fault(
-        "extrapolation backwards in DPM-Solver++", "core/diffusion/samplers.py",
-        "matrix[0, 1] = -gain * extrapolation", "matrix[0, 1] = gain * extrapolation", 4,
+        "extrapolation backwards in DPM-Solver++", "core/diffusion/dpm_solver.py",
+        "weights -= 0.5 * then.signal * phi_1 * first", "weights += 0.5 * then.signal * phi_1 * first", 4,
     ),
     Fault(
         "noise added before the matrix", "torch_impl/sampler.py",
         """            entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
             if row.s != 0:
-                state[0] = state[0] + row.s * self.to_device(noise(index))
+                state[0] = state[0] + deviation(row, output[:, channels:]) * self.to_device(noise(index))
 """,
         """            if row.s != 0:
-                state[0] = state[0] + row.s * self.to_device(noise(index))
+                state[0] = state[0] + deviation(row, output[:, channels:]) * self.to_device(noise(index))
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
 """, 4,
     ),
     Fault(
         "the predicted image not clipped", "tf_impl/sampler.py",
-        "x_0 = tf.clip_by_value(raw, -1, 1) if table.clip else raw", "x_0 = raw", 4,
+        "return tf.clip_by_value(raw, -1, 1)", "return raw", 4,
     ),
     Fault(
         "the next row's noise", "tf_impl/sampler.py", "tf.constant(noise(index))", "tf.constant(noise(index + 1))", 4,

@@ -8,7 +8,8 @@ import pytest
 
 from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
-from core.diffusion.samplers import Row, SamplingTable, make_table, run
+from core.diffusion.samplers import make_table
+from core.diffusion.table import Row, SamplingTable, run
 from core.model.unet_spec import param_specs
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import SAMPLER_FLOAT32, SAMPLER_FLOAT64

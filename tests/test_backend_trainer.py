@@ -9,7 +9,8 @@ import pytest
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.data.dataset import Dataset
 from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table, run
+from core.diffusion.samplers import make_table
+from core.diffusion.table import run
 from core.model.unet_spec import ResnetPlan, initial_weights, param_specs
 from core.training.batches import make_batch
 from core.training.optim import adam_step, clip_factor, ema_decay, is_decayed, scalars

@@ -11,7 +11,8 @@ from core.command import RunError
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table, run
+from core.diffusion.samplers import make_table
+from core.diffusion.table import run
 from core.model.checkpoint import Checkpoint, file_hash, save_checkpoint, write_json
 from core.model.unet_spec import initial_weights
 from core.sampling import class_labels, denoising_frames, draw, open_source, sample_manifest, write_samples

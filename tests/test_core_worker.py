@@ -13,7 +13,7 @@ from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
-from core.diffusion.samplers import run as run_in_numpy
+from core.diffusion.table import run as run_in_numpy
 from core.recipes import to_dict
 from core.training.batches import make_batch
 from core.training.optim import scalars

@@ -8,8 +8,8 @@ import pytest
 from core.config import ProcessConfig
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
-from core.diffusion.samplers import SamplingTable
-from core.diffusion.samplers import run as run_table
+from core.diffusion.table import SamplingTable
+from core.diffusion.table import run as run_table
 from eval.baseline_study import PROBE, Study, main, run
 from eval.baseline_table import measure
 from eval.baseline_ways import GROUP, WAYS, eight_bits, min_max, reverse_rows, spaced_levels

@@ -12,7 +12,8 @@ import pytest
 
 from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table, run
+from core.diffusion.samplers import make_table
+from core.diffusion.table import run
 from core.model.unet_spec import time_frequencies
 from eval.__main__ import main
 from eval.parity import closed_forms, report
@@ -35,7 +36,7 @@ TWIN = """
     from core.command import RunError
     from core.config import Recipe
     from core.recipes import from_dict
-    from core.diffusion import samplers
+    from core.diffusion import table as tables
     from core.model.unet_spec import initial_weights
     from core.worker import Sampling, Training, affine_task, serve, with_prefix
 
@@ -63,7 +64,7 @@ TWIN = """
     def make_sampler(slope, offset):
         def sampler(table, x_T, noise, labels=None, callback=None):
             network = lambda x, t: slope[int(t)] * x + offset[int(t)]
-            return samplers.run(table, network, x_T, noise).astype(x_T.dtype)
+            return tables.run(table, network, x_T, noise).astype(x_T.dtype)
         return sampler
 
     def forward(arrays, options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import ModelConfig
-from core.diffusion.samplers import SamplingTable
+from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
 from tf_impl.weights import build_unet
 
 
@@ -32,21 +33,45 @@ class Sampler:
         noise: Callable[[int], np.ndarray],
         labels: np.ndarray | None = None,
         callback: Callable[[int, np.ndarray], None] | None = None,
+        edit: Edit | None = None,
     ) -> np.ndarray:
         """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
         y = None if labels is None else tf.constant(labels)
-        state: list[Any] = [tf.constant(x_T)]
+        state: list[Any] = [table.start * tf.constant(x_T)]
+        channels = x_T.shape[-1]
         for index, row in enumerate(table.rows):
-            output = self.evaluate(state[0], tf.constant(row.t, x_T.dtype), y)
-            raw = row.p * state[0] + row.q * tf.cast(output, x_T.dtype)
-            x_0 = tf.clip_by_value(raw, -1, 1) if table.clip else raw
+            output = tf.cast(self.evaluate(state[0], tf.constant(row.t, x_T.dtype), y), x_T.dtype)
+            raw = row.p * state[0] + row.q * output[..., :channels]
+            x_0 = clipped(table, raw)
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
             if row.s != 0:
-                state[0] = state[0] + row.s * tf.constant(noise(index))
+                state[0] = state[0] + deviation(row, output[..., channels:]) * tf.constant(noise(index))
+            if edit is not None:
+                state[0] = tf.constant(edit(index, state[0].numpy()))
             if callback is not None:
                 callback(index, x_0.numpy())
         return state[0].numpy()
+
+
+def clipped(table: SamplingTable, raw: Any) -> Any:
+    """See core.diffusion.table.clipped."""
+    if not table.clip:
+        return raw
+    if not table.quantile:
+        return tf.clip_by_value(raw, -1, 1)
+    size = tf.sort(tf.abs(tf.reshape(raw, (raw.shape[0], -1))), axis=1)
+    low, weight = quantile_position(table.quantile, size.shape[1])
+    limit = (1 - weight) * size[:, low] + weight * size[:, min(low + 1, size.shape[1] - 1)]
+    limit = tf.maximum(limit, 1)[:, None, None, None]
+    return tf.clip_by_value(raw, -limit, limit) / limit
+
+
+def deviation(row: Row, fraction: Any) -> Any:
+    """See core.diffusion.table.deviation."""
+    if row.s_large is None:
+        return row.s
+    return tf.exp(math.log(row.s) + (fraction + 1) / 2 * math.log(row.s_large / row.s))
 
 
 def make_sampler(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Sampler:

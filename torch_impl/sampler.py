@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from core.config import ModelConfig
-from core.diffusion.samplers import SamplingTable
+from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
 from torch_impl.weights import build_unet
 
 
@@ -31,17 +32,21 @@ class Sampler:
         noise: Callable[[int], np.ndarray],
         labels: np.ndarray | None = None,
         callback: Callable[[int, np.ndarray], None] | None = None,
+        edit: Edit | None = None,
     ) -> np.ndarray:
         """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
         y = None if labels is None else torch.from_numpy(labels).to(self.device)
-        state = [self.to_device(x_T)]
+        state, channels = [table.start * self.to_device(x_T)], x_T.shape[-1]
         for index, row in enumerate(table.rows):
-            raw = row.p * state[0] + row.q * self.network(state[0], torch.tensor(row.t, dtype=state[0].dtype), y)
-            x_0 = raw.clamp(-1, 1) if table.clip else raw
+            output = self.network(state[0], torch.tensor(row.t, dtype=state[0].dtype), y)
+            raw = row.p * state[0] + row.q * output[:, :channels]
+            x_0 = clipped(table, raw)
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
             if row.s != 0:
-                state[0] = state[0] + row.s * self.to_device(noise(index))
+                state[0] = state[0] + deviation(row, output[:, channels:]) * self.to_device(noise(index))
+            if edit is not None:
+                state[0] = self.to_device(edit(index, to_numpy(state[0])))
             if callback is not None:
                 callback(index, to_numpy(x_0))
         return to_numpy(state[0])
@@ -54,6 +59,26 @@ class Sampler:
     def to_device(self, x: np.ndarray) -> torch.Tensor:
         """NHWC array to NCHW tensor."""
         return torch.from_numpy(x).to(self.device).permute(0, 3, 1, 2).contiguous()
+
+
+def clipped(table: SamplingTable, raw: torch.Tensor) -> torch.Tensor:
+    """See core.diffusion.table.clipped."""
+    if not table.clip:
+        return raw
+    if not table.quantile:
+        return raw.clamp(-1, 1)
+    size = raw.abs().flatten(1).sort(dim=1).values
+    low, weight = quantile_position(table.quantile, size.shape[1])
+    limit = (1 - weight) * size[:, low] + weight * size[:, min(low + 1, size.shape[1] - 1)]
+    limit = limit.clamp(min=1)[:, None, None, None]
+    return raw.clamp(-limit, limit) / limit
+
+
+def deviation(row: Row, fraction: torch.Tensor) -> float | torch.Tensor:
+    """See core.diffusion.table.deviation."""
+    if row.s_large is None:
+        return row.s
+    return torch.exp(math.log(row.s) + (fraction + 1) / 2 * math.log(row.s_large / row.s))
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:

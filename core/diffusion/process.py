@@ -24,6 +24,10 @@ Steps = NDArray[np.integer[Any]]
 class Process:
     """Tables over t, each (T,) float64, read-only and finite."""
 
+    config: ProcessConfig
+    """What the tables were made from."""
+    time: Array
+    """Time that the network is given at a level."""
     betas: Array
     """Variance added from level t - 1 to t."""
     alphas: Array
@@ -107,13 +111,14 @@ def from_betas(betas: Array, config: ProcessConfig) -> Process:
     # Ho et al. 2020, eq. 7.
     posterior_variance = betas * variance_prev / variance
     tables = {
+        "time": np.arange(len(betas), dtype=np.float64),
         "betas": betas,
         "alphas": 1 - betas,
         "alphas_cumprod": alphas_cumprod,
         "alphas_cumprod_prev": alphas_cumprod_prev,
         "signal": signal,
         "noise": noise,
-        **_conversions(signal, noise, alphas_cumprod, config),
+        **conversions(signal, noise, config),
         "snr": alphas_cumprod / variance,
         "weight": _weight(alphas_cumprod / variance, config),
         "posterior_variance": posterior_variance,
@@ -123,18 +128,28 @@ def from_betas(betas: Array, config: ProcessConfig) -> Process:
     }
     for table in tables.values():
         table.setflags(write=False)
-    return Process(**tables)
+    return Process(config, **tables)
 
 
-def _conversions(signal: Array, noise: Array, alphas_cumprod: Array, config: ProcessConfig) -> dict[str, Array]:
+def conversions(signal: Array, noise: Array, config: ProcessConfig) -> dict[str, Array]:
+    """The target and what it means, at any noise levels.
+
+    Args:
+        signal, noise: equal shapes, of levels that need not be those of a table.
+        config: prediction is read.
+    Returns:
+        target_x0, target_eps, x0_from_xt, x0_from_output, eps_from_xt and eps_from_output, of the same shape.
+    Raises:
+        ValueError: an eps-prediction over a level that holds no signal.
+    """
     # x_t = signal x_0 + noise eps and target = a x_0 + b eps, solved for x_0 and eps. The determinant
     # signal b - noise a is written out, since signal^2 + noise^2 = 1 would be rounded.
     zeros, ones = np.zeros_like(signal), np.ones_like(signal)
     if config.prediction == "eps":
         a, b, determinant = zeros, ones, signal
-        if alphas_cumprod[-1] == 0:
+        if np.any(signal == 0):
             raise ValueError(
-                f"process.prediction = 'eps': level t = {int(np.argmin(alphas_cumprod))} holds no signal, so noise "
+                f"process.prediction = 'eps': level t = {int(np.argmin(signal))} holds no signal, so noise "
                 "predicted there says nothing of the image; use prediction v or x0, or a smaller process.beta_end"
             )
     elif config.prediction == "x0":

@@ -23,6 +23,7 @@ SCHEDULERS: dict[Sampler, str] = {
     "ddim": "DDIMScheduler",
     "dpmsolver++": "DPMSolverMultistepScheduler",
 }
+SPACINGS = ("leading", "trailing", "linspace")
 # Schedulers of the same forward processes whose methods are not among ours.
 _OTHER_SCHEDULERS = (
     "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
@@ -53,16 +54,18 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
 
     Args:
         process: the forward process.
-        sampling: sampler, spacing, variance and clip are read; diffusers takes steps and eta when it is called.
+        sampling: sampler, spacing, variance and clip are read; diffusers takes steps and eta when it is called. A sampler
+            or spacing that its pipelines do not know is written as DDIM or trailing; recipe.json has the whole of it.
     """
-    betas, solver = None, sampling.sampler == "dpmsolver++"
+    named = sampling.sampler if sampling.sampler in SCHEDULERS else "ddim"
+    betas, solver = None, named == "dpmsolver++"
     if process.schedule == "sigmoid":  # only DDPMScheduler knows it by name
         betas = schedules.betas(dataclasses.replace(process, zero_terminal_snr=False)).tolist()
-    own = {key: value for key, value in _SAMPLING_FIXED[sampling.sampler].items() if value != -math.inf}
-    if sampling.sampler == "ddpm":
-        own["variance_type"] = sampling.variance
+    own = {key: value for key, value in _SAMPLING_FIXED[named].items() if value != -math.inf}
+    if named == "ddpm":
+        own["variance_type"] = "learned_range" if sampling.variance == "learned" else sampling.variance
     return {
-        "_class_name": SCHEDULERS[sampling.sampler],
+        "_class_name": SCHEDULERS[named],
         "_diffusers_version": DIFFUSERS_VERSION,
         "num_train_timesteps": process.timesteps,
         "beta_schedule": SCHEDULES[process.schedule],
@@ -71,7 +74,7 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
         "trained_betas": betas,
         "rescale_betas_zero_snr": process.zero_terminal_snr,
         "prediction_type": PREDICTIONS[process.prediction],
-        "timestep_spacing": sampling.spacing,
+        "timestep_spacing": sampling.spacing if sampling.spacing in SPACINGS else "trailing",
         "steps_offset": 0,
         # The solver knows no clip_sample; dynamic thresholding at a maximum of 1 is the same clip.
         "thresholding": solver and sampling.clip,
@@ -140,6 +143,8 @@ def sampling_from_diffusers(
     sampler = names.get(class_name, "ddim")
     notes = [] if class_name in names else [f"{class_name} is not among our samplers; ddim takes its place"]
     spacing = values.get("timestep_spacing", "linspace" if sampler == "dpmsolver++" else "leading")
+    if spacing not in SPACINGS:
+        raise ValueError(f"{where}: timestep_spacing = {spacing!r} is not supported (only {', '.join(SPACINGS)})")
     thresholding = values.get("thresholding", False)
     clip = thresholding if sampler == "dpmsolver++" else thresholding or values.get("clip_sample", True)
     for key, ours in _SAMPLING_FIXED[sampler].items() if class_name in names else ():
