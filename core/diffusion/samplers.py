@@ -31,8 +31,8 @@ CHURNED = {"euler": heun.euler, "heun": heun.heun, "flow_euler": heun.flow_euler
 SAMPLERS = (*LINEAR, *CHURNED)
 TWICE = ("heun", "flow_heun")
 """Samplers that evaluate the network twice a step, but for the last."""
-# Their last step is of order 1 and should be short: as diffusers, t = 0 is left out of leading and linspace.
-_WITHOUT_ZERO = ("dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "euler", "heun")
+# Their last step is of order 1, and should be short: as diffusers, t = 0 is left out of leading and linspace.
+_WITHOUT_ZERO = ("dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "eta": ("ddim",),
     "variance": ("ddpm",),
