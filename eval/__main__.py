@@ -12,6 +12,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from core.config import Sampler
+
 log = logging.getLogger("eval")
 
 
@@ -248,7 +250,7 @@ def fid(
 
 def sweep(
     run: Positional[str],
-    samplers: tuple[Literal["ddpm", "ddim", "dpmsolver++"], ...] = ("dpmsolver++", "ddim", "ddpm"),
+    samplers: tuple[Sampler, ...] = ("dpmsolver++", "unipc", "heun", "ddim", "ddpm"),
     nfe: tuple[int, ...] = (5, 10, 15, 20, 50, 100),
     n: int = 0,
     extractor: Literal["lens", "inception"] = "lens",
@@ -259,7 +261,7 @@ def sweep(
 ) -> int:
     """Distance against evaluations of the network, for several samplers of one run: sweep.json and report.html.
 
-    A sampler is asked for in evaluations, not in steps, and every distance stands beside the real-against-real floor. What
+    A sampler is asked for in evaluations, not in steps (heun takes two a step), and every distance stands beside the real-against-real floor. What
     was drawn before is not drawn again, so a sweep that was cut off goes on.
 
     For instance:
