@@ -102,11 +102,11 @@ class Training:
         fresh = recipe != self.recipe
         if fresh:
             self.trainer = self.make_trainer(recipe)
-            self.recipe, self.start = recipe, self.trainer.state()
+            self.recipe, self.start, self.next_step = recipe, self.trainer.state(), 0
         if given := with_prefix(arrays, "ema/"):
             self.trainer.load(given, arrays, options["counters"])
         elif first:
-            if fresh or first != self.next_step:
+            if first != self.next_step:
                 raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
         elif not fresh:
             self.trainer.load(*self.start)
