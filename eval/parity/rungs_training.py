@@ -97,6 +97,7 @@ def going_on(twins: Twins, subject: Subject, board: Board) -> None:
     recipe, run = stress(subject.recipe, "float64"), _uninterrupted(twins, subject, board)
     ways: tuple[tuple[Framework, Framework], ...] = (("torch", "tensorflow"), ("tensorflow", "torch"))
     ends = at_once(*(partial(train, twins[then], recipe, HALF, STEPS - HALF, run[HALF][first]) for first, then in ways))
+    del run[HALF]
     for (first, then), (found, counters) in zip(ways, ends, strict=True):
         board.close("counters", np.array(list(counters.values())), np.array(list(run[STEPS][first][1].values())), EXACT)
         for reference, (expected, _) in run[STEPS].items():
@@ -104,6 +105,7 @@ def going_on(twins: Twins, subject: Subject, board: Board) -> None:
             board.close(f"loss: {label}", found["loss"], expected["loss"][HALF:], RESUMED_FLOAT64)
             for name in PARTS:
                 board.all_close(f"{name}: {label}", part(name, found), part(name, expected), RESUMED_FLOAT64)
+    run.clear()
 
 
 def long_run(steps: int) -> Callable[[Twins, Subject, Board], None]:
