@@ -88,12 +88,14 @@ class Training:
     Arrays in: images, labels, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`. Arrays out: the
     same four, `loss` and `grad_norm` (steps,). options.counters and info.counters: Adam's steps and the skipped ones.
     With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
-    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps.
+    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps:
+    a call with `first` above 0 and no state goes on from the call before, with nothing loaded in between.
     """
 
     def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
         self.make_trainer = make_trainer
         self.recipe: Recipe | None = None
+        self.next_step = 0
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Train."""
@@ -101,12 +103,16 @@ class Training:
         fresh = recipe != self.recipe
         if fresh:
             self.trainer = self.make_trainer(recipe)
-            self.recipe, self.start = recipe, self.trainer.state()
+            self.recipe, self.start, self.next_step = recipe, self.trainer.state(), 0
         if given := with_prefix(arrays, "ema/"):
             self.trainer.load(given, arrays, options["counters"])
+        elif first:
+            if first != self.next_step:
+                raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
         elif not fresh:
             self.trainer.load(*self.start)
         steps = range(first, first + options["steps"])
+        self.next_step = steps.stop
         out = self._steps(recipe, as_dataset(arrays), steps, options.get("watch", 0))
         averaged, state, counters = self.trainer.state()
         return {**out, **{f"ema/{name}": value for name, value in averaged.items()}, **state}, {"counters": counters}

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from eval.parity.tolerances import GRADIENT_FLOOR, Tolerance
 from eval.twins import ROOT, Framework, Worker
 
 Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
 TITLES: dict[str, str] = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
 PARTS = ("params", "ema", "exp_avg", "exp_avg_sq")
 
@@ -65,6 +67,8 @@ class Board:
     """Name -> (N, H, W, C) in [0, 1]."""
     left_out: int = 0
     """Rungs (functions) that were not run, after a red one."""
+    run: dict[int, dict[Framework, tuple[Arrays, dict[str, int]]]] = field(default_factory=dict)
+    """The uninterrupted training that several rungs share: step -> framework -> its arrays and counters there."""
 
     def record(
         self, quantity: str, dtype: str, measured: float, tolerance: Tolerance, where: str, unit: str = ""
@@ -186,14 +190,19 @@ def part(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
     return {name.removeprefix(f"{prefix}/"): v for name, v in arrays.items() if name.startswith(f"{prefix}/")}
 
 
+def at_once(*calls: Callable[[], T]) -> list[T]:
+    """What calls return, each made in a thread of its own."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
+    return [future.result() for future in futures]
+
+
 class Twins(dict[Framework, Worker]):
     """Both twins' workers, PyTorch first."""
 
     def both(self, task: str, arrays: Mapping[str, np.ndarray], **options: Any) -> list[tuple[Arrays, dict[str, Any]]]:
         """What a task gives in each framework, PyTorch first; both work at the same time."""
-        with ThreadPoolExecutor(2) as pool:
-            calls = [pool.submit(worker.call, task, arrays, **options) for worker in self.values()]
-        return [call.result() for call in calls]
+        return at_once(*(partial(worker.call, task, arrays, **options) for worker in self.values()))
 
 
 @contextmanager

@@ -60,7 +60,9 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
             if not board.pictures:
                 board.pictures |= {"PyTorch": wholes[0], "TensorFlow": wholes[1]}
             first, n = _range(count)
-            for batch in BATCHES:
+            for batch in dict.fromkeys(min(batch, n) for batch in BATCHES):  # 7 and 64 of two images are both two
+                if batch == count:
+                    continue  # the whole draw itself
                 recipe = dataclasses.replace(recipe, sampling=dataclasses.replace(sampling, batch_size=batch))
                 parts = draw(twins, recipe, weights, first, n, board)
                 for framework, found, whole in zip(twins, parts, wholes, strict=True):
