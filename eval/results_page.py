@@ -166,6 +166,7 @@ def page(outcomes: Sequence[Outcome], machine: Mapping[str, Any]) -> str:
         outcomes: one a set.
         machine: eval.benchmark.machine's account of the hardware.
     """
+    variables = "".join(f", {name}={value}" for name, value in machine["set"].items())
     head = f"""# Results
 
 ```sh
@@ -176,7 +177,7 @@ The command trains the same recipe in both frameworks, draws from both with the 
 from the runs' own files. Each set's commands stand below its tables. These are small networks after minutes of
 training: the figures say what the software does on a few CPU cores, not what diffusion can reach.
 
-Hardware: {machine["processor"]}, {machine["cores"]} cores, {machine["system"]}, no GPU. The machine was shared with other work: times
+Hardware: {machine["processor"]}, {machine["cores"]} cores, {machine["system"]}, no GPU{variables}. The machine was shared with other work: times
 and speeds are what happened, not a benchmark, and the two frameworks were not timed in turn (`python -m eval benchmark`
 does that). Both see the same batches and the same noise in float32; their trainings drift apart in the last bits, so the two
 columns are two networks, and what lies between them is chance unless the intervals say otherwise."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,9 @@ from eval.results_place import FRAMEWORKS, Place, SetName, Study
 from eval.twins import ROOT, find_python
 
 log = logging.getLogger(__name__)
+
+VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+"""What changes times, and is said on the page where it is set."""
 
 
 def train(place: Place, recipe: Recipe) -> None:
@@ -151,7 +155,7 @@ def run(study: Study, root: Path = ROOT) -> Path:
         if study.out.exists() and (not study.out.is_dir() or any(study.out.iterdir())):
             raise ValueError(f"--out {study.out}: is no study's folder and not empty: name one that is free")
         study.out.mkdir(parents=True, exist_ok=True)
-        write_json(record, machine())
+        write_json(record, machine() | {"set": {name: os.environ[name] for name in VARIABLES if name in os.environ}})
     outcomes = [outcome(study, name, root, target.parent) for name in study.sets]
     text = page(outcomes, read_json(record))
     write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))

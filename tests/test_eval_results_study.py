@@ -102,6 +102,8 @@ def test_what_was_cut_off_goes_on(checkout, monkeypatch):
     manifest.write_text(manifest.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
     run(settings, checkout)
     assert (checkout / "calls.log").read_text().count("sample torch") == 2 * drawn
+    run(dataclasses.replace(settings, n=N - 1), checkout)
+    assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"] == N - 1
 
 
 def test_what_cannot_be_is_refused(checkout, capsys):
