@@ -188,7 +188,7 @@ def parity(
 def fid(
     real: Positional[str],
     generated: Positional[str],
-    extractor: Literal["lens", "inception"] = "lens",
+    extractor: Literal["lens", "inception", "pixels"] = "lens",
     resize: Literal["clean", "legacy"] = "clean",
     weights: str | None = None,
     train: str | None = None,
@@ -223,7 +223,8 @@ def fid(
     Args:
         real: real images.
         generated: generated images.
-        extractor: lens, trained on simulated lenses, needs no download; inception is FID's, once fetched.
+        extractor: lens, trained on simulated lenses, needs no download; inception is FID's, once fetched; pixels, thumbnails
+            of 16 x 16 without any network, serve images of which neither knows.
         resize: how images are brought to Inception's 299 pixels: clean (antialiased bicubic) or legacy (as in 2017).
         weights: file with the extractor's weights.
         train: real images that measure the floor, none of them in REAL; without it half of REAL does.
