@@ -122,6 +122,11 @@ def no_condition(condition: Condition, classes: int | None) -> Condition:
     return changed
 
 
+def weak_condition(recipe: Recipe, condition: Condition) -> Condition | None:
+    """What guided rows of a recipe's own network move away from; None where it was not trained without its condition."""
+    return no_condition(condition, recipe.classes) if recipe.training.condition_dropout else None
+
+
 def asked_condition(
     classes: int | None,
     data: Mapping[str, Any],

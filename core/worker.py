@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core.conditioning import asked_condition, data_record, no_condition
+from core.conditioning import asked_condition, data_record, weak_condition
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
@@ -164,7 +164,7 @@ class Sampling(Executors):
 
         images = draw(
             noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
-            weak=no_condition(condition, recipe.classes),
+            weak=weak_condition(recipe, condition),
         )  # fmt: skip
         return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": table.nfe}
 
@@ -271,7 +271,7 @@ class TimedSampling:
         condition = asked_condition(recipe.classes, data_record(recipe, _random_dataset(recipe)), range(n), 0, dtype)
         draw(
             self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, condition,
-            weak=no_condition(condition, recipe.classes),
+            weak=weak_condition(recipe, condition),
         )  # fmt: skip
         return {"seconds": np.array([time.perf_counter() - started])}, {"nfe": table.nfe}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.conditioning import asked_condition, data_record, no_condition
+from core.conditioning import asked_condition, data_record, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import make_process
@@ -51,6 +51,6 @@ class Evaluator:
         condition = asked_condition(recipe.classes, self.data, samples, seed, dtype)
         images = draw(
             sampler, self.table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
-            weak=no_condition(condition, recipe.classes),
+            weak=weak_condition(recipe, condition),
         )  # fmt: skip
         return frechet_distance_from_features(self.extract(images.astype(np.float32)), self.real)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.command import RunError
-from core.conditioning import asked_condition, data_record, no_condition
+from core.conditioning import asked_condition, data_record, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import Process, make_process
@@ -187,7 +187,7 @@ def _save_grid(recipe: Recipe, process: Process, trainer: Trainer, dataset: Data
     table = make_table(process, config)
     images = draw(
         trainer.ema_sampler(), table, recipe.image_shape, seed, range(count), config.batch_size, dtype, condition,
-        weak=no_condition(condition, recipe.classes),
+        weak=weak_condition(recipe, condition),
     )  # fmt: skip
     save_png(path, grid(images.astype(np.float32)))
 
