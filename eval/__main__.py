@@ -325,6 +325,38 @@ def damage(
     return 0
 
 
+def conditioning(
+    checkpoint: str,
+    out: str = "runs/conditioning",
+    n: int = 448,
+    guidance: tuple[float, ...] = (1.0, 2.0),
+    seed: int = 0,
+    framework: Literal["torch", "tensorflow"] = "torch",
+    python: str | None = None,
+    threads: int = 0,
+) -> int:
+    """Ask for lenses of known Einstein radius and see what the lens extractor finds: table, picture, conditioning.json.
+
+    For instance:
+
+      python -m eval conditioning --checkpoint runs/lens-conditional-pytorch
+
+    Args:
+        checkpoint: run or checkpoint of a network with data.condition theta_e, trained on simulated lenses.
+        out: folder for conditioning.json, conditioning.md and conditioning.png.
+        n: images a guidance.
+        guidance: factors of guidance; 1 is off.
+        seed: seed of the noise and of the numbers that are not asked for.
+        framework: the twin that draws and evaluates the lens extractor.
+        python: Python that has the framework; found by itself where not given.
+        threads: CPU threads; 0 for the framework's choice.
+    """
+    from eval.conditioning import run
+
+    print(run(checkpoint, out, n=n, guidance=guidance, seed=seed, framework=framework, python=python, threads=threads))
+    return 0
+
+
 VERBS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "demo": demo,
@@ -333,6 +365,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "fid": fid,
     "sweep": sweep,
     "damage": damage,
+    "conditioning": conditioning,
 }
 
 

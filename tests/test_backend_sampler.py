@@ -73,13 +73,13 @@ def native_network(backend, name, dtype):
         import torch
 
         class Analytic(torch.nn.Module):
-            def forward(self, x, t, labels):
+            def forward(self, x, t):
                 return NETWORKS[name](torch, x, signal[t.long()], noise[t.long()])
 
         return Analytic()
     import tensorflow as tf
 
-    def analytic(x, t, labels):
+    def analytic(x, t):
         level = tf.cast(t, tf.int64)
         return NETWORKS[name](tf, x, tf.gather(signal, level), tf.gather(noise, level))
 
@@ -221,5 +221,7 @@ def test_the_unet_with_labels_fractional_levels_and_no_dropout(backend):
     expected = run(table, lambda x, t: reference(x, t, labels), x_start("float64"), noise("float64"))
     for count in (3, 1):
         keyed = noise("float64")
-        found = sampler(table, x_start("float64")[:count], lambda row, n=count, k=keyed: k(row)[:n], labels[:count])
+        found = sampler(
+            table, x_start("float64")[:count], lambda row, n=count, k=keyed: k(row)[:n], {"labels": labels[:count]}
+        )
         require_close(found, expected[:count], SAMPLER_FLOAT64, f"{count} images")

@@ -239,7 +239,7 @@ def test_sampling_knows_no_dropout_and_follows_the_average(trainers):
     x, labels = np.random.default_rng(0).standard_normal((2, 4, 6, 2)).astype(np.float32), np.array([2, 0])
 
     def draw():
-        return trainer.ema_sampler()(table, x, lambda row: x, labels)
+        return trainer.ema_sampler()(table, x, lambda row: x, {"labels": labels})
 
     def expected():
         network = NumpyUNet(MODEL, trainer.state()[0])

@@ -33,6 +33,8 @@ def test_purposes_are_numbered_for_good():
         "init": 6,
         "data_order": 7,
         "class_label": 8,
+        "condition_dropout": 9,
+        "condition": 10,
     }
 
 

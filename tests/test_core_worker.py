@@ -183,14 +183,14 @@ def test_sample_hands_back_the_noise_that_it_started_from():
     def make_sampler(config, weights, dtype):
         assert config == MODEL and weights.keys() == {"w"} and dtype == "float32"
 
-        def sampler(table, x_T, noise, labels, callback):
-            seen.append((len(x_T), None if labels is None else labels.tolist(), table.nfe))
+        def sampler(table, x_T, noise, condition, callback):
+            seen.append((len(x_T), condition["labels"].tolist() if condition else None, table.nfe))
             return x_T / 4
 
         return sampler
 
     options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
-    task, arrays = Sampling(make_sampler), {"weights/w": np.ones(1), "class_labels": np.array([0, 1, 2])}
+    task, arrays = Sampling(make_sampler), {"weights/w": np.ones(1), "condition/labels": np.array([0, 1, 2])}
     out, info = task(arrays, options)
     np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [5, 6, 7], 0, (4, 8, 1), "float32"))
     np.testing.assert_allclose(out["images"], np.clip(out["x_T"] / 8 + 0.5, 0, 1), rtol=1e-6)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from core.config import ModelConfig
 from core.model.unet_spec import unet_plan
-from torch_impl.layers import Block, TimeEmbedding
+from torch_impl.layers import Block, TimeEmbedding, VectorEmbedding
 
 
 class UNet(nn.Module):
@@ -29,33 +29,45 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
         self.time_embedding = TimeEmbedding(config, time)
         self.class_embedding = nn.Embedding(config.num_class_embeds, time) if config.num_class_embeds else None
+        self.vector_embedding = VectorEmbedding(config.vector_channels, time) if config.vector_channels else None
         self.down_blocks = nn.ModuleList([Block(p, config, time) for p in plan.down])
         self.mid_block = Block(plan.mid, config, time) if plan.mid else None
         self.up_blocks = nn.ModuleList([Block(p, config, time) for p in plan.up])
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=config.norm_eps)
         self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        vector: torch.Tensor | None = None,
+        keep: torch.Tensor | None = None,
+        image: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Evaluate the network.
 
         Args:
             x: (B, C, H, W), in [-1, 1] plus noise.
             t: (B,) or scalar, 0-based noise level, may be fractional.
             labels: (B,) int64 classes, for a class-conditional network only.
+            vector: (B, P) numbers, standardised as in training, for a network with vector_channels = P only.
+            keep: (B,) 1 where the vector counts and 0 where there is none; all 1 where it is None.
+            image: (B, C', H, W), concatenated to x, for a network with condition_channels only.
         Returns:
             (B, C, H, W).
         Raises:
-            ValueError: a size that does not fit, or labels given or missing against the configuration.
+            ValueError: a size that does not fit, or a condition given or missing against the configuration.
         """
         self.config.check_size(*x.shape[2:])
-        if (labels is None) != (self.class_embedding is None):
-            raise ValueError(
-                f"labels: {'missing' if labels is None else 'given'}, "
-                f"but num_class_embeds = {self.config.num_class_embeds}"
-            )
+        self.config.check_condition(labels, vector, image)
         time = self.time_embedding(torch.as_tensor(t, device=x.device).expand(x.shape[0]))  # (B, time_channels)
         if self.class_embedding is not None:
             time = time + self.class_embedding(labels)
+        if self.vector_embedding is not None:
+            time = time + self.vector_embedding(vector, vector.new_ones(len(vector)) if keep is None else keep)
+        if image is not None:
+            x = torch.cat([x, image], dim=1)
         if self.config.center_input_sample:
             x = 2 * x - 1
         x = self.conv_in(x)

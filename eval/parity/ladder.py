@@ -170,14 +170,14 @@ def random_weights(recipe: Recipe) -> Arrays:
 
 
 def images_for(recipe: Recipe, count: int) -> Arrays:
-    """Simulated lenses in the recipe's shape (one lens a channel), and labels where the network has classes."""
+    """Simulated lenses in the recipe's shape (one lens a channel), with labels and parameters where they are conditions."""
     height, width, channels = recipe.image_shape
-    drawn = np.asarray(simulate("lensing", count * channels, (height, width), seed=3)[0], np.float32)
-    images = drawn.reshape(count, channels, height, width).transpose(0, 2, 3, 1)
+    drawn, _, parameters = simulate("lensing", count * channels, (height, width), seed=3)
+    images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
     arrays = {"images": np.ascontiguousarray(images)}
     if recipe.model.num_class_embeds:
-        arrays["labels"] = np.arange(count) % recipe.model.num_class_embeds
-    return arrays
+        arrays["labels"] = np.arange(count) % (recipe.classes or 1)
+    return arrays | {f"parameters/{name}": parameters[name][::channels] for name in recipe.data.condition}
 
 
 def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.conditioning import asked_condition, data_record
 from core.config import Recipe, SamplingConfig
 from core.diffusion.noise import gaussian
 from core.recipes import to_dict
-from eval.parity.ladder import Arrays, Board, Subject, Twins
+from core.worker import as_dataset
+from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, under
 from eval.parity.tolerances import EXACT, GREY_LEVELS
 
 SEED = 11
@@ -23,9 +25,9 @@ BATCHES = (1, 7, 64)
 
 def draw(twins: Twins, recipe: Recipe, weights: Arrays, first: int, n: int, board: Board) -> list[np.ndarray]:
     """(PyTorch's, TensorFlow's) images `first` to `first + n` of the seed, (n, H, W, C); the noise must be bit-equal."""
-    arrays = dict(weights)
-    if recipe.model.num_class_embeds:
-        arrays["class_labels"] = np.arange(first, first + n) % recipe.model.num_class_embeds
+    record = data_record(recipe, as_dataset(images_for(recipe, 12)))
+    condition = asked_condition(recipe.classes, record, range(first, first + n), SEED, recipe.training.dtype)
+    arrays = dict(weights) | under("condition", condition)
     results = [
         result for result, _ in twins.both("sample", arrays, recipe=to_dict(recipe), seed=SEED, first=first, n=n)
     ]

@@ -31,12 +31,18 @@ DTYPES: dict[str, tuple[Tolerance, Tolerance]] = {
 
 
 def network_inputs(recipe: Recipe, size: tuple[int, int], dtype: str, batch: int = 2) -> Arrays:
-    """Noise, levels from both ends of the schedule, and labels where the network has classes."""
+    """Noise, levels from both ends of the schedule, and what the network is conditioned on; the first image without numbers."""
     rng = np.random.default_rng(1)
-    x = rng.standard_normal((batch, *size, recipe.model.in_channels))
+    model = recipe.model
+    x = rng.standard_normal((batch, *size, model.image_channels))
     arrays = {"x": x.astype(dtype), "t": np.linspace(3, recipe.process.timesteps - 3, batch).astype(int)}
     if recipe.model.num_class_embeds:
         arrays["labels"] = np.arange(batch) * (recipe.model.num_class_embeds - 1) // max(batch - 1, 1)
+    if model.vector_channels:
+        arrays["vector"] = rng.standard_normal((batch, model.vector_channels)).astype(dtype)
+        arrays["keep"] = (np.arange(batch) > 0).astype(dtype)
+    if model.condition_channels:
+        arrays["image"] = rng.standard_normal((batch, *size, model.condition_channels)).astype(dtype)
     return arrays
 
 
