@@ -319,6 +319,9 @@ class TrainingConfig:
     """Steps between checkpoints; the last step always has one."""
     keep_checkpoints: int = 2
     """Number of latest checkpoints kept; 0 keeps all."""
+    gradient_checkpointing: bool = False
+    """Compute each block once more in the backward pass instead of keeping what is in it: less memory, more time, the
+    same result."""
     threads: int = 0
     """CPU threads; 0 for the framework's choice."""
 
@@ -434,6 +437,9 @@ class Recipe:
                 f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}{beside}"
             )
         require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
+        if self.training.gradient_checkpointing:
+            require(self.model.architecture == "unet", "training.gradient_checkpointing", True, "false where model.architecture is baseline")  # fmt: skip
+            require(self.model.dropout == 0, "training.gradient_checkpointing", True, f"false where model.dropout = {self.model.dropout}, whose masks would be drawn anew")  # fmt: skip
         if self.data.augment and self.data.source.startswith("simulate:"):
             raise ValueError(
                 f"data.augment = true with {self.data.source}: its shear has a fixed direction, which rotations change; use false"

@@ -148,7 +148,7 @@ def test_a_bad_value_is_refused_by_name(part, values, message):
 
 
 # What any value of the right type is allowed for.
-FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "sampling": {"clip"}}  # fmt: skip
+FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "training": {"gradient_checkpointing"}, "sampling": {"clip"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -181,6 +181,17 @@ def test_every_key_refuses_another_type(part):
         ({"model": {"block_out_channels": [32, 64.0, 64]}}, "model.block_out_channels = 64.0: must be int"),
         ({"model": {"block_out_channels": "32"}}, "must be a list"),
         ({"model": {"in_channels": 3}}, "model.out_channels = 1: must equal in_channels 3"),
+        (
+            {"model": {"dropout": 0.1}, "training": {"gradient_checkpointing": True}},
+            "training.gradient_checkpointing = True: must be false where model.dropout = 0.1",
+        ),
+        (
+            {
+                "model": {"architecture": "baseline", "block_out_channels": [4, 8, 16, 16]},
+                "training": {"gradient_checkpointing": True},
+            },
+            "training.gradient_checkpointing = True: must be false where model.architecture is baseline",
+        ),
         ({"data": {"augment": True, "source": "simulate:model-1"}}, "data.augment = true with simulate:model-1"),
         (
             {"model": {"vector_channels": 1}, "data": {"augment": True, "source": "a.npz", "condition": ["x"]}},

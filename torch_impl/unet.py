@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from core.config import ModelConfig
 from core.model.unet_spec import unet_plan
@@ -26,6 +27,7 @@ class UNet(nn.Module):
         plan = unet_plan(config)
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
+        self.gradient_checkpointing = False
         self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
         self.time_embedding = TimeEmbedding(config, time)
         self.class_embedding = nn.Embedding(config.num_class_embeds, time) if config.num_class_embeds else None
@@ -74,19 +76,25 @@ class UNet(nn.Module):
         skips = [x]
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = resnet(x, time)
-                x = block.attentions[i](x) if block.attentions else x
+                x = self.run(resnet, x, time)
+                x = self.run(block.attentions[i], x) if block.attentions else x
                 skips.append(x)
             if block.downsamplers:
                 x = block.resize(x, time)
                 skips.append(x)
         if self.mid_block is not None:
-            x = self.mid_block.resnets[0](x, time)
-            x = self.mid_block.attentions[0](x) if self.mid_block.attentions else x
-            x = self.mid_block.resnets[1](x, time)
+            x = self.run(self.mid_block.resnets[0], x, time)
+            x = self.run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
+            x = self.run(self.mid_block.resnets[1], x, time)
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = resnet(torch.cat([x, skips.pop()], dim=1), time)
-                x = block.attentions[i](x) if block.attentions else x
+                x = self.run(resnet, torch.cat([x, skips.pop()], dim=1), time)
+                x = self.run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+    def run(self, layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+        """A layer's output, computed again in the backward pass where gradient checkpointing is on."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
