@@ -17,6 +17,7 @@ import numpy.typing as npt
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.noise import generator, integers
+from core.images import from_unit, resize
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,6 @@ def check_condition(recipe: Recipe, dataset: Dataset) -> None:
         ValueError: no labels or too many classes; a parameter that is unknown, not finite or the same in every image.
     """
     classes, source = recipe.classes, recipe.data.source
-    if recipe.model.condition_channels:
-        raise ValueError(
-            f"model.condition_channels = {recipe.model.condition_channels}: no data source gives an image beside the image; use 0"
-        )
     if classes is not None and dataset.labels is None:
         raise ValueError(
             f"model.num_class_embeds = {recipe.model.num_class_embeds}, but {source} has no class labels; "
@@ -80,13 +77,29 @@ def data_record(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {**record, "condition": statistics(recipe, dataset)} if recipe.data.condition else record
 
 
-def training_condition(recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], step: int) -> Condition:
+def shrunk(images: npt.NDArray[Any], factor: int) -> npt.NDArray[np.float64]:
+    """(N, H, W, C) images in [0, 1] at 1 / factor of the size: antialiased bicubic."""
+    return resize(images, images.shape[1] // factor, images.shape[2] // factor)
+
+
+def image_beside(small: npt.NDArray[Any], size: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The condition `image` of a super-resolution network: small images (N, h, w, C) in [0, 1], brought to the full size.
+
+    Source: Saharia et al. 2021, SR3, section 2.
+    """
+    return from_unit(resize(small, *size)).astype(dtype)
+
+
+def training_condition(
+    recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], images: npt.NDArray[Any], step: int
+) -> Condition:
     """The condition of a training batch; class and numbers of an image are dropped together.
 
     Args:
         recipe: model, data and training parts are used.
         dataset: labels and parameters.
         chosen: (B,) indices of images.
+        images: (B, H, W, C) those images as they are trained on, in [0, 1].
         step: 0-based optimiser step, which with training.seed and the place in the batch keys what is dropped.
     Source: Ho & Salimans 2022, algorithm 1.
     """
@@ -104,6 +117,9 @@ def training_condition(recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.
         known = values[dataset.train]
         found["vector"] = ((values[chosen] - known.mean(0)) / known.std(0)).astype(config.dtype)
         found["keep"] = (~dropped).astype(config.dtype)
+    if recipe.data.low_resolution:
+        small = shrunk(images, recipe.data.low_resolution)
+        found["image"] = image_beside(small, recipe.model.sample_size, config.dtype)
     return found
 
 
@@ -120,6 +136,18 @@ def no_condition(condition: Condition, classes: int | None) -> Condition:
     if "vector" in condition:
         changed["keep"] = np.zeros_like(condition["keep"])
     return changed
+
+
+def own_condition(recipe: Recipe, dataset: Dataset, samples: Sequence[int], seed: int) -> Condition:
+    """The condition of images to draw while a network trains: as asked_condition, and low-resolution images where it
+    takes them, held-out ones where there are some."""
+    dtype = recipe.training.dtype
+    found = dict(asked_condition(recipe.classes, data_record(recipe, dataset), samples, seed, dtype))
+    if recipe.data.low_resolution:
+        pool = dataset.held_out if len(dataset.held_out) else dataset.train
+        images = np.stack([dataset.images[pool[i % len(pool)]] for i in samples])
+        found["image"] = image_beside(shrunk(images, recipe.data.low_resolution), recipe.model.sample_size, dtype)
+    return found
 
 
 def weak_condition(recipe: Recipe, condition: Condition) -> Condition | None:

@@ -249,6 +249,8 @@ class DataConfig:
     """Share of images kept out of training, chosen by the hash of their pixels."""
     condition: tuple[str, ...] = ()
     """Parameters of the images that a network of as many model.vector_channels is given, such as theta_e."""
+    low_resolution: int = 0
+    """Factor by which an image is made smaller and put beside itself as a condition, for super-resolution; 0 for none."""
     augment: bool = False
     """Random rotations by 90 degrees and flips (the eight symmetries of the square; four where H != W)."""
     cache: str = "data/cache"
@@ -264,6 +266,7 @@ class DataConfig:
         require(len(set(self.simulate_classes)) == len(self.simulate_classes), "data.simulate_classes", self.simulate_classes, "classes named once each")  # fmt: skip
         require(self.field_of_view > 0, "data.field_of_view", self.field_of_view, "above 0")
         require(len(set(self.condition)) == len(self.condition), "data.condition", self.condition, "parameters named once each")  # fmt: skip
+        require(self.low_resolution == 0 or self.low_resolution >= 2, "data.low_resolution", self.low_resolution, "0, or at least 2")  # fmt: skip
         require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
 
 
@@ -449,6 +452,9 @@ class Recipe:
     def _check_condition(self) -> None:
         names, drops = self.data.condition, self.training.condition_dropout > 0
         require(len(names) == self.model.vector_channels, "data.condition", names, f"as many names as model.vector_channels = {self.model.vector_channels}")  # fmt: skip
+        factor, beside = self.data.low_resolution, self.model.condition_channels
+        require(beside == (self.model.image_channels if factor else 0), "model.condition_channels", beside, "the image's channels with data.low_resolution, else 0")  # fmt: skip
+        require(not factor or not any(side % factor for side in self.model.sample_size), "data.low_resolution", factor, f"a divisor of model.sample_size {self.model.sample_size}")  # fmt: skip
         require(not (names and self.data.augment), "data.augment", self.data.augment, "false with data.condition, whose values rotations change")  # fmt: skip
         conditional = bool(self.model.num_class_embeds or names)
         require(conditional or not drops, "training.condition_dropout", self.training.condition_dropout, "0 where there are neither classes nor data.condition")  # fmt: skip

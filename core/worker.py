@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from core.conditioning import asked_condition, data_record, weak_condition
+from core.conditioning import own_condition, weak_condition
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
@@ -274,7 +274,7 @@ class TimedSampling:
             weights = initial_weights(recipe.model, 0, dtype)
             self.sampler, self.recipe = self.make_sampler(recipe.model, weights, dtype), recipe
         table, started = make_table(make_process(recipe.process), recipe.sampling), time.perf_counter()
-        condition = asked_condition(recipe.classes, data_record(recipe, _random_dataset(recipe)), range(n), 0, dtype)
+        condition = own_condition(recipe, _random_dataset(recipe), range(n), 0)
         draw(
             self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, condition,
             weak=weak_condition(recipe, condition),

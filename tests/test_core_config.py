@@ -60,6 +60,7 @@ BAD = [
     ("process", {"loss_weight": "p2"}, "process.loss_weight"),
     ("process", {"min_snr_gamma": 0.0}, "process.min_snr_gamma"),
     ("process", {"zero_terminal_snr": True}, "use prediction v or x0"),
+    ("data", {"low_resolution": 1}, "data.low_resolution = 1: must be 0, or at least 2"),
     ("data", {"source": ""}, "data.source"),
     ("data", {"simulate_count": 1}, "data.simulate_count"),
     ("data", {"simulate_seed": -1}, "data.simulate_seed"),
@@ -204,6 +205,14 @@ def test_every_key_refuses_another_type(part):
         (
             {"model": {"in_channels": 3, "condition_channels": 1}},
             "model.out_channels = 1: must equal in_channels 3 - condition_channels 1",
+        ),
+        (
+            {"model": {"in_channels": 2, "condition_channels": 1}},
+            "model.condition_channels = 1: must be the image's channels with data.low_resolution, else 0",
+        ),
+        (
+            {"model": {"in_channels": 2, "condition_channels": 1}, "data": {"low_resolution": 3}},
+            "data.low_resolution = 3: must be a divisor of model.sample_size (64, 64)",
         ),
     ],
 )

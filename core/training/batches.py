@@ -44,4 +44,4 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
         "t": t,
         **coefficients(process, t, config.dtype),
     }
-    return {**batch, **training_condition(recipe, dataset, chosen, step)}
+    return {**batch, **training_condition(recipe, dataset, chosen, images, step)}

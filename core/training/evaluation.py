@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.conditioning import asked_condition, data_record, weak_condition
+from core.conditioning import own_condition, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import make_process
@@ -30,7 +30,7 @@ class Evaluator:
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, extract: Extract) -> None:
-        self.recipe, self.extract, self.data = recipe, extract, data_record(recipe, dataset)
+        self.recipe, self.extract, self.dataset = recipe, extract, dataset
         n, held_out = recipe.evaluation.n, dataset.held_out
         if n > len(held_out):
             raise ValueError(
@@ -48,7 +48,7 @@ class Evaluator:
         """The distance of images drawn now; the same noise at every call, so that only the network differs."""
         recipe, samples = self.recipe, range(self.recipe.evaluation.n)
         seed, dtype = recipe.evaluation.seed, recipe.training.dtype
-        condition = asked_condition(recipe.classes, self.data, samples, seed, dtype)
+        condition = own_condition(recipe, self.dataset, samples, seed)
         images = draw(
             sampler, self.table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
             weak=weak_condition(recipe, condition),

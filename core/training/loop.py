@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.command import RunError
-from core.conditioning import asked_condition, data_record, weak_condition
+from core.conditioning import data_record, own_condition, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import Process, make_process
@@ -183,7 +183,7 @@ def _check_finite(metrics: dict[str, Any], step: int, run: RunFolder) -> None:
 def _save_grid(recipe: Recipe, process: Process, trainer: Trainer, dataset: Dataset, path: Path) -> None:
     count, config = recipe.training.sample_count, recipe.sampling
     seed, dtype = recipe.training.seed, recipe.training.dtype
-    condition = asked_condition(recipe.classes, data_record(recipe, dataset), range(count), seed, dtype)
+    condition = own_condition(recipe, dataset, range(count), seed)
     table = make_table(process, config)
     images = draw(
         trainer.ema_sampler(), table, recipe.image_shape, seed, range(count), config.batch_size, dtype, condition,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.conditioning import asked_condition, data_record
+from core.conditioning import own_condition
 from core.config import Recipe, SamplingConfig
 from core.diffusion.noise import gaussian
 from core.recipes import to_dict
@@ -25,8 +25,7 @@ BATCHES = (1, 7, 64)
 
 def draw(twins: Twins, recipe: Recipe, weights: Arrays, first: int, n: int, board: Board) -> list[np.ndarray]:
     """(PyTorch's, TensorFlow's) images `first` to `first + n` of the seed, (n, H, W, C); the noise must be bit-equal."""
-    record = data_record(recipe, as_dataset(images_for(recipe, 12)))
-    condition = asked_condition(recipe.classes, record, range(first, first + n), SEED, recipe.training.dtype)
+    condition = own_condition(recipe, as_dataset(images_for(recipe, 12)), range(first, first + n), SEED)
     arrays = dict(weights) | under("condition", condition)
     results = [
         result for result, _ in twins.both("sample", arrays, recipe=to_dict(recipe), seed=SEED, first=first, n=n)
