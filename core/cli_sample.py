@@ -127,15 +127,13 @@ def read_numbers(words: Sequence[str]) -> dict[str, float]:
 
 
 def _together(argv: list[str]) -> list[str]:
-    """`--param A --param B` as `--param A B`, which is how the parser takes a list."""
+    """`--param A --param=B` as `--param A B`, which is how the parser takes a list."""
     rest: list[str] = []
     words: list[str] = []
     flags = iter(argv)
     for word in flags:
-        if word == "--param":
-            words.append(next(flags, ""))
-        elif word.startswith("--param="):
-            words.append(word.removeprefix("--param="))
+        if word.partition("=")[0] == "--param":
+            words.append(word.partition("=")[2] or next(flags, ""))
         else:
             rest.append(word)
     return [*rest, "--param", *words] if words else rest
@@ -210,12 +208,11 @@ def _weak(command: SampleCommand, source: Source, table: SamplingTable, conditio
             )
         return no_condition(condition, source.classes), None
     guide = open_source(resolve_checkpoint(command.guide), command.weights)
-    for what in ("process", "classes"):
-        if getattr(guide, what) != getattr(source, what):
-            raise ValueError(f"--guide {command.guide}: trained with another {what} than {command.checkpoint}")
+    if guide.process != source.process:
+        raise ValueError(f"--guide {command.guide}: trained with another process than {command.checkpoint}")
     same = ("sample_size", "in_channels", "num_class_embeds", "vector_channels")
-    numbers = guide.data.get("condition") == source.data.get("condition")
-    if not numbers or any(getattr(guide.model, k) != getattr(source.model, k) for k in same):
+    alike = guide.classes == source.classes and guide.data.get("condition") == source.data.get("condition")
+    if not alike or any(getattr(guide.model, k) != getattr(source.model, k) for k in same):
         raise ValueError(f"--guide {command.guide}: takes other images or conditions than {command.checkpoint}")
     return condition, guide
 

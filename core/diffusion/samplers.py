@@ -109,7 +109,7 @@ def make_steps(process: Process, levels: list[Level], config: SamplingConfig) ->
 def guidance_at(level: Level, config: SamplingConfig) -> float:
     """Guidance at a level: config.guidance where sigma = noise / signal lies in (guidance_min, guidance_max], else 1.
 
-    Source: Kynkäänniemi et al. 2024, equation 5.
+    Source: Kynkäänniemi et al. 2024, the interval of guidance.
     """
     above = level.noise > config.guidance_min * level.signal
     below = config.guidance_max == 0 or level.noise <= config.guidance_max * level.signal

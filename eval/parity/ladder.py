@@ -155,7 +155,10 @@ def open_subject(config: str, checkpoint: str | None) -> Subject:
         return Subject(config, recipe, random_weights(recipe))
     folder = resolve_checkpoint(checkpoint)
     source = open_source(folder, "ema")
-    recipe = Recipe(source.model, source.process, sampling=source.sampling)
+    if (folder / "recipe.json").is_file():
+        recipe = load_recipe(folder / "recipe.json")
+    else:
+        recipe = Recipe(source.model, source.process, sampling=source.sampling)
     return Subject(checkpoint, recipe, {name: value.astype(np.float64) for name, value in source.weights.items()})
 
 

@@ -54,7 +54,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
         # Dropout in the recipe, so that a sampler that leaves it acting is seen; the baseline network has none.
         dropout = subject.config.dropout or 0.1 * (subject.config.architecture == "unet")
         dropping = subject.with_model(dropout=dropout)
-        for name, sampling in _samplers(T).items():
+        for name, sampling in _samplers(T, subject.recipe.training.condition_dropout > 0).items():
             recipe = dataclasses.replace(dropping, sampling=dataclasses.replace(sampling, batch_size=count))
             wholes = draw(twins, recipe, weights, 0, count, board)
             grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
@@ -78,13 +78,15 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     return rung
 
 
-def _samplers(T: int) -> dict[str, SamplingConfig]:
-    """One of each kind; DDIM's are the report's pictures."""
+def _samplers(T: int, drops: bool) -> dict[str, SamplingConfig]:
+    """One of each kind, and a guided one for a network trained without its condition too; DDIM's are the report's pictures."""
+    guided = {"ddim, guided": SamplingConfig("ddim", min(20, T), guidance=2.0, guidance_min=0.1, guidance_max=50.0)}
     return {
         "ddim": SamplingConfig("ddim", min(50, T)),
         "ddim with noise": SamplingConfig("ddim", min(20, T), eta=1.0),
         "ddpm": SamplingConfig("ddpm", min(20, T)),
         "dpmsolver++": SamplingConfig("dpmsolver++", min(20, T)),
+        **(guided if drops else {}),
     }
 
 

@@ -74,8 +74,12 @@ def network(twins: Twins, subject: Subject, board: Board) -> None:
 
 
 def first_batch(recipe: Recipe) -> Arrays:
-    """The recipe's first batch of simulated lenses."""
-    return make_batch(recipe, make_process(recipe.process), as_dataset(images_for(recipe, 12)), 0)
+    """The recipe's first batch of simulated lenses; an image that is a condition is noise."""
+    batch = dict(make_batch(recipe, make_process(recipe.process), as_dataset(images_for(recipe, 12)), 0))
+    if recipe.model.condition_channels:
+        shape = (*batch["x_0"].shape[:3], recipe.model.condition_channels)
+        batch["image"] = np.random.default_rng(2).standard_normal(shape).astype(recipe.training.dtype)
+    return batch
 
 
 def gradients(twins: Twins, subject: Subject, board: Board) -> None:
