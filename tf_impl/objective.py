@@ -14,7 +14,7 @@ def loss(network: UNet, batch: dict[str, Any]) -> Any:
 
     Args:
         network: the U-Net.
-        batch: `x_0`, `eps` (B, H, W, C); `t`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
+        batch: `x_0`, `eps` (B, H, W, C); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             `labels` (B,) where the network is class-conditional.
     Returns:
         Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
@@ -24,6 +24,6 @@ def loss(network: UNet, batch: dict[str, Any]) -> Any:
     signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
     x_t = signal * x_0 + noise * eps
     target = a * x_0 + b * eps
-    output = network(x_t, batch["t"], batch.get("labels"), training=True)
+    output = network(x_t, batch["time"], batch.get("labels"), training=True)
     error = ops.mean(ops.square(ops.cast(output, target.dtype) - target), axis=(1, 2, 3))  # (B,)
     return ops.mean(batch["weight"] * error)

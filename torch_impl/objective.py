@@ -12,7 +12,7 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
     Args:
         network: the U-Net.
-        batch: `x_0`, `eps` (B, C, H, W); `t`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
+        batch: `x_0`, `eps` (B, C, H, W); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             `labels` (B,) where the network is class-conditional.
     Returns:
         Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
@@ -22,6 +22,6 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
     x_t = signal * x_0 + noise * eps
     target = a * x_0 + b * eps
-    output = network(x_t, batch["t"], batch.get("labels"))
+    output = network(x_t, batch["time"], batch.get("labels"))
     error = (output.to(target.dtype) - target).square().mean(dim=(1, 2, 3))  # (B,)
     return (batch["weight"] * error).mean()

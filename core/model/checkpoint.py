@@ -38,6 +38,8 @@ from core.recipes import load_recipe, to_dict
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
+# Any scheduler that follows a variance-preserving process serves DDPMPipeline.
+_NOT_PRESERVING = ("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler")
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,9 @@ def write_pipeline(
         text = (
             "Class-conditional: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
         )
+    elif scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
+        pipeline = "DiptychPipeline"
+        text = "A process that diffusers' pipelines of a UNet2DModel cannot sample; UNet2DModel.from_pretrained opens `unet`.\n"
     index = {
         "_class_name": pipeline,
         "_diffusers_version": DIFFUSERS_VERSION,
