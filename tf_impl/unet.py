@@ -27,7 +27,7 @@ class UNet(keras.Model):
     """
 
     def __init__(self, config: ModelConfig, dtype: Any = "float32") -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=dtype, autocast=False)  # the layers cast what they take, but for t
         plan = unet_plan(config)
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
