@@ -62,6 +62,10 @@ def export(twin: Twin, argv: list[str]) -> int:
     folder = resolve_checkpoint(command.checkpoint)
     network = read_network(folder)
     config, weights = network.config, network.weights
+    if config.vector_channels or config.condition_channels:
+        raise ValueError(
+            f"export {command.checkpoint}: a network conditioned on numbers or an image; only x, t and labels can be exported"
+        )
     process = _read_process(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:

@@ -51,6 +51,10 @@ def import_(twin: Twin, argv: list[str]) -> int:
 
     read = _read_file if Path(command.checkpoint).is_file() else _read_folder
     network, scheduler = read(command, twin)
+    if network.config.vector_channels or network.config.condition_channels:
+        raise ValueError(
+            f"import {command.checkpoint}: a checkpoint of ours, which needs its recipe.json; copy the folder"
+        )
     with atomic_folder(out) as partial:
         write_pipeline(partial, network.config, network.weights, scheduler)
     height, width = network.config.sample_size

@@ -16,6 +16,7 @@ from core.config import Variance
 from core.twin import Twin, environment, name_the_checkpoint, read_flags
 
 if TYPE_CHECKING:
+    from core.conditioning import Condition
     from core.sampling import Source
 
 FILE = "likelihood.json"
@@ -104,12 +105,11 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     folder = resolve_checkpoint(command.checkpoint)
     source = open_source(folder, command.weights)
     given = given_images(command.data, folder, source.model, command.first, command.n)
-    if source.model.num_class_embeds and given.labels is None:
-        raise ValueError(f"--data {command.data}: must be held-out, since the network is given each image's class")
-    condition = {"labels": given.labels} if source.model.num_class_embeds and given.labels is not None else None
+    if given.condition is None and source.model.conditional:
+        raise ValueError(f"--data {command.data}: must be held-out, since the network is told of each image what it is")
     twin.set_threads(command.threads)
     started = time.monotonic()
-    found, more = _compute(twin, command, source, given.images, condition)
+    found, more = _compute(twin, command, source, given.images, given.condition)
     result: dict[str, Any] = {
         "method": command.method,
         "n": command.n,
@@ -132,7 +132,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
 
 
 def _compute(
-    twin: Twin, command: LikelihoodCommand, source: Source, images: np.ndarray, condition: dict[str, np.ndarray] | None
+    twin: Twin, command: LikelihoodCommand, source: Source, images: np.ndarray, condition: Condition | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The numbers of every image with a progress bar over evaluations, and the options that they depend on."""
     from tqdm import tqdm

@@ -115,9 +115,9 @@ def _check_resumable(base: Recipe, recipe: Recipe) -> None:
 
 def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
     """Train in a run's folder, from its last checkpoint or from nothing."""
+    from core.conditioning import check_condition
     from core.data.dataset import open_dataset
     from core.model.checkpoint import load_checkpoint, resolve_checkpoint
-    from core.training.batches import check_labels
 
     checkpoint = None
     if resuming and (path / "latest").is_file():
@@ -127,7 +127,7 @@ def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
                 f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
             )
     dataset = open_dataset(recipe.data, recipe.image_shape)
-    check_labels(recipe, dataset)
+    check_condition(recipe, dataset)
     if checkpoint and checkpoint.data.get("sha256") != dataset.manifest.get("sha256"):
         raise ValueError(f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})")
     go_on = f"go on with: {twin.prog} train --resume {path}"
@@ -195,15 +195,16 @@ def _extract(twin: Twin, name: ExtractorName) -> Extract:
 
 
 def _dry_run(twin: Twin, recipe: Recipe) -> int:
+    from core.conditioning import check_condition
     from core.data.dataset import open_dataset
     from core.diffusion.process import make_process
     from core.model.unet_spec import count_parameters
-    from core.training.batches import check_labels, make_batch
+    from core.training.batches import make_batch
     from core.training.optim import scalars
 
     print(json.dumps(to_dict(recipe), indent=2))
     dataset = open_dataset(recipe.data, recipe.image_shape)
-    check_labels(recipe, dataset)
+    check_condition(recipe, dataset)
     twin.set_threads(recipe.training.threads)
     process, trainer = make_process(recipe.process), twin.make_trainer(recipe)
     times = []

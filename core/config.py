@@ -46,9 +46,9 @@ class ModelConfig:
     sample_size: tuple[int, int] = (64, 64)
     """Image height and width in pixels; each must be divisible by 2^(levels - 1)."""
     in_channels: int = 1
-    """Image channels."""
+    """Channels of the network's input: the image's, and condition_channels."""
     out_channels: int = 1
-    """Channels of the network's output; equal to in_channels."""
+    """Channels of the network's output: the image's."""
     center_input_sample: bool = False
     """Map the input from [0, 1] to [-1, 1] inside the network."""
     freq_shift: int = 0
@@ -90,7 +90,12 @@ class ModelConfig:
     add_attention: bool = True
     """Attention in the middle block."""
     num_class_embeds: int | None = None
-    """Number of classes of a class-conditional network; none for an unconditional one."""
+    """Number of classes of a class-conditional network, one more for no class where training.condition_dropout is above
+    0; none for an unconditional one."""
+    vector_channels: int = 0
+    """Numbers that an image is asked for by, one each of data.condition; 0 for none."""
+    condition_channels: int = 0
+    """Channels of an image that is given as a condition, among in_channels; 0 for none."""
     architecture: Architecture = "unet"
     """unet, or baseline: the plain U-Net that this one is compared with, whose block_out_channels are c, 2c, 4c, 4c and
     which leaves every key but the sizes, channels and classes at its default."""
@@ -99,6 +104,8 @@ class ModelConfig:
         for key in ("in_channels", "out_channels"):
             require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
         require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
+        require(self.vector_channels >= 0, "model.vector_channels", self.vector_channels, "at least 0")
+        require(0 <= self.condition_channels < self.in_channels, "model.condition_channels", self.condition_channels, f"at least 0 and below in_channels {self.in_channels}")  # fmt: skip
         if self.architecture == "baseline":
             self._check_baseline()
         else:
@@ -154,12 +161,21 @@ class ModelConfig:
         if self.attn_norm_num_groups is not None:
             require(self.block_out_channels[-1] % self.attn_norm_num_groups == 0, "model.attn_norm_num_groups", self.attn_norm_num_groups, f"a divisor of {self.block_out_channels[-1]}")  # fmt: skip
 
-    def check_labels(self, given: bool) -> None:
-        """Raise ValueError where labels are given to an unconditional network, or missing for a conditional one."""
-        if given != (self.num_class_embeds is not None):
-            raise ValueError(
-                f"labels: {'given' if given else 'missing'}, but num_class_embeds = {self.num_class_embeds}"
-            )
+    def check_condition(self, labels: object = None, vector: object = None, image: object = None) -> None:
+        """Raise ValueError where a condition is given to a network that does not take it, or is missing for one that does."""
+        for name, value, key in (("labels", labels, "num_class_embeds"), ("vector", vector, "vector_channels"), ("image", image, "condition_channels")):  # fmt: skip
+            if (value is not None) != bool(getattr(self, key)):
+                raise ValueError(f"{name}: {'missing' if value is None else 'given'}, but {key} = {getattr(self, key)}")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the network is told anything of an image but its noise level."""
+        return bool(self.num_class_embeds or self.vector_channels or self.condition_channels)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the image that is drawn."""
+        return self.in_channels - self.condition_channels
 
     @property
     def downscale(self) -> int:
@@ -236,6 +252,10 @@ class DataConfig:
     of each image."""
     held_out: float = 0.1
     """Share of images kept out of training, chosen by the hash of their pixels."""
+    condition: tuple[str, ...] = ()
+    """Parameters of the images that a network of as many model.vector_channels is given, such as theta_e."""
+    low_resolution: int = 0
+    """Factor by which an image is made smaller and put beside itself as a condition, for super-resolution; 0 for none."""
     augment: bool = False
     """Random rotations by 90 degrees and flips (the eight symmetries of the square; four where H != W)."""
     cache: str = "data/cache"
@@ -250,6 +270,8 @@ class DataConfig:
         require(len(self.simulate_classes) > 0, "data.simulate_classes", self.simulate_classes, "at least one class")
         require(len(set(self.simulate_classes)) == len(self.simulate_classes), "data.simulate_classes", self.simulate_classes, "classes named once each")  # fmt: skip
         require(self.field_of_view > 0, "data.field_of_view", self.field_of_view, "above 0")
+        require(len(set(self.condition)) == len(self.condition), "data.condition", self.condition, "parameters named once each")  # fmt: skip
+        require(self.low_resolution == 0 or self.low_resolution >= 2, "data.low_resolution", self.low_resolution, "0, or at least 2")  # fmt: skip
         require(0 <= self.held_out < 1, "data.held_out", self.held_out, "in [0, 1)")
 
 
@@ -285,6 +307,8 @@ class TrainingConfig:
     """Weight decay of matrices and kernels (not of norms and biases): L2 with adam, decoupled with adamw."""
     clip_norm: float = 1.0
     """Largest global gradient norm; 0 for no clipping."""
+    condition_dropout: float = 0.0
+    """Share of images that are trained without their class and numbers, which guidance needs; the last class is then none."""
     ema_decay: float = 0.9999
     """Decay of the weights' moving average, warmed up as min(ema_decay, (1 + n) / (10 + n))."""
     dtype: Literal["float32", "float64"] = "float32"
@@ -303,6 +327,9 @@ class TrainingConfig:
     """Steps between checkpoints; the last step always has one."""
     keep_checkpoints: int = 2
     """Number of latest checkpoints kept; 0 keeps all."""
+    gradient_checkpointing: bool = False
+    """Compute each block once more in the backward pass instead of keeping what is in it: less memory, more time, the
+    same result."""
     threads: int = 0
     """CPU threads; 0 for the framework's choice."""
 
@@ -315,7 +342,7 @@ class TrainingConfig:
         require(self.learning_rate > 0 and math.isfinite(self.learning_rate), "training.learning_rate", self.learning_rate, "above 0")  # fmt: skip
         for key in ("decay_start", "final_fraction"):
             require(0 <= getattr(self, key) <= 1, f"training.{key}", getattr(self, key), "in [0, 1]")
-        for key in ("beta1", "beta2", "ema_decay"):
+        for key in ("beta1", "beta2", "ema_decay", "condition_dropout"):
             require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "in [0, 1)")
         require(self.adam_eps > 0, "training.adam_eps", self.adam_eps, "above 0")
         require(0 <= self.seed < 2**63, "training.seed", self.seed, "in [0, 2^63)")
@@ -356,7 +383,14 @@ class SamplingConfig:
     dynamic_threshold: float = 0.0
     """With clip: clip to this quantile of the predicted image's absolute values where it is above 1, and divide by it; 0 for no."""
     nfe: int = 0
-    """Evaluations of the network an image, in place of steps; 0 leaves it to steps."""
+    """Evaluations of the network an image, in place of steps; 0 leaves it to steps. Guidance's weak ones are not counted."""
+    guidance: float = 1.0
+    """Factor g of weak + g (output - weak), weak without the condition or by another network; 1 is off, anything else
+    evaluates twice."""
+    guidance_min: float = 0.0
+    """Guide only above this sigma = noise / signal."""
+    guidance_max: float = 0.0
+    """Guide only up to this sigma; 0 for no limit."""
     batch_size: int = 64
     """Images drawn at a time; the images do not depend on it."""
 
@@ -365,9 +399,10 @@ class SamplingConfig:
         require(self.nfe >= 0, "sampling.nfe", self.nfe, "at least 0")
         require(0 <= self.eta <= 1, "sampling.eta", self.eta, "in [0, 1]")
         require(0 <= self.order <= 4, "sampling.order", self.order, "in [0, 4]")
-        for key in ("churn", "churn_min", "churn_noise"):
+        for key in ("churn", "churn_min", "churn_noise", "guidance", "guidance_min"):
             require(getattr(self, key) >= 0 and math.isfinite(getattr(self, key)), f"sampling.{key}", getattr(self, key), "at least 0")  # fmt: skip
         require(self.churn_max == 0 or self.churn_max > self.churn_min, "sampling.churn_max", self.churn_max, "above churn_min, or 0")  # fmt: skip
+        require(self.guidance_max == 0 or self.guidance_max > self.guidance_min, "sampling.guidance_max", self.guidance_max, "above guidance_min, or 0")  # fmt: skip
         require(0 <= self.dynamic_threshold <= 1, "sampling.dynamic_threshold", self.dynamic_threshold, "in [0, 1]")
         require(self.clip or not self.dynamic_threshold, "sampling.dynamic_threshold", self.dynamic_threshold, "0 where clip is false")  # fmt: skip
         require(self.batch_size >= 1, "sampling.batch_size", self.batch_size, "at least 1")
@@ -404,17 +439,40 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.model.in_channels != self.model.out_channels:
+        if self.model.image_channels != self.model.out_channels:
+            beside = f" - condition_channels {self.model.condition_channels}" if self.model.condition_channels else ""
             raise ValueError(
-                f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}"
+                f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}{beside}"
             )
         require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
+        if self.training.gradient_checkpointing:
+            require(self.model.architecture == "unet", "training.gradient_checkpointing", True, "false where model.architecture is baseline")  # fmt: skip
+            require(self.model.dropout == 0, "training.gradient_checkpointing", True, f"false where model.dropout = {self.model.dropout}, whose masks would be drawn anew")  # fmt: skip
         if self.data.augment and self.data.source.startswith("simulate:"):
             raise ValueError(
                 f"data.augment = true with {self.data.source}: its shear has a fixed direction, which rotations change; use false"
             )
+        self._check_condition()
+
+    def _check_condition(self) -> None:
+        names, drops = self.data.condition, self.training.condition_dropout > 0
+        require(len(names) == self.model.vector_channels, "data.condition", names, f"as many names as model.vector_channels = {self.model.vector_channels}")  # fmt: skip
+        factor, beside = self.data.low_resolution, self.model.condition_channels
+        require(beside == (self.model.image_channels if factor else 0), "model.condition_channels", beside, "the image's channels with data.low_resolution, else 0")  # fmt: skip
+        require(not factor or not any(side % factor for side in self.model.sample_size), "data.low_resolution", factor, f"a divisor of model.sample_size {self.model.sample_size}")  # fmt: skip
+        require(not (names and self.data.augment), "data.augment", self.data.augment, "false with data.condition, whose values rotations change")  # fmt: skip
+        conditional = bool(self.model.num_class_embeds or names)
+        require(conditional or not drops, "training.condition_dropout", self.training.condition_dropout, "0 where there are neither classes nor data.condition")  # fmt: skip
+        require(drops or self.sampling.guidance == 1, "sampling.guidance", self.sampling.guidance, "1 without training.condition_dropout, since nothing was trained to be weak")  # fmt: skip
+        require(self.classes != 0, "model.num_class_embeds", self.model.num_class_embeds, "at least 2 with training.condition_dropout, one of them for no class")  # fmt: skip
+
+    @property
+    def classes(self) -> int | None:
+        """Classes that an image can have: not the one that stands for none."""
+        embedded = self.model.num_class_embeds
+        return None if embedded is None else embedded - (self.training.condition_dropout > 0)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image."""
-        return (*self.model.sample_size, self.model.in_channels)
+        return (*self.model.sample_size, self.model.image_channels)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from core.conditioning import Condition, own_images_condition
 from core.config import ModelConfig
 from core.data.dataset import fit, open_dataset, to_float
 from core.data.sources import decode_picture, open_source
@@ -25,8 +26,8 @@ class GivenImages:
 
     images: np.ndarray
     """(N, H, W, C) float32 in [0, 1]."""
-    labels: np.ndarray | None
-    """(N,) int64, or None where nothing says of which class they are."""
+    condition: Condition | None
+    """What the network is to be told of them; None where nothing says it."""
     identity: dict[str, Any]
     """For a manifest."""
 
@@ -42,21 +43,22 @@ def given_images(where: str, folder: Path, model: ModelConfig, first: int, count
     Raises:
         ValueError: fewer images, another size, values outside [0, 1], or a checkpoint without a recipe.
     """
-    shape = (*model.sample_size, model.out_channels)
+    shape = (*model.sample_size, model.image_channels)
     if where == HELD_OUT:
         path = folder / "recipe.json"
         if not path.is_file():
             raise ValueError(
                 f"{folder}: no recipe.json, so nothing says which images were held out; give a file of images"
             )
-        dataset = open_dataset(load_recipe(path).data, shape)
+        recipe = load_recipe(path)
+        dataset = open_dataset(recipe.data, shape)
         chosen = dataset.held_out[first : first + count]
         _check_count(
             len(dataset.held_out), first, count, "held-out images; raise data.held_out, or give a file of images"
         )
-        labels = None if dataset.labels is None else dataset.labels[chosen]
+        images = np.asarray(dataset.images[chosen])
         identity = {"path": HELD_OUT, "data_sha256": dataset.manifest["sha256"], "indices": chosen.tolist()}
-        return GivenImages(np.asarray(dataset.images[chosen]), labels, identity)
+        return GivenImages(images, own_images_condition(recipe, dataset, chosen, images), identity)
     names, read, identity = _files(Path(where), shape[2])
     _check_count(len(names), first, count, f"images in {where}")
     images = np.empty((count, *shape), np.float32)

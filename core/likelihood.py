@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.command import RunError
+from core.conditioning import Condition
 from core.config import ModelConfig, ProcessConfig, Variance
 from core.diffusion.flow_density import exact_probes, log_density
 from core.diffusion.likelihood import HALF_BIN, prior, quantised, term
@@ -24,7 +25,6 @@ from core.recipes import from_dict
 from core.worker import with_prefix
 
 Array = NDArray[np.float64]
-Condition = Mapping[str, np.ndarray]
 Probe = Literal["rademacher", "normal", "exact"]
 Progress = Callable[[int], object]
 
@@ -129,7 +129,7 @@ def bound(
             eps = gaussian(options.seed, "likelihood_eps", chosen, k, shape)
             signal, noise = (table[t][:, None, None, None] for table in (process.signal, process.noise))
             x_t = (signal * x_0 + noise * eps).astype(dtype)
-            output = evaluator(x_t, t.astype(dtype), given)
+            output = evaluator(x_t, process.time[t].astype(dtype), given)
             terms[chosen, k] = size * term(process, x_0, x_t, t, output, options.variance, options.clip)
             progress(1)
     result = {"prior": priors, "decoder": terms[:, 0], "divergences": terms[:, 1:], "total": priors + terms.sum(axis=1)}

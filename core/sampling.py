@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.command import RunError
+from core.conditioning import Condition
 from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.noise import gaussian
 from core.diffusion.samplers import steps_of
@@ -44,13 +45,16 @@ class Sampler(Protocol):
         table: SamplingTable,
         x_T: np.ndarray,
         noise: Callable[[int], np.ndarray],
-        labels: np.ndarray | None = None,
+        condition: Condition | None = None,
         callback: Callback | None = None,
         edit: Edit | None = None,
+        weak: Condition | None = None,
+        guide: Any = None,
     ) -> np.ndarray:
         """Run a table: x_T, noise(row) and the result are (B, H, W, C).
 
         The callback gets (row, predicted image); `edit` gets (row, state after it) and returns the state to go on from.
+        In guided rows the same network, or that of the executor `guide`, is evaluated once more under `weak`.
         """
         ...
 
@@ -66,6 +70,10 @@ class Source:
     weights_files: tuple[Path, ...]
     dtype: str
     data: dict[str, Any]
+    classes: int | None = None
+    """Classes that an image can have."""
+    drops: bool = False
+    """Whether the network was trained without its condition, too."""
 
 
 def draw(
@@ -76,8 +84,10 @@ def draw(
     samples: Sequence[int],
     batch_size: int,
     dtype: str = "float32",
-    labels: np.ndarray | None = None,
+    condition: Condition | None = None,
     callback: Callback | None = None,
+    weak: Condition | None = None,
+    guide: Sampler | None = None,
 ) -> np.ndarray:
     """Draw images; sample i of a seed is the same image whatever the batch size, range or framework.
 
@@ -89,13 +99,19 @@ def draw(
         samples: indices of the images to draw.
         batch_size: images at a time.
         dtype: float32 or float64.
-        labels: (len(samples),) classes, or None.
+        condition: arrays of len(samples) rows, by name.
         callback: called after each evaluation with its row and the predicted images (B, H, W, C) of that batch.
+        weak: as condition, for the weak evaluations of guided rows.
+        guide: the executor of the network that is evaluated there; the same one where None.
     Returns:
         (len(samples), H, W, C) in [0, 1], clipped.
     Raises:
+        ValueError: a guided table without `weak`.
         RunError: an image is not finite.
     """
+    guided = table.network_evaluations > table.nfe
+    if guided and weak is None:
+        raise ValueError("sampling.guidance: must be 1 where there is nothing weaker to move away from")
     images = np.empty((len(samples), *shape), dtype)
     for start in range(0, len(samples), batch_size):
         part = slice(start, start + batch_size)
@@ -105,7 +121,8 @@ def draw(
             return gaussian(seed, "sampler", chosen, row, shape, dtype)
 
         x_T = gaussian(seed, "x_T", chosen, 0, shape, dtype)
-        images[part] = sampler(table, x_T, noise, None if labels is None else labels[part], callback)
+        more: dict[str, Any] = {"weak": _rows(weak, part), "guide": guide} if guided and weak is not None else {}
+        images[part] = sampler(table, x_T, noise, _rows(condition or {}, part), callback, **more)
     broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
     if broken:
         raise RunError(
@@ -113,6 +130,10 @@ def draw(
             "use an earlier checkpoint, or train again with a lower training.learning_rate"
         )
     return to_unit(images)
+
+
+def _rows(condition: Condition, part: slice) -> Condition:
+    return {name: value[part] for name, value in condition.items()}
 
 
 def open_source(folder: Path, weights: str) -> Source:
@@ -141,7 +162,10 @@ def open_source(folder: Path, weights: str) -> Source:
                 f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint"
             )
         data = read_json(folder / "data.json")
-        return Source(model, recipe.process, recipe.sampling, values, files, recipe.training.dtype, data)
+        drops = recipe.training.condition_dropout > 0
+        return Source(
+            model, recipe.process, recipe.sampling, values, files, recipe.training.dtype, data, recipe.classes, drops
+        )
     scheduler = folder / "scheduler" / "scheduler_config.json"
     if not scheduler.is_file():
         raise ValueError(f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown")
@@ -150,7 +174,7 @@ def open_source(folder: Path, weights: str) -> Source:
             f"{folder}: out_channels = {model.out_channels}: only in_channels ({model.in_channels}) can be sampled"
         )
     process, sampling = read_scheduler(scheduler)
-    return Source(model, process, sampling, values, files, "float32", {})
+    return Source(model, process, sampling, values, files, "float32", {}, model.num_class_embeds)
 
 
 def read_scheduler(path: Path) -> tuple[ProcessConfig, SamplingConfig]:
@@ -165,29 +189,6 @@ def read_scheduler(path: Path) -> tuple[ProcessConfig, SamplingConfig]:
     for note in notes:
         logger.warning("%s", note)
     return process, sampling
-
-
-def class_labels(
-    model: ModelConfig, data: dict[str, Any], samples: Sequence[int], name: str | None
-) -> np.ndarray | None:
-    """Labels of the images to draw: all of one class (by name or number), or the classes in turn.
-
-    Raises:
-        ValueError: a class that the network does not have, or any class for an unconditional one.
-    """
-    classes = model.num_class_embeds
-    if classes is None:
-        if name is not None:
-            raise ValueError(f"--class-name {name}: the network is not class-conditional")
-        return None
-    names = [str(n) for n in data.get("class_names") or range(classes)]
-    if name is None:
-        return np.array([i % len(names) for i in samples], np.int64)
-    if name in names:
-        return np.full(len(samples), names.index(name), np.int64)
-    if name.isdigit() and int(name) < classes:
-        return np.full(len(samples), int(name), np.int64)
-    raise ValueError(f"--class-name {name}: must be one of {', '.join(names)}")
 
 
 def denoising_frames(row: int, rows: int, x_0: np.ndarray, frames: list[np.ndarray], wanted: int = 25) -> None:
@@ -219,6 +220,7 @@ def sample_manifest(source: Source, sampling: SamplingConfig, table: SamplingTab
         **{name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"},
         "steps": steps_of(sampling),
         "nfe": table.nfe,
+        "network_evaluations": table.network_evaluations,
         "batch_size": sampling.batch_size,
         "dtype": source.dtype,
         "data_sha256": source.data.get("sha256"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from core.conditioning import own_condition, weak_condition
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
@@ -25,7 +26,7 @@ from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable
 from core.model.unet_spec import initial_weights
 from core.recipes import from_dict
-from core.sampling import class_labels, draw
+from core.sampling import draw
 from core.training.batches import make_batch
 from core.training.optim import scalars
 
@@ -77,23 +78,25 @@ def with_prefix(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def as_dataset(arrays: Arrays) -> Dataset:
-    """Arrays `images` (N, H, W, C) in [0, 1] and, where there are classes, `labels` as a data set with nothing held out."""
+    """Arrays `images` (N, H, W, C) in [0, 1], where there are any `labels` and `parameters/NAME`, with nothing held out."""
     images, labels = arrays["images"], arrays.get("labels")
-    return Dataset(images, labels, (), {}, np.arange(len(images)), np.arange(0), {})
+    return Dataset(images, labels, (), with_prefix(arrays, "parameters/"), np.arange(len(images)), np.arange(0), {})
 
 
 class Training:
     """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or from the seed.
 
-    Arrays in: images, labels, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`. Arrays out: the
+    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`. Arrays out: the
     same four, `loss` and `grad_norm` (steps,). options.counters and info.counters: Adam's steps and the skipped ones.
     With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
-    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps.
+    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps:
+    a call with `first` above 0 and no state goes on from the call before, with nothing loaded in between.
     """
 
     def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
         self.make_trainer = make_trainer
         self.recipe: Recipe | None = None
+        self.next_step = 0
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Train."""
@@ -101,12 +104,16 @@ class Training:
         fresh = recipe != self.recipe
         if fresh:
             self.trainer = self.make_trainer(recipe)
-            self.recipe, self.start = recipe, self.trainer.state()
+            self.recipe, self.start, self.next_step = recipe, self.trainer.state(), 0
         if given := with_prefix(arrays, "ema/"):
             self.trainer.load(given, arrays, options["counters"])
+        elif first:
+            if first != self.next_step:
+                raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
         elif not fresh:
             self.trainer.load(*self.start)
         steps = range(first, first + options["steps"])
+        self.next_step = steps.stop
         out = self._steps(recipe, as_dataset(arrays), steps, options.get("watch", 0))
         averaged, state, counters = self.trainer.state()
         return {**out, **{f"ema/{name}": value for name, value in averaged.items()}, **state}, {"counters": counters}
@@ -143,7 +150,7 @@ class Executors:
 class Sampling(Executors):
     """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
 
-    options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `class_labels`.
+    options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `condition/NAME`.
     Arrays out: `images` (n, H, W, C) in [0, 1], `x_T` (n, H, W, C), the starting noise as the executor was given it. The
     sampler is kept while network and weights are the same.
     """
@@ -153,7 +160,7 @@ class Sampling(Executors):
         recipe, seed, first = from_dict(Recipe, options["recipe"]), options["seed"], options["first"]
         dtype = recipe.training.dtype
         sampler = self.get(recipe.model, with_prefix(arrays, "weights/"), dtype)
-        samples, labels = range(first, first + options["n"]), arrays.get("class_labels")
+        samples, condition = range(first, first + options["n"]), with_prefix(arrays, "condition/")
         table, starts = make_table(make_process(recipe.process), recipe.sampling), []
 
         def noted(table: SamplingTable, x_T: np.ndarray, *arguments: Any, **named: Any) -> np.ndarray:
@@ -161,7 +168,10 @@ class Sampling(Executors):
             drawn: np.ndarray = sampler(table, x_T, *arguments, **named)
             return drawn
 
-        images = draw(noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, labels)
+        images = draw(
+            noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
+            weak=weak_condition(recipe, condition),
+        )  # fmt: skip
         return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": table.nfe}
 
 
@@ -210,6 +220,14 @@ def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray], Any]) -> Task:
     return task
 
 
+def _random_dataset(recipe: Recipe) -> Dataset:
+    """Images, labels and parameters to time on."""
+    rng, count = np.random.default_rng(0), 4 * recipe.training.batch_size
+    arrays: Arrays = {"images": rng.random((count, *recipe.image_shape), np.float32)}
+    arrays["labels"] = np.arange(count) % (recipe.classes or 1)
+    return as_dataset(arrays | {f"parameters/{name}": rng.random(count) for name in recipe.data.condition})
+
+
 class TimedTraining:
     """`time_training`: seconds of each of options.steps optimiser steps of options.recipe on random images.
 
@@ -227,10 +245,7 @@ class TimedTraining:
         if recipe != self.recipe:
             self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
         made = time.perf_counter() - started
-        rng = np.random.default_rng(0)
-        count, classes = 4 * recipe.training.batch_size, recipe.model.num_class_embeds or 1
-        images = rng.random((count, *recipe.image_shape), np.float32)
-        dataset = as_dataset({"images": images, "labels": np.arange(count) % classes})
+        dataset = _random_dataset(recipe)
         process, seconds = make_process(recipe.process), []
         for step in range(self.done, self.done + options["steps"]):
             started = time.perf_counter()
@@ -259,8 +274,11 @@ class TimedSampling:
             weights = initial_weights(recipe.model, 0, dtype)
             self.sampler, self.recipe = self.make_sampler(recipe.model, weights, dtype), recipe
         table, started = make_table(make_process(recipe.process), recipe.sampling), time.perf_counter()
-        labels = class_labels(recipe.model, {}, range(n), None)
-        draw(self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, labels)
+        condition = own_condition(recipe, _random_dataset(recipe), range(n), 0)
+        draw(
+            self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, condition,
+            weak=weak_condition(recipe, condition),
+        )  # fmt: skip
         return {"seconds": np.array([time.perf_counter() - started])}, {"nfe": table.nfe}
 
 

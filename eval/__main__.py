@@ -12,6 +12,8 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from core.config import Sampler
+
 log = logging.getLogger("eval")
 
 
@@ -186,7 +188,7 @@ def parity(
 def fid(
     real: Positional[str],
     generated: Positional[str],
-    extractor: Literal["lens", "inception"] = "lens",
+    extractor: Literal["lens", "inception", "pixels"] = "lens",
     resize: Literal["clean", "legacy"] = "clean",
     weights: str | None = None,
     train: str | None = None,
@@ -221,7 +223,8 @@ def fid(
     Args:
         real: real images.
         generated: generated images.
-        extractor: lens, trained on simulated lenses, needs no download; inception is FID's, once fetched.
+        extractor: lens, trained on simulated lenses, needs no download; inception is FID's, once fetched; pixels, thumbnails
+            of 16 x 16 without any network, serve images of which neither knows.
         resize: how images are brought to Inception's 299 pixels: clean (antialiased bicubic) or legacy (as in 2017).
         weights: file with the extractor's weights.
         train: real images that measure the floor, none of them in REAL; without it half of REAL does.
@@ -248,7 +251,7 @@ def fid(
 
 def sweep(
     run: Positional[str],
-    samplers: tuple[Literal["ddpm", "ddim", "dpmsolver++"], ...] = ("dpmsolver++", "ddim", "ddpm"),
+    samplers: tuple[Sampler, ...] = ("dpmsolver++", "unipc", "heun", "ddim", "ddpm"),
     nfe: tuple[int, ...] = (5, 10, 15, 20, 50, 100),
     n: int = 0,
     extractor: Literal["lens", "inception"] = "lens",
@@ -259,7 +262,7 @@ def sweep(
 ) -> int:
     """Distance against evaluations of the network, for several samplers of one run: sweep.json and report.html.
 
-    A sampler is asked for in evaluations, not in steps, and every distance stands beside the real-against-real floor. What
+    A sampler is asked for in evaluations, not in steps (heun takes two a step), and every distance stands beside the real-against-real floor. What
     was drawn before is not drawn again, so a sweep that was cut off goes on.
 
     For instance:
@@ -322,6 +325,38 @@ def damage(
     return 0
 
 
+def conditioning(
+    checkpoint: str,
+    out: str = "runs/conditioning",
+    n: int = 448,
+    guidance: tuple[float, ...] = (1.0, 2.0),
+    seed: int = 0,
+    framework: Literal["torch", "tensorflow"] = "torch",
+    python: str | None = None,
+    threads: int = 0,
+) -> int:
+    """Ask for lenses of known Einstein radius and see what the lens extractor finds: table, picture, conditioning.json.
+
+    For instance:
+
+      python -m eval conditioning --checkpoint runs/lens-conditional-pytorch
+
+    Args:
+        checkpoint: run or checkpoint of a network with data.condition theta_e, trained on simulated lenses.
+        out: folder for conditioning.json, conditioning.md and conditioning.png.
+        n: images a guidance.
+        guidance: factors of guidance; 1 is off.
+        seed: seed of the noise and of the numbers that are not asked for.
+        framework: the twin that draws and evaluates the lens extractor.
+        python: Python that has the framework; found by itself where not given.
+        threads: CPU threads; 0 for the framework's choice.
+    """
+    from eval.conditioning import run
+
+    print(run(checkpoint, out, n=n, guidance=guidance, seed=seed, framework=framework, python=python, threads=threads))
+    return 0
+
+
 VERBS: dict[str, Callable[..., int]] = {
     "compare": compare,
     "demo": demo,
@@ -330,6 +365,7 @@ VERBS: dict[str, Callable[..., int]] = {
     "fid": fid,
     "sweep": sweep,
     "damage": damage,
+    "conditioning": conditioning,
 }
 
 

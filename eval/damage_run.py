@@ -13,7 +13,7 @@ from core.images import write_atomically
 from core.model.lens_spec import LARGEST, SMALLEST
 from eval.compare_page import number
 from eval.damage import ALL_METRICS, DAMAGES, SPLITS, Features, Pools
-from eval.fid_run import FeatureWorker, open_extractor
+from eval.fid_features import FeatureWorker, open_extractor
 from eval.twins import Framework, Worker
 
 PERMUTATIONS = 199

@@ -18,7 +18,7 @@ DPI = 180
 PROOF_COLUMNS = 18
 
 
-def _sheet(images: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float64]:
+def sheet(images: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float64]:
     """Images side by side, (H, W, 1 or 3), NaN (which is drawn as nothing) or white between them."""
     one = images if images.shape[-1] == 3 else images[..., :1]
     gap, missing = 1.0 if one.shape[-1] == 3 else np.nan, -len(one) % columns
@@ -43,7 +43,7 @@ def save_picture(path: Path, material: Material) -> None:
         parts: Any = figure.subfigures(2, 1, height_ratios=(3.5, 1.9))
         top, bottom = parts
         for axes, (title, images) in zip(top.subplots(1, 3), titles.items(), strict=True):
-            axes.imshow(_sheet(images[: GRID * GRID], GRID), cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(sheet(images[: GRID * GRID], GRID), cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
             axes.set_title(title, fontweight="bold")
             axes.axis("off")
         first, second = material.same_pair
@@ -57,7 +57,7 @@ def save_picture(path: Path, material: Material) -> None:
         }
         for axes, (title, (images, colours)) in zip(bottom.subplots(3, 1), strips.items(), strict=True):
             columns = min(PROOF_COLUMNS, len(images))
-            axes.imshow(_sheet(images[:columns], columns), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(sheet(images[:columns], columns), cmap=colours, vmin=0, vmax=1, interpolation="nearest")
             axes.axis("off")
             axes.text(-0.005, 0.5, title, transform=axes.transAxes, ha="right", va="center", fontsize=9)
         write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -1,6 +1,6 @@
 """A distance between real and generated images, with everything that it depends on written beside it.
 
-Imports NumPy and core only: the features come from a twin (eval/fid_run.py), the mathematics from core.metrics. Every
+Imports NumPy and core only: the features come from a twin (eval/fid_features.py), the mathematics from core.metrics. Every
 distance stands beside its real-against-real floor at the same N: what real images score against other real images.
 """
 
@@ -173,9 +173,11 @@ def inception_numbers(generated: Taps) -> dict[str, Any]:
     return {"inception_score": {"mean": score.mean, "std": score.std, "splits": 10}}
 
 
-def warnings(real: Side, generated: Side, n: int, dim: int) -> list[str]:
+def warnings(real: Side, generated: Side, n: int, dim: int, extractor: str) -> list[str]:
     """What a reader must know before quoting the number."""
     found = []
+    if extractor == "pixels":
+        found.append("The features are the pixels of thumbnails of at most 16 x 16: no network judges them and finer detail is not seen. This is not FID and must not be quoted as one.")  # fmt: skip
     if real.statistics or generated.statistics:
         found.append("Saved statistics hold no features: no floor, no interval, no KID, precision or recall; and how their images were prepared cannot be checked.")  # fmt: skip
     else:

@@ -15,49 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ExtractorName
-from core.features import default_weights, first_batch_size
 from core.images import write_atomically
 from core.model.checkpoint import WEIGHTS_FILE, file_hash, read_json, resolve_checkpoint
-from eval.fid import PROTOCOL_N, Taps, choose, inception_numbers, lens_numbers, measure, measure_statistics, warnings
+from eval.fid import PROTOCOL_N, choose, inception_numbers, lens_numbers, measure, measure_statistics, warnings
+from eval.fid_features import FidExtractor, open_extractor, open_features
 from eval.fid_inputs import Side, check_footing, is_run, read_side, round_to_eight_bits
-from eval.twins import ROOT, Framework, Worker, find_python, run_verb
+from eval.twins import ROOT, Framework, find_python, run_verb
 
 SHOWN_OF_SAMPLES = ("sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype", "framework", "weights_sha256")  # fmt: skip
 REPRODUCED = 1e-3
 """Relative difference within which a published distance counts as reproduced: float32 features give 1e-5, and other
 processors' convolutions somewhat more."""
-
-
-@dataclass(frozen=True)
-class Extractor:
-    """A network for features, its weights and how images are brought to its size."""
-
-    name: ExtractorName
-    weights: Path
-    sha256: str
-    resize: str
-
-    @property
-    def taps(self) -> list[str]:
-        """The taps to take, the first being the one whose distance is measured."""
-        return ["features", "parameters", "logits"] if self.name == "lens" else ["2048", "logits_unbiased"]
-
-    def about(self) -> dict[str, Any]:
-        """For the result file."""
-        return {"name": self.name, "tap": self.taps[0], "weights_sha256": self.sha256, "resize": self.resize}
-
-
-def open_extractor(name: ExtractorName, resize: str, weights: str | None) -> Extractor:
-    """The extractor and its weights: the committed ones, those fetched, or a file.
-
-    Raises:
-        ValueError: Inception's weights are not there.
-    """
-    path = Path(weights) if weights else default_weights(name)[0]
-    if not path.is_file():
-        raise ValueError(f"--weights {path}: no such file")
-    return Extractor(name, path, file_hash(path), "clean" if name == "lens" else resize)
 
 
 def first_framework(asked: str | None, pythons: Mapping[Framework, str | None]) -> Framework:
@@ -113,29 +81,13 @@ def code_version() -> str:
     return f"{version}+{answer.stdout.strip()[:12]}" if answer.returncode == 0 else str(version)
 
 
-class FeatureWorker:
-    """Features of images, from one twin's worker."""
-
-    def __init__(self, worker: Worker, extractor: Extractor) -> None:
-        self.worker, self.extractor = worker, extractor
-
-    def __call__(self, images: Any) -> Taps:
-        """Taps of images (N, H, W, C), float64."""
-        e = self.extractor
-        found, _ = self.worker.call(
-            "features", {"images": np.asarray(images, np.float32)}, extractor=e.name, weights=str(e.weights.resolve()),
-            resize=e.resize, dtype="float32", taps=e.taps, batch_size=first_batch_size(e.name, "cpu", "float32"),
-        )  # fmt: skip
-        return {tap: rows.astype(np.float64) for tap, rows in found.items()}
-
-
 @dataclass(frozen=True)
 class Request:
     """What the command line asked for."""
 
     real: str
     generated: str
-    extractor: ExtractorName = "lens"
+    extractor: FidExtractor = "lens"
     resize: str = "clean"
     weights: str | None = None
     train: str | None = None
@@ -178,8 +130,8 @@ def evaluate(request: Request, pythons: Mapping[Framework, str | None]) -> tuple
     framework = first_framework(request.framework, pythons)
     extractor = open_extractor(request.extractor, request.resize, request.weights)
     real, generated = _sides(request, framework, pythons.get(framework))
-    with Worker(framework, python=pythons.get(framework), timeout=24 * 3600.0) as worker:
-        features, main = FeatureWorker(worker, extractor), extractor.taps[0]
+    main = extractor.taps[0]
+    with open_features(extractor, framework, pythons.get(framework)) as (features, environment):
         if real.statistics or generated.statistics:
             sides = [s.statistics or features(s.images)[main] for s in (real, generated)]
             numbers, n = measure_statistics(*sides), 0
@@ -190,9 +142,8 @@ def evaluate(request: Request, pythons: Mapping[Framework, str | None]) -> tuple
             labels = generated.about.get("labels")
             if extractor.name == "lens":
                 numbers["lens"] = lens_numbers(*taps, None if labels is None else np.array(labels))
-            else:
+            elif extractor.name == "inception":
                 numbers |= inception_numbers(taps[1])
-        environment = worker.call("describe")[1]
     dim = taps[0][main].shape[1] if n else 0
     result = {
         **numbers,
@@ -202,7 +153,7 @@ def evaluate(request: Request, pythons: Mapping[Framework, str | None]) -> tuple
         "generated": _about(generated),
         "eight_bit": request.eight_bit,
         "seed": request.seed,
-        "warnings": warnings(real, generated, n, dim),
+        "warnings": warnings(real, generated, n, dim, extractor.name),
         "environment": environment,
         "code": code_version(),
     }

@@ -19,8 +19,9 @@ from core.images import write_atomically
 from core.metrics.frechet import frechet_distance_from_features
 from core.model.checkpoint import read_json
 from eval.fid import PROTOCOL_N, choose
+from eval.fid_features import FeatureWorker, open_extractor
 from eval.fid_inputs import Side, read_side
-from eval.fid_run import FeatureWorker, draw_from, first_framework, open_extractor
+from eval.fid_run import draw_from, first_framework
 from eval.page import Cell, Figure, Figures, Notice, Section, Table, render
 from eval.plots import line_plot
 from eval.twins import Framework, Worker

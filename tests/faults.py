@@ -243,7 +243,7 @@ IMAGES = (
     ),
     Fault(
         "every batch with the first one's classes", "core/sampling.py",
-        "else labels[part]", "else labels[: len(chosen)]", 9,
+        "_rows(condition or {}, part)", "_rows(condition or {}, slice(len(chosen)))", 9,
     ),
 )  # fmt: skip
 

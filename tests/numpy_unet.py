@@ -86,7 +86,7 @@ def sinusoids(t, channels, flip, shift):
 
 
 class NumpyUNet:
-    """The network that a ModelConfig and weights by canonical name describe; call it with (x, t, labels)."""
+    """The network that a ModelConfig and weights by canonical name describe; call it with (x, t) and its condition."""
 
     def __init__(self, config, weights):
         self.config = config
@@ -104,10 +104,16 @@ class NumpyUNet:
     def norm(self, name, x, groups):
         return group_norm(x, groups, self.w[f"{name}.weight"], self.w[f"{name}.bias"], self.config.norm_eps)
 
-    def time(self, t, labels=None, name="time_embedding"):
+    def time(self, t, labels=None, name="time_embedding", vector=None, keep=None):
         c = self.config
         x = sinusoids(t, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)
         x = self.linear(f"{name}.linear_2", silu(self.linear(f"{name}.linear_1", x)))
+        if vector is not None:
+            # A dropped vector leaves the biases alone, a kept one adds the last column of the first matrix.
+            w, b = self.w["vector_embedding.linear_1.weight"], self.w["vector_embedding.linear_1.bias"]
+            kept = np.ones(len(vector)) if keep is None else keep
+            rows = [b + k * (w[:, :-1] @ v + w[:, -1]) for k, v in zip(kept, vector, strict=True)]
+            x = x + self.linear("vector_embedding.linear_2", silu(np.array(rows)))
         return x if labels is None else x + self.w["class_embedding.weight"][labels]
 
     def resnet(self, name, x, time, resample=lambda x: x, divisor=1.0):
@@ -144,9 +150,10 @@ class NumpyUNet:
                 skips.append(x)
         return x
 
-    def __call__(self, x, t, labels=None):
+    def __call__(self, x, t, labels=None, vector=None, keep=None, image=None):
         c = self.config
-        time = self.time(np.broadcast_to(t, len(x)), labels)
+        time = self.time(np.broadcast_to(t, len(x)), labels, vector=vector, keep=keep)
+        x = x if image is None else np.concatenate([x, image], axis=-1)
         x = self.conv("conv_in", 2 * x - 1 if c.center_input_sample else x)
         skips = [x]
         for level in range(len(c.block_out_channels)):

@@ -246,6 +246,75 @@ def test_classes_are_trained_and_sampled_by_name(call, recipes, folder):
     assert index["_class_name"] != "DDPMPipeline" and "diffusers" in (checkpoint_of(run) / "README").read_text()
 
 
+def numbers(path: Path) -> dict:
+    return json.loads((path / "manifest.json").read_text())["parameters"]
+
+
+def test_images_are_asked_for_by_numbers_with_guidance(call, recipes, folder, caplog):
+    """Trained on simulated lenses; physical units in, the checkpoint's own statistics between."""
+    run, out = folder / "numbers", [folder / f"asked-{i}" for i in range(4)]
+    code, _, err = call("train", "--config", recipes["smallest"], "--run", run, "--model.vector-channels", 2,
+                        "--data.condition", "theta_e", "gamma1", "--training.condition-dropout", 0.2,
+                        "--training.steps", 2, "--training.checkpoint-every", 1, "--training.sample-count", 3,
+                        "--sampling.steps", 4, "--sampling.guidance", 2.0)  # fmt: skip
+    assert code == 0, err
+    asked = ("--param", "theta_e=1.2", "--param=gamma1=0.05", "--n", 3)
+    code, _, err = call("sample", *asked, run, "--out", out[0])
+    assert code == 0 and "outside" not in caplog.text, err
+    assert numbers(out[0]) == {"theta_e": [1.2] * 3, "gamma1": [0.05] * 3}
+    manifest = json.loads((out[0] / "manifest.json").read_text())
+    assert (manifest["guidance"], manifest["nfe"], manifest["network_evaluations"], manifest["guide"]) == (
+        2.0,
+        4,
+        8,
+        None,
+    )
+    code, _, err = call("sample", *asked, run, "--out", out[1], "--guidance", 1)
+    assert code == 0 and json.loads((out[1] / "manifest.json").read_text())["network_evaluations"] == 4, err
+    images = [np.load(path / "samples.npy") for path in out[:2]]
+    assert np.abs(images[0] - images[1]).max() > 0
+    # One number alone: the other as in the training images, the same for a seed whatever the range.
+    code, _, err = call("sample", run, "--param", "theta_e=2.5", "--first", 1, "--n", 2, "--out", out[2], "--guidance", 2,
+                        "--guide", run / "checkpoints" / "step-00000001")  # fmt: skip
+    assert code == 0 and "theta_e=2.5: outside 0.9" in caplog.text, err
+    manifest = json.loads((out[2] / "manifest.json").read_text())
+    assert manifest["network_evaluations"] == 8 and manifest["guide"].endswith("step-00000001/unet")
+    code, _, err = call("sample", run, "--n", 3, "--out", out[3], "--guidance-min", 0.05, "--guidance-max", 50)
+    assert code == 0 and numbers(out[3])["gamma1"][1:] == numbers(out[2])["gamma1"], err
+    assert json.loads((out[3] / "manifest.json").read_text())["network_evaluations"] < 8
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--param", "mass=1"], "--param mass: must be one of theta_e, gamma1"),
+        (["--guide", "RUN", "--guidance", "1"], "no level is guided; give --guidance"),
+        (["--guide", "OTHER"], "trained with another process than"),
+        (["--guide", "CLASSES"], "takes other images or conditions than"),
+        (["--class-name", "vort"], "--class-name vort: the network is not class-conditional"),
+    ],
+)
+def test_conditions_that_the_network_does_not_have(call, folder, trained, flags, message):
+    run = folder / "numbers"
+    words = [{"RUN": run, "OTHER": trained, "CLASSES": folder / "conditional"}.get(word, word) for word in flags]
+    code, _, err = call("sample", run, "--n", 1, "--out", folder / "none", *words)
+    assert code == 2 and message in err and not (folder / "none").exists(), err
+
+
+def test_a_network_that_knows_its_condition_alone_is_not_guided(call, folder, trained):
+    code, _, err = call("sample", trained, "--n", 1, "--guidance", 2, "--out", folder / "none")
+    assert code == 2 and "--guidance: must be 1" in err and "--guide" in err
+
+
+@pytest.mark.parametrize("verb", ["export", "import"])
+def test_what_only_a_checkpoint_can_say_is_not_exported_or_imported(call, backend, folder, verb):
+    formats = {"torch": ["--format", "torch-export"], "tensorflow": ["--format", "keras"]}[backend.name]
+    suffix = {"torch": ".pt2", "tensorflow": ".keras"}[backend.name]
+    out = folder / ("out" + (suffix if verb == "export" else ""))
+    code, _, err = call(verb, folder / "numbers", "--out", out, *(formats if verb == "export" else []))
+    assert code == 2 and ("numbers" in err or "recipe.json" in err) and not out.exists(), err
+
+
 def test_an_unconditional_network_has_no_classes(trained, call, folder):
     code, _, err = call("sample", trained, "--n", 1, "--class-name", "no", "--out", folder / "none")
     assert code == 2 and "--class-name no: the network is not class-conditional" in err

@@ -1,12 +1,14 @@
 """The PyTorch twin and live diffusers: outputs, and folders that either wrote and the other opens."""
 
+import dataclasses
 import importlib
 import itertools
 
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
+from core.conditioning import no_condition
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
@@ -19,6 +21,8 @@ from eval.parity.closeness import require_close
 from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.tolerances import NETWORK_FLOAT32, NETWORK_FLOAT64, PIPELINE_FLOAT32, PIPELINE_FLOAT64
 from tests.numpy_unet import NumpyUNet
+
+UNCONDITIONAL = next(n for n, c in CONFIGURATIONS.items() if c.num_class_embeds is None and c.in_channels == 1)
 
 pytestmark = [
     pytest.mark.diffusers,
@@ -223,6 +227,40 @@ def test_every_checkpoint_opens_with_both_pipelines(backend, tmp_path, monkeypat
     named = diffusers.DiffusionPipeline.from_pretrained(folder)
     assert type(named).__name__ == ("DDIMPipeline" if sampling.sampler == "ddim" else "DDPMPipeline")
     assert type(named.scheduler).__name__ == SCHEDULERS[sampling.sampler]
+
+
+def test_the_class_for_none_is_a_class_to_diffusers(backend, tmp_path):
+    """Trained with dropped labels, three classes are four to the network; the last one is what guidance moves away from."""
+    from diffusers import UNet2DModel
+
+    config = dataclasses.replace(CONFIGURATIONS[UNCONDITIONAL], num_class_embeds=4)
+    recipe = Recipe(config, sampling=SamplingConfig(guidance=2.0), training=TrainingConfig(condition_dropout=0.1))
+    weights = make_weights(config, np.float32)
+    state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in weights.items()}
+    save_checkpoint(tmp_path / "a", Checkpoint(recipe, weights, state, {"step": 1}, {}))
+    peer = UNet2DModel.from_pretrained(tmp_path / "a" / "unet").eval()
+    source = open_source(tmp_path / "a", "ema")
+    assert peer.config.num_class_embeds == 4 and source.classes == 3 and source.drops
+    x, t, _ = make_inputs(config, np.float32)
+    null = no_condition({"labels": np.array([2, 0])}, source.classes)["labels"]
+    assert null.tolist() == [3, 3]
+    network = backend.weights.load_unet(tmp_path / "a")
+    require_close(output(backend, network, x, t, null), peer_output(backend, peer, x, t, null), NETWORK_FLOAT32, "none")
+
+
+def test_a_network_conditioned_on_an_image_opens_as_a_diffusers_model(backend, tmp_path):
+    """Its input is the image drawn and the condition beside it."""
+    from diffusers import UNet2DModel
+
+    config = dataclasses.replace(CONFIGURATIONS[UNCONDITIONAL], in_channels=3, out_channels=1, condition_channels=2)
+    folder = saved(tmp_path / "a", ProcessConfig(), SamplingConfig(), config)
+    peer = UNet2DModel.from_pretrained(folder / "unet").eval()
+    x, t, _ = make_inputs(config, np.float32)
+    expected = peer_output(backend, peer, x, t, None)
+    network = backend.weights.load_unet(folder)
+    assert network.config == config and "image" in (folder / "README").read_text()
+    found = network(backend.tensor(x[..., :1]), backend.tensor(t), image=backend.tensor(x[..., 1:]))
+    require_close(backend.array(found), expected, NETWORK_FLOAT32, "output")
 
 
 def test_our_class_conditional_checkpoint_opens_as_a_diffusers_model(backend, tmp_path):

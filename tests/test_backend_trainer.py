@@ -2,6 +2,7 @@
 Adam fed with the twin's own gradients, and everything that a run relies on."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from eval.parity.tolerances import (
     OPTIMISER_FLOAT64,
     STATISTICS_SIGMA,
 )
+from eval.twins import Worker
 from tests.numpy_unet import NumpyUNet
 
 MODEL = ModelConfig(
@@ -39,6 +41,7 @@ TRAININGS = {
     "adam": TrainingConfig(**ADAM),
     "adamw": TrainingConfig(optimizer="adamw", weight_decay=0.1, beta1=0.8, beta2=0.9, clip_norm=0.0, **COMMON),
     "accumulate": TrainingConfig(accumulate=4, **ADAM),
+    "checkpointing": TrainingConfig(gradient_checkpointing=True, **ADAM),
     "dropout": TrainingConfig(**{**COMMON, "dtype": "float32"}),
     "bf16": TrainingConfig(autocast="bf16", **{**ADAM, "dtype": "float32"}),
 }
@@ -239,7 +242,7 @@ def test_sampling_knows_no_dropout_and_follows_the_average(trainers):
     x, labels = np.random.default_rng(0).standard_normal((2, 4, 6, 2)).astype(np.float32), np.array([2, 0])
 
     def draw():
-        return trainer.ema_sampler()(table, x, lambda row: x, labels)
+        return trainer.ema_sampler()(table, x, lambda row: x, {"labels": labels})
 
     def expected():
         network = NumpyUNet(MODEL, trainer.state()[0])
@@ -295,3 +298,31 @@ def test_bf16_is_near_full_precision_and_keeps_its_weights(trainers):
 def test_the_manifest_names_the_framework(backend):
     found = backend.trainer.describe()
     assert found["framework"] == backend.name and found["version"] and found["device"]
+
+
+def test_gradient_checkpointing_changes_no_gradient(trainers):
+    found = {}
+    for name in ("adam", "checkpointing"):
+        trainer = trainers(name)
+        trainer.step(batch("adam", 0), scalars(TRAININGS[name], 0))
+        found[name] = trainer.state()[1]
+    for name, value in found["adam"].items():
+        require_close(found["checkpointing"][name], value, OPTIMISER_FLOAT64, name)
+
+
+@pytest.mark.slow
+def test_gradient_checkpointing_saves_memory(backend):
+    """Most memory held by a process of its own, over one step of a network whose blocks hold most of it."""
+    model = ModelConfig(
+        (64, 64), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(32,),
+        layers_per_block=6, mid_block_type=None,
+    )  # fmt: skip
+    peaks = []
+    for on in (False, True):
+        training = TrainingConfig(steps=1, batch_size=16, gradient_checkpointing=on)
+        with Worker("torch" if backend.name == "torch" else "tensorflow", python=sys.executable) as worker:
+            before = worker.call("peak_memory")[1]["bytes"]
+            worker.call("time_training", recipe=dataclasses.asdict(Recipe(model, training=training)), steps=1)
+            peaks.append(worker.call("peak_memory")[1]["bytes"] - before)
+    print(backend.name, [f"{peak / 2**20:.0f} MiB" for peak in peaks])
+    assert peaks[1] < 0.7 * peaks[0]

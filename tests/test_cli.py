@@ -291,6 +291,10 @@ def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
         (["sample", "a", "b"], ["sample a b", "one run"]),
         (["sample", "nowhere"], ["nowhere: no such run"]),
         (["sample", "nowhere", "--n", "0"], ["n 0: must be at least 1"]),
+        (["sample", "a", "--param", "theta_e"], ["--param theta_e: must be NAME=VALUE"]),
+        (["sample", "--param", "theta_e=wide", "a"], ["--param theta_e=wide: must be NAME=VALUE with a number"]),
+        (["sample", "a", "--param", "b=1", "--param=b=2"], ["--param b=2", "each name once"]),
+        (["sample", "a", "--param"], ["--param : must be NAME=VALUE"]),
         (["worker", "--thread", "2"], ["worker --thread 2", "--threads N"]),
     ],
 )

@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from core.conditioning import check_condition
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, TrainingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
-from core.training.batches import check_labels, make_batch
+from core.training.batches import make_batch
 from eval.parity.tolerances import STATISTICS_SIGMA
 
 COUNT = 12
@@ -130,13 +131,13 @@ def test_levels_are_uniform():
 
 
 def test_classes_and_labels_must_go_together():
-    check_labels(recipe(), dataset(labels=False))
-    check_labels(recipe(), dataset())
-    check_labels(recipe(classes=3), dataset())
-    check_labels(recipe(classes=4), dataset())
+    check_condition(recipe(), dataset(labels=False))
+    check_condition(recipe(), dataset())
+    check_condition(recipe(classes=3), dataset())
+    check_condition(recipe(classes=4), dataset())
     with pytest.raises(ValueError, match=r"num_class_embeds = 2, but pictures has 3 classes"):
-        check_labels(recipe(classes=2), dataset())
+        check_condition(recipe(classes=2), dataset())
     with pytest.raises(ValueError, match=r"num_class_embeds = 3, but pictures has no class labels"):
-        check_labels(recipe(classes=3), dataset(labels=False))
+        check_condition(recipe(classes=3), dataset(labels=False))
     with pytest.raises(ValueError, match="no class labels"):
         batch(recipe(classes=3), 0, dataset(labels=False))

@@ -60,6 +60,7 @@ BAD = [
     ("process", {"loss_weight": "p2"}, "process.loss_weight"),
     ("process", {"min_snr_gamma": 0.0}, "process.min_snr_gamma"),
     ("process", {"zero_terminal_snr": True}, "use prediction v or x0"),
+    ("data", {"low_resolution": 1}, "data.low_resolution = 1: must be 0, or at least 2"),
     ("data", {"source": ""}, "data.source"),
     ("data", {"simulate_count": 1}, "data.simulate_count"),
     ("data", {"simulate_seed": -1}, "data.simulate_seed"),
@@ -71,6 +72,25 @@ BAD = [
     ("data", {"fit": "stretch"}, "data.fit = 'stretch': must be one of exact, resize, crop, pad"),
     ("data", {"normalise": "z"}, "data.normalise"),
     ("data", {"held_out": 1.0}, "data.held_out"),
+    (
+        "data",
+        {"condition": ["theta_e"]},
+        "data.condition = ('theta_e',): must be as many names as model.vector_channels = 0",
+    ),
+    ("data", {"condition": ["theta_e", "theta_e"]}, "parameters named once each"),
+    ("model", {"vector_channels": -1}, "model.vector_channels = -1"),
+    ("model", {"vector_channels": 2}, "data.condition = (): must be as many names as model.vector_channels = 2"),
+    ("model", {"condition_channels": 1}, "model.condition_channels = 1: must be at least 0 and below in_channels 1"),
+    ("training", {"condition_dropout": 1.0}, "training.condition_dropout = 1.0: must be in [0, 1)"),
+    ("training", {"condition_dropout": 0.1}, "0 where there are neither classes nor data.condition"),
+    ("sampling", {"guidance": -1.0}, "sampling.guidance = -1.0"),
+    ("sampling", {"guidance": 2.0}, "sampling.guidance = 2.0: must be 1 without training.condition_dropout"),
+    ("sampling", {"guidance_min": -1.0}, "sampling.guidance_min"),
+    (
+        "sampling",
+        {"guidance_min": 2.0, "guidance_max": 1.0},
+        "sampling.guidance_max = 1.0: must be above guidance_min, or 0",
+    ),
     *[
         ("training", {key: 0}, f"training.{key} = 0: must be at least 1")
         for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every")
@@ -129,7 +149,7 @@ def test_a_bad_value_is_refused_by_name(part, values, message):
 
 
 # What any value of the right type is allowed for.
-FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "sampling": {"clip"}}  # fmt: skip
+FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "training": {"gradient_checkpointing"}, "sampling": {"clip"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -162,7 +182,38 @@ def test_every_key_refuses_another_type(part):
         ({"model": {"block_out_channels": [32, 64.0, 64]}}, "model.block_out_channels = 64.0: must be int"),
         ({"model": {"block_out_channels": "32"}}, "must be a list"),
         ({"model": {"in_channels": 3}}, "model.out_channels = 1: must equal in_channels 3"),
+        (
+            {"model": {"dropout": 0.1}, "training": {"gradient_checkpointing": True}},
+            "training.gradient_checkpointing = True: must be false where model.dropout = 0.1",
+        ),
+        (
+            {
+                "model": {"architecture": "baseline", "block_out_channels": [4, 8, 16, 16]},
+                "training": {"gradient_checkpointing": True},
+            },
+            "training.gradient_checkpointing = True: must be false where model.architecture is baseline",
+        ),
         ({"data": {"augment": True, "source": "simulate:model-1"}}, "data.augment = true with simulate:model-1"),
+        (
+            {"model": {"vector_channels": 1}, "data": {"augment": True, "source": "a.npz", "condition": ["x"]}},
+            "data.augment = True: must be false with data.condition",
+        ),
+        (
+            {"model": {"num_class_embeds": 1}, "training": {"condition_dropout": 0.1}},
+            "model.num_class_embeds = 1: must be at least 2 with training.condition_dropout",
+        ),
+        (
+            {"model": {"in_channels": 3, "condition_channels": 1}},
+            "model.out_channels = 1: must equal in_channels 3 - condition_channels 1",
+        ),
+        (
+            {"model": {"in_channels": 2, "condition_channels": 1}},
+            "model.condition_channels = 1: must be the image's channels with data.low_resolution, else 0",
+        ),
+        (
+            {"model": {"in_channels": 2, "condition_channels": 1}, "data": {"low_resolution": 3}},
+            "data.low_resolution = 3: must be a divisor of model.sample_size (64, 64)",
+        ),
     ],
 )
 def test_a_wrong_key_or_type_is_refused_in_one_line(values, message):

@@ -1,6 +1,5 @@
 """Drawing: keyed noise and batches that change nothing, labels, frames and the files written."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from PIL import Image
 
 from core.command import RunError
+from core.conditioning import class_labels
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
@@ -15,7 +15,7 @@ from core.diffusion.samplers import make_table
 from core.diffusion.table import run
 from core.model.checkpoint import Checkpoint, file_hash, save_checkpoint, write_json
 from core.model.unet_spec import initial_weights
-from core.sampling import class_labels, denoising_frames, draw, open_source, sample_manifest, write_samples
+from core.sampling import denoising_frames, draw, open_source, sample_manifest, write_samples
 
 SHAPE = (4, 6, 2)
 PROCESS = make_process(ProcessConfig(timesteps=50))
@@ -34,9 +34,11 @@ def network(x, t, labels=None):
     return np.tanh(0.7 * x + np.cos(0.1 * t)) * 0.5 + shift
 
 
-def numpy_sampler(table, x_T, noise, labels=None, callback=None):
+def numpy_sampler(table, x_T, noise, condition, callback=None):
     """core's reference executor as a Sampler."""
-    return run(table, lambda x, t: network(x, t, labels), x_T, noise, callback and (lambda i, x, x_0: callback(i, x_0)))
+    return run(
+        table, lambda x, t: network(x, t, **condition), x_T, noise, callback and (lambda i, x, x_0: callback(i, x_0))
+    )
 
 
 @pytest.mark.parametrize("dtype", ("float32", "float64"))
@@ -67,8 +69,10 @@ def test_drawing_is_the_reference_loop_over_keyed_noise(name):
 
 def test_labels_and_callbacks_come_by_batch():
     labels, calls = np.array([0, 1, 2, 3, 4]), []
-    found = draw(numpy_sampler, TABLES["ddim"], SHAPE, 0, range(5), 2, "float64", labels, lambda *a: calls.append(a))
-    alone = draw(numpy_sampler, TABLES["ddim"], SHAPE, 0, range(3, 4), 1, "float64", labels[3:4])
+    found = draw(
+        numpy_sampler, TABLES["ddim"], SHAPE, 0, range(5), 2, "float64", {"labels": labels}, lambda *a: calls.append(a)
+    )
+    alone = draw(numpy_sampler, TABLES["ddim"], SHAPE, 0, range(3, 4), 1, "float64", {"labels": labels[3:4]})
     assert (found[3] == alone[0]).all()
     assert [row for row, _ in calls] == [*range(5)] * 3 and [len(x) for _, x in calls] == [2] * 10 + [1] * 5
 
@@ -82,18 +86,18 @@ def test_images_that_are_not_finite_are_an_error():
 
 
 def test_labels_of_the_images_to_draw():
-    conditional, data = dataclasses.replace(MODEL, num_class_embeds=3), {"class_names": ["no", "sphere", "vort"]}
-    assert class_labels(MODEL, data, range(4), None) is None
-    assert class_labels(conditional, data, range(1, 6), None).tolist() == [1, 2, 0, 1, 2]
-    assert class_labels(conditional, data, range(2), "vort").tolist() == [2, 2]
-    assert class_labels(conditional, data, range(2), "1").tolist() == [1, 1]
-    assert class_labels(conditional, {}, range(4), None).tolist() == [0, 1, 2, 0]
+    data = {"class_names": ["no", "sphere", "vort"]}
+    assert class_labels(None, data, range(4), None) is None
+    assert class_labels(3, data, range(1, 6), None).tolist() == [1, 2, 0, 1, 2]
+    assert class_labels(3, data, range(2), "vort").tolist() == [2, 2]
+    assert class_labels(3, data, range(2), "1").tolist() == [1, 1]
+    assert class_labels(3, {}, range(4), None).tolist() == [0, 1, 2, 0]
     with pytest.raises(ValueError, match="--class-name axion: must be one of no, sphere, vort"):
-        class_labels(conditional, data, range(2), "axion")
+        class_labels(3, data, range(2), "axion")
     with pytest.raises(ValueError, match="--class-name 3: must be one of"):
-        class_labels(conditional, data, range(2), "3")
+        class_labels(3, data, range(2), "3")
     with pytest.raises(ValueError, match="not class-conditional"):
-        class_labels(MODEL, data, range(2), "vort")
+        class_labels(None, data, range(2), "vort")
 
 
 @pytest.mark.parametrize(("rows", "kept"), [(1, 1), (5, 5), (25, 25), (50, 26), (1000, 26)])

@@ -53,6 +53,7 @@ def test_every_option_of_the_network_is_a_factor():
         "out_channels",  # equal to in_channels in a Recipe
         "down_block_types", "up_block_types", "mid_block_type", "add_attention",  # down_*, up_* and mid
         "architecture",  # these are options of the unet; tests/test_backend_baseline.py has the other one
+        "vector_channels", "condition_channels",  # tests/test_backend_conditioning.py
         "dropout",  # a network drawn from is deterministic; tests/test_backend_trainer.py
     }  # fmt: skip
     assert {f.name for f in dataclasses.fields(ModelConfig)} - elsewhere == {

@@ -1,5 +1,6 @@
 """The worker's protocol and its tasks that need no framework, over a trainer and sampler made of NumPy."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -144,6 +145,19 @@ def test_train_feeds_what_a_run_would_see():
     assert info["counters"] == {"adam_steps": 6}
     np.testing.assert_array_equal(rest["params/w"], whole["params/w"])
     np.testing.assert_array_equal(np.concatenate([half["loss"], rest["loss"]]), whole["loss"])
+    # In two calls without a state: the second goes on where the first one ended, with nothing loaded in between.
+    task({"images": images}, {**options, "steps": 2})
+    task.trainer.load = None
+    rest, info = task({"images": images}, {**options, "steps": 4, "first": 2})
+    del task.trainer.load
+    assert info["counters"] == {"adam_steps": 6}
+    np.testing.assert_array_equal(rest["params/w"], whole["params/w"])
+    other = {**options, "recipe": to_dict(dataclasses.replace(RECIPE, training=TrainingConfig(steps=9, batch_size=3)))}
+    for changed, first in ((options, 5), (other, 6), (other, 6)):
+        with pytest.raises(ValueError, match=f"first = {first}: no state is given, and the trainer does not stand"):
+            task({"images": images}, {**changed, "steps": 1, "first": first})
+    task = Training(Recorder)
+    task({"images": images}, {**options, "steps": 1})
     # The trainer is kept, and goes back to where it started when no state is given.
     kept = task.trainer
     again, _ = task({"images": images}, {**options, "steps": 6, "watch": 2})
@@ -169,14 +183,14 @@ def test_sample_hands_back_the_noise_that_it_started_from():
     def make_sampler(config, weights, dtype):
         assert config == MODEL and weights.keys() == {"w"} and dtype == "float32"
 
-        def sampler(table, x_T, noise, labels, callback):
-            seen.append((len(x_T), None if labels is None else labels.tolist(), table.nfe))
+        def sampler(table, x_T, noise, condition, callback):
+            seen.append((len(x_T), condition["labels"].tolist() if condition else None, table.nfe))
             return x_T / 4
 
         return sampler
 
     options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
-    task, arrays = Sampling(make_sampler), {"weights/w": np.ones(1), "class_labels": np.array([0, 1, 2])}
+    task, arrays = Sampling(make_sampler), {"weights/w": np.ones(1), "condition/labels": np.array([0, 1, 2])}
     out, info = task(arrays, options)
     np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [5, 6, 7], 0, (4, 8, 1), "float32"))
     np.testing.assert_allclose(out["images"], np.clip(out["x_T"] / 8 + 0.5, 0, 1), rtol=1e-6)

@@ -12,7 +12,7 @@ import pytest
 from core.images import to_uint8
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.model.lens_spec import PARAMETERS
-from eval import fid_run
+from eval import fid_features
 from eval.__main__ import main
 from eval.fid import choose, measure
 from eval.fid_inputs import Side, check_footing, is_eight_bit, read_side, read_statistics
@@ -50,7 +50,7 @@ class PixelWorker:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(fid_run, "Worker", PixelWorker)
+    monkeypatch.setattr(fid_features, "Worker", PixelWorker)
     np.save(tmp_path / "real.npy", images(400, 1))
     np.save(tmp_path / "other.npy", images(300, 3, shift=0.05))
     (tmp_path / "drawn").mkdir()
@@ -221,3 +221,18 @@ def test_a_run_is_its_held_out_images(tmp_path, monkeypatch):
     assert len(side.images) + len(side.others) == 60 and "held out" in side.about["split"]
     assert not {i.tobytes() for i in side.images} & {i.tobytes() for i in side.others}
     check_footing(side, Side("g", np.asarray(side.others)))
+
+
+def test_pixels_need_no_network_and_say_so(folder, capsys, monkeypatch):
+    """Thumbnails of 8 x 8 images are the images."""
+    monkeypatch.delattr(fid_features, "Worker")
+    assert call(folder, "real.npy", "drawn", "--extractor", "pixels", "--n", "150", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(400)[:150]
+    real, drawn = images(400, 1)[order].reshape(150, -1), images(200, 2)[:150].reshape(150, -1)
+    assert result["frechet"]["value"] == pytest.approx(frechet_distance_from_features(real, drawn), rel=1e-12)
+    assert result["extractor"] == {"name": "pixels", "tap": "thumbnail", "weights_sha256": None, "resize": "area", "features": 64}  # fmt: skip
+    assert "must not be quoted" in " ".join(result["warnings"]) and "torch" not in result["environment"].values()
+    assert not {"lens", "inception_score"} & result.keys()
+    assert call(folder, "real.npy", "drawn", "--extractor", "pixels", "--weights", "some.safetensors") == 2
+    assert "must be left out with --extractor pixels" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, SamplingConfig
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run
@@ -18,9 +18,10 @@ from core.model.unet_spec import time_frequencies
 from eval.__main__ import main
 from eval.parity import closed_forms, report
 from eval.parity.closeness import difference
-from eval.parity.ladder import Board
+from eval.parity.ladder import Board, Subject, Twins, random_weights
 from eval.parity.page import RUNGS
 from eval.parity.rungs_images import grey_levels
+from eval.parity.rungs_network import gradients
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, SAMPLER_FLOAT64, TABLE
 from tests.fake_twins import TINY
 
@@ -309,6 +310,33 @@ def test_what_cannot_be_compared_is_red(found, message):
     (m,) = board.measurements
     assert m.measured == np.inf and not m.ok and m.where == message
     assert report._entry(m)["measured"] is None and report._entry(m)["ok"] is False  # JSON has no infinity
+
+
+class OtherPixel(Twins):
+    """Workers whose float32 gradients are apart by 1e-3 on the images of `apart`, as where a pooled window is a near tie."""
+
+    apart: tuple[int, ...] = ()
+
+    def both(self, task, arrays, **options):
+        """Gradients of one parameter; batches are counted as they come."""
+        self.sizes = [*getattr(self, "sizes", []), len(arrays["batch/t"])]
+        dtype, image = arrays["weights/outc.weight"].dtype, len(self.sizes) - 2
+        off = 1e-3 * (dtype == np.float32 and image in self.apart)
+        return [({"loss": np.ones((), dtype), "grad/a": np.array([0.5, 1 + x], dtype)}, {}) for x in (0, off)]
+
+
+@pytest.mark.parametrize(("apart", "ok"), [((), True), ((0, 2, 3), True), ((0, 1, 2, 3), False)])
+def test_where_pooling_decides_float32_gradients_are_taken_image_by_image(apart, ok):
+    """One image without a near tie is enough; a fault is in all of them."""
+    config = ModelConfig((8, 8), block_out_channels=(4, 8, 16, 16), architecture="baseline")
+    twins, board, recipe = OtherPixel(), Board(6), Recipe(config)
+    twins.apart = apart
+    gradients(twins, Subject("baseline", recipe, random_weights(recipe)), board)
+    assert twins.sizes == [4, 1, 1, 1, 1]
+    last = board.measurements[-1]
+    assert last.quantity == "gradient, nearest of 4 images" and last.ok is ok and last.dtype == "float32"
+    each = ", ".join("1.0e-03" if image in apart else "0.0e+00" for image in range(4))
+    assert last.where.endswith(f"; image by image {each}")
 
 
 def test_grey_levels_are_counted_after_rounding_and_a_flat_picture_compares_nothing():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
+from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from eval.parity import rungs_images, rungs_network
 from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.ladder import Board, Subject, Twins, climb, random_weights, start_twins
@@ -24,10 +24,20 @@ UNET = ModelConfig(
 BASELINE = ModelConfig(
     (8, 16), 2, 2, block_out_channels=(8, 16, 32, 32), num_class_embeds=3, architecture="baseline"
 )  # fmt: skip
+# Four classes, the last for none; two numbers; one image in ten without either.
+CONDITIONAL = dataclasses.replace(
+    UNET, num_class_embeds=4, vector_channels=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    block_out_channels=(8,),
+)  # fmt: skip
 RECIPES = {
     "unet": Recipe(UNET, ProcessConfig(), sampling=SamplingConfig("ddim", 30, spacing="leading", eta=0.5)),
     "baseline": Recipe(BASELINE, ProcessConfig(schedule="cosine", prediction="v")),
-}
+    "conditional": Recipe(
+        CONDITIONAL, ProcessConfig(prediction="v"), DataConfig(condition=("theta_e", "gamma1")),
+        TrainingConfig(condition_dropout=0.1),
+    ),
+}  # fmt: skip
+IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
 RUNGS = all_rungs(images=64, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
 # Attention on every level, resampling residual blocks, scale and shift, heads, classes, three channels; the rest is slow.
@@ -53,12 +63,16 @@ def hold(board: Board) -> None:
     assert not red, "\n".join(red)
 
 
+# What TensorFlow compiles for long; the conditional network's twenty steps are in rung 6.
+SLOW = {*(("baseline", number) for number in (6, 7, 8)), ("conditional", 8)}
+
+
 def cases(rungs, slow: tuple[str, ...] = ()) -> list:
-    """Subject and rung; the baseline's trainings, which TensorFlow compiles for long, are slow."""
+    """Subject and rung."""
     return [
         pytest.param(
             name, number, rung, id=f"{name}-{number}-{rung.__name__}",
-            marks=[pytest.mark.slow] if name in slow or (name == "baseline" and number in (6, 7, 8)) else [],
+            marks=[pytest.mark.slow] if name in slow or (name, number) in SLOW else [],
         )
         for name in RECIPES
         for number, rung in rungs
@@ -70,7 +84,7 @@ def test_every_rung_holds(twins, name, number, rung):
     hold(climb(twins, subject(name, RECIPES[name]), [(number, rung)], lambda _: None))
 
 
-@pytest.mark.parametrize(("name", "number", "rung"), cases(LONG_RUNGS, slow=("unet", "baseline")))
+@pytest.mark.parametrize(("name", "number", "rung"), cases(LONG_RUNGS, slow=tuple(RECIPES)))
 def test_the_long_rungs_hold(twins, name, number, rung):
     """The whole of DDPM, and sixty optimiser steps."""
     recipe = dataclasses.replace(RECIPES[name], sampling=SamplingConfig())
@@ -88,6 +102,13 @@ def test_every_network_gives_the_same_output(twins, name):
 def test_every_network_has_the_same_layers_and_gradients(twins, name):
     rungs = [(5, rungs_network.layers), (6, rungs_network.gradients)]
     hold(climb(twins, subject(name, Recipe(CONFIGURATIONS[name])), rungs, lambda _: None))
+
+
+def test_a_network_with_an_image_as_a_condition(twins):
+    """Class, numbers and an image of two channels: output, layers and gradients."""
+    recipe = dataclasses.replace(RECIPES["conditional"], model=IMAGE)
+    rungs = [(5, rungs_network.network), (5, rungs_network.layers), (6, rungs_network.gradients)]
+    hold(climb(twins, subject("image", recipe), rungs, lambda _: None))
 
 
 def test_images_of_a_seed_are_pictures_and_differ(twins):

@@ -216,7 +216,7 @@ class BaselineUNet(keras.Model):
         if isinstance(x, tuple | list):
             x, t, labels = (*x, None)[:3]
         self.config.check_size(*x.shape[1:3])
-        self.config.check_labels(labels is not None)
+        self.config.check_condition(labels)
         t = ops.broadcast_to(t, (ops.shape(x)[0],))
         angle = ops.cast(t, self.variable_dtype)[:, None] * self.frequencies
         time = ops.concatenate((ops.sin(angle), ops.cos(angle)), axis=1)  # (B, 256)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from core.conditioning import Condition
 from core.config import ModelConfig
+from tf_impl.sampler import Sampler
 from tf_impl.weights import build_unet
 
 
@@ -21,32 +23,28 @@ class Evaluator:
 
     def __init__(self, network: Callable[..., Any]) -> None:
         self.network = network
+        self.sampler = Sampler(network)
 
-        def product(x: Any, v: Any, t: Any, labels: Any) -> tuple[Any, Any]:
+        def product(x: Any, t: Any, v: Any, given: dict[str, Any]) -> tuple[Any, Any]:
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                output = network(x, t, labels)
+                output = network(x, t, **given)
             return output, tape.gradient(output, x, v)
 
-        # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
-        self.output = tf.function(lambda x, t, y: network(x, t, y), reduce_retracing=True, autograph=False)
         self.product = tf.function(product, reduce_retracing=True, autograph=False)
 
-    def __call__(self, x: np.ndarray, t: np.ndarray, condition: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+    def __call__(self, x: np.ndarray, t: np.ndarray, condition: Condition | None = None) -> np.ndarray:
         """The network's output."""
-        return self.output(tf.constant(x), *self.inputs(t, condition)).numpy()
+        given = self.sampler.tensors(condition)
+        return self.sampler.evaluate(tf.constant(x), tf.constant(t), given).numpy()
 
     def vector_jacobian(
-        self, x: np.ndarray, t: np.ndarray, v: np.ndarray, condition: Mapping[str, np.ndarray] | None = None
+        self, x: np.ndarray, t: np.ndarray, v: np.ndarray, condition: Condition | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The network's output, and v^T d output / d x."""
-        output, product = self.product(tf.constant(x), tf.constant(v), *self.inputs(t, condition))
+        given = self.sampler.tensors(condition)
+        output, product = self.product(tf.constant(x), tf.constant(t), tf.constant(v), given)
         return output.numpy(), product.numpy()
-
-    def inputs(self, t: np.ndarray, condition: Mapping[str, np.ndarray] | None) -> list[Any]:
-        """What the network is given beside x: levels and classes."""
-        labels = (condition or {}).get("labels")
-        return [tf.constant(t), None if labels is None else tf.constant(labels)]
 
 
 def make_evaluator(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Evaluator:

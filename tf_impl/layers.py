@@ -79,6 +79,20 @@ class TimeEmbedding(keras.layers.Layer):
         return self.linear_2(ops.silu(self.linear_1(ops.concatenate(parts, axis=1))))
 
 
+class VectorEmbedding(keras.layers.Layer):
+    """Numbers and whether they count, then two linear layers: (B, P) and (B,) -> (B, time_channels)."""
+
+    def __init__(self, channels: int, time_channels: int, dtype: Any) -> None:
+        super().__init__(dtype=dtype)
+        self.linear_1 = linear(channels + 1, time_channels, dtype)
+        self.linear_2 = linear(time_channels, time_channels, dtype)
+
+    def call(self, vector: Any, keep: Any) -> Any:
+        keep = ops.cast(keep, self.compute_dtype)[:, None]
+        x = ops.concatenate([ops.cast(vector, self.compute_dtype) * keep, keep], axis=1)  # (B, P + 1)
+        return self.linear_2(ops.silu(self.linear_1(x)))
+
+
 class Upsample(keras.layers.Layer):
     """Nearest x2, then a 3x3 convolution where `channels` is given."""
 

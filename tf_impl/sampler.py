@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from core.conditioning import Condition
 from core.config import ModelConfig
 from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
 from tf_impl.weights import build_unet
@@ -24,24 +25,31 @@ class Sampler:
     def __init__(self, network: Callable[..., Any]) -> None:
         self.network = network
         # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
-        self.evaluate = tf.function(lambda x, t, y: network(x, t, y), reduce_retracing=True, autograph=False)
+        self.evaluate = tf.function(lambda x, t, given: network(x, t, **given), reduce_retracing=True, autograph=False)
 
     def __call__(
         self,
         table: SamplingTable,
         x_T: np.ndarray,
         noise: Callable[[int], np.ndarray],
-        labels: np.ndarray | None = None,
+        condition: Condition | None = None,
         callback: Callable[[int, np.ndarray], None] | None = None,
         edit: Edit | None = None,
+        weak: Condition | None = None,
+        guide: Sampler | None = None,
     ) -> np.ndarray:
         """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
-        y = None if labels is None else tf.constant(labels)
+        given, low = self.tensors(condition), self.tensors(weak)
         state: list[Any] = [table.start * tf.constant(x_T)]
         channels = x_T.shape[-1]
         for index, row in enumerate(table.rows):
-            output = tf.cast(self.evaluate(state[0], tf.constant(row.t, x_T.dtype), y), x_T.dtype)
-            raw = row.p * state[0] + row.q * output[..., :channels]
+            t = tf.constant(row.t, x_T.dtype)
+            output = tf.cast(self.evaluate(state[0], t, given), x_T.dtype)
+            predicted = output[..., :channels]
+            if row.guidance != 1:
+                other = tf.cast((guide or self).evaluate(state[0], t, low)[..., :channels], x_T.dtype)
+                predicted = other + row.guidance * (predicted - other)
+            raw = row.p * state[0] + row.q * predicted
             x_0 = clipped(table, raw)
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
@@ -52,6 +60,10 @@ class Sampler:
             if callback is not None:
                 callback(index, x_0.numpy())
         return state[0].numpy()
+
+    def tensors(self, condition: Condition | None) -> dict[str, Any]:
+        """A condition's arrays as tensors."""
+        return {name: tf.constant(value) for name, value in (condition or {}).items()}
 
 
 def clipped(table: SamplingTable, raw: Any) -> Any:

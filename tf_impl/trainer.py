@@ -51,6 +51,8 @@ class Trainer:
         policy = "mixed_bfloat16" if config.autocast == "bf16" else config.dtype
         self.network = build_unet(recipe.model, weights, policy)
         self.ema = build_unet(recipe.model, weights, config.dtype)
+        if config.gradient_checkpointing:
+            self.network.gradient_checkpointing = True
         self.specs = param_specs(recipe.model)
         self.parameters = [v.value for v in variables(self.network).values()]
         # All parameters as one vector: the optimiser is then some ten operations, not some ten a parameter.

@@ -5,6 +5,7 @@ Source: Ho et al. 2020; Dhariwal & Nichol 2021 (scale_shift, resampling residual
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from keras import ops
 from core.config import ModelConfig
 from core.model.unet_spec import unet_plan
 from core.recipes import from_dict, to_dict
-from tf_impl.layers import Block, GroupNorm, TimeEmbedding, conv
+from tf_impl.layers import Block, GroupNorm, TimeEmbedding, VectorEmbedding, conv
 
 
 @keras.saving.register_keras_serializable("diptych")
@@ -30,12 +31,15 @@ class UNet(keras.Model):
         plan = unet_plan(config)
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
+        self.gradient_checkpointing = False
         self.conv_in = conv(config.in_channels, first, 3, dtype)
         self.time_embedding = TimeEmbedding(config, time, dtype)
         classes = config.num_class_embeds
         self.class_embedding = keras.layers.Embedding(classes, time, dtype=dtype) if classes else None
         if self.class_embedding is not None:
             self.class_embedding.build()
+        numbers = config.vector_channels
+        self.vector_embedding = VectorEmbedding(numbers, time, dtype) if numbers else None
         self.down_blocks = [Block(p, config, time, dtype) for p in plan.down]
         self.mid_block = Block(plan.mid, config, time, dtype) if plan.mid else None
         self.up_blocks = [Block(p, config, time, dtype) for p in plan.up]
@@ -52,49 +56,69 @@ class UNet(keras.Model):
         """The network that a .keras file describes, without its weights."""
         return cls(from_dict(ModelConfig, config["config"], "model"), config["dtype"])
 
-    def call(self, x: Any, t: Any = None, labels: Any = None, training: bool = False) -> Any:
+    def call(
+        self,
+        x: Any,
+        t: Any = None,
+        labels: Any = None,
+        vector: Any = None,
+        keep: Any = None,
+        image: Any = None,
+        training: bool = False,
+    ) -> Any:
         """Evaluate the network.
 
         Args:
-            x: (B, H, W, C), in [-1, 1] plus noise; or the tuple (x, t) or (x, t, labels), as `fit` hands it over.
+            x: (B, H, W, C), in [-1, 1] plus noise; or the tuple (x, t) or (x, t, labels), or a dict of all arguments by
+                name, as `fit` hands it over.
             t: (B,) or scalar, 0-based noise level, may be fractional.
             labels: (B,) int64 classes, for a class-conditional network only.
+            vector: (B, P) numbers, standardised as in training, for a network with vector_channels = P only.
+            keep: (B,) 1 where the vector counts and 0 where there is none; all 1 where it is None.
+            image: (B, H, W, C'), concatenated to x, for a network with condition_channels only.
             training: whether dropout acts.
         Returns:
             (B, H, W, C).
         Raises:
-            ValueError: a size that does not fit, or labels given or missing against the configuration.
+            ValueError: a size that does not fit, or a condition given or missing against the configuration.
         """
+        if isinstance(x, dict):
+            return self.call(**x, training=training)
         if isinstance(x, tuple | list):
             x, t, labels = (*x, None)[:3]
         self.config.check_size(*x.shape[1:3])
-        if (labels is None) != (self.class_embedding is None):
-            raise ValueError(
-                f"labels: {'missing' if labels is None else 'given'}, "
-                f"but num_class_embeds = {self.config.num_class_embeds}"
-            )
+        self.config.check_condition(labels, vector, image)
         time = self.time_embedding(ops.broadcast_to(t, (ops.shape(x)[0],)))  # (B, time_channels)
         if self.class_embedding is not None:
             time = time + self.class_embedding(labels)
+        if self.vector_embedding is not None:
+            time = time + self.vector_embedding(vector, ops.ones_like(vector[:, 0]) if keep is None else keep)
+        if image is not None:
+            x = ops.concatenate([x, image], axis=-1)
         if self.config.center_input_sample:
             x = 2 * x - 1
         x = self.conv_in(x)
         skips = [x]
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = resnet(x, time, training=training)
-                x = block.attentions[i](x) if block.attentions else x
+                x = self.run(resnet, x, time, training=training)
+                x = self.run(block.attentions[i], x) if block.attentions else x
                 skips.append(x)
             if block.downsamplers:
                 x = block.resize(x, time, training)
                 skips.append(x)
         if self.mid_block is not None:
-            x = self.mid_block.resnets[0](x, time, training=training)
-            x = self.mid_block.attentions[0](x) if self.mid_block.attentions else x
-            x = self.mid_block.resnets[1](x, time, training=training)
+            x = self.run(self.mid_block.resnets[0], x, time, training=training)
+            x = self.run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
+            x = self.run(self.mid_block.resnets[1], x, time, training=training)
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = resnet(ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
-                x = block.attentions[i](x) if block.attentions else x
+                x = self.run(resnet, ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
+                x = self.run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time, training)
         return self.conv_out(ops.silu(self.conv_norm_out(x)))
+
+    def run(self, layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
+        """A layer's output, computed again in the backward pass where gradient checkpointing is on."""
+        call = functools.partial(layer, **options)
+        return keras.remat(call)(*inputs) if self.gradient_checkpointing else call(*inputs)

@@ -88,7 +88,7 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet
         folder: see core.model.importing.read_network.
         dtype: float32 or float64.
     Returns:
-        The network: called with x (B, H, W, C), t (B,) and labels (B,) or None; dropout is off.
+        The network: called with x (B, H, W, C), t (B,) and what it is conditioned on by keyword; dropout is off.
     Raises:
         ValueError: a configuration or weights that are not supported.
     """

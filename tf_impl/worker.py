@@ -7,30 +7,29 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from core.conditioning import CONDITIONS
 from core.config import ModelConfig, Recipe
 from core.recipes import from_dict
 from core.worker import Arrays, affine_task, with_prefix
-from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.sampler import Sampler
 from tf_impl.trainer import Trainer
-from tf_impl.unet import UNet
 from tf_impl.weights import build_unet, find_layer, from_keras, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """`forward`: evaluate options.model at options.dtype.
 
-    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), `labels` (B,) where there are classes. Out: `output` (B, H, W, C).
+    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by name (CONDITIONS). Out: `output` (B, H, W, C).
     """
-    network, inputs = _network_and_inputs(arrays, options)
-    return {"output": network(*inputs).numpy()}, {}
+    sampler, inputs = _network_and_inputs(arrays, options)
+    return {"output": sampler.network(**inputs).numpy()}, {}
 
 
-def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, list[Any]]:
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[Sampler, dict[str, Any]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
-    network = build_unet(config, with_prefix(arrays, "weights/"), dtype)
-    labels = tf.constant(arrays["labels"]) if "labels" in arrays else None
-    return network, [tf.constant(arrays["x"].astype(dtype)), tf.constant(arrays["t"]), labels]
+    sampler = Sampler(build_unet(config, with_prefix(arrays, "weights/"), dtype))
+    given = {name: arrays[name] for name in CONDITIONS if name in arrays}
+    return sampler, sampler.tensors({"x": arrays["x"].astype(dtype), "t": arrays["t"], **given})
 
 
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:

@@ -146,7 +146,7 @@ class BaselineUNet(nn.Module):
             ValueError: a size that does not fit, or labels given or missing against the configuration.
         """
         self.config.check_size(*x.shape[2:])
-        self.config.check_labels(labels is not None)
+        self.config.check_condition(labels)
         dtype = self.outc.weight.dtype
         t = torch.as_tensor(t, device=x.device).expand(x.shape[0])
         angle = t.to(dtype)[:, None] * self.frequencies.to(dtype)

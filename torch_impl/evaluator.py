@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.conditioning import Condition
 from core.config import ModelConfig
 from torch_impl.sampler import Sampler, to_numpy
 from torch_impl.weights import build_unet
@@ -22,27 +23,22 @@ class Evaluator:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network.requires_grad_(False)
-        self.to_device = Sampler(network).to_device
+        self.sampler = Sampler(network)
 
     @torch.inference_mode()
-    def __call__(self, x: np.ndarray, t: np.ndarray, condition: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+    def __call__(self, x: np.ndarray, t: np.ndarray, condition: Condition | None = None) -> np.ndarray:
         """The network's output."""
-        return to_numpy(self.network(self.to_device(x), *self.inputs(t, condition)))
+        given = self.sampler.tensors(condition)
+        return to_numpy(self.network(self.sampler.to_device(x), self.sampler.to_device(t), **given))
 
     def vector_jacobian(
-        self, x: np.ndarray, t: np.ndarray, v: np.ndarray, condition: Mapping[str, np.ndarray] | None = None
+        self, x: np.ndarray, t: np.ndarray, v: np.ndarray, condition: Condition | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The network's output, and v^T d output / d x."""
-        given = self.to_device(x).requires_grad_()
-        output = self.network(given, *self.inputs(t, condition))
-        (product,) = torch.autograd.grad(output, given, self.to_device(v))
+        given, point = self.sampler.tensors(condition), self.sampler.to_device(x).requires_grad_()
+        output = self.network(point, self.sampler.to_device(t), **given)
+        (product,) = torch.autograd.grad(output, point, self.sampler.to_device(v))
         return to_numpy(output.detach()), to_numpy(product)
-
-    def inputs(self, t: np.ndarray, condition: Mapping[str, np.ndarray] | None) -> list[torch.Tensor | None]:
-        """What the network is given beside x: levels and classes."""
-        device = Sampler(self.network).device
-        labels = (condition or {}).get("labels")
-        return [torch.from_numpy(t).to(device), None if labels is None else torch.from_numpy(labels).to(device)]
 
 
 def make_evaluator(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Evaluator:

@@ -31,6 +31,21 @@ class TimeEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(torch.cat(parts, dim=1))))
 
 
+class VectorEmbedding(nn.Module):
+    """Numbers and whether they count, then two linear layers: (B, P) and (B,) -> (B, time_channels)."""
+
+    def __init__(self, channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(channels + 1, time_channels)
+        self.linear_2 = nn.Linear(time_channels, time_channels)
+
+    def forward(self, vector: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        dtype = self.linear_1.weight.dtype
+        keep = keep.to(dtype)[:, None]
+        x = torch.cat([vector.to(dtype) * keep, keep], dim=1)  # (B, P + 1); all 0 without a condition
+        return self.linear_2(F.silu(self.linear_1(x)))
+
+
 class Upsample(nn.Module):
     """Nearest x2, then a 3x3 convolution where `channels` is given."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from core.conditioning import CONDITIONS
 from torch_impl.unet import UNet
 
 
@@ -13,7 +14,7 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     Args:
         network: the U-Net.
         batch: `x_0`, `eps` (B, C, H, W); `t`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
-            `labels` (B,) where the network is class-conditional.
+            and what the network is conditioned on, by the names of core.conditioning.CONDITIONS.
     Returns:
         Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
     Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights).
@@ -22,6 +23,7 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
     x_t = signal * x_0 + noise * eps
     target = a * x_0 + b * eps
-    output = network(x_t, batch["t"], batch.get("labels"))
+    condition = {name: batch[name] for name in CONDITIONS if name in batch}
+    output = network(x_t, batch["t"], **condition)
     error = (output.to(target.dtype) - target).square().mean(dim=(1, 2, 3))  # (B,)
     return (batch["weight"] * error).mean()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.conditioning import Condition
 from core.config import ModelConfig
 from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
 from torch_impl.weights import build_unet
@@ -30,16 +31,23 @@ class Sampler:
         table: SamplingTable,
         x_T: np.ndarray,
         noise: Callable[[int], np.ndarray],
-        labels: np.ndarray | None = None,
+        condition: Condition | None = None,
         callback: Callable[[int, np.ndarray], None] | None = None,
         edit: Edit | None = None,
+        weak: Condition | None = None,
+        guide: Sampler | None = None,
     ) -> np.ndarray:
         """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
-        y = None if labels is None else torch.from_numpy(labels).to(self.device)
+        given, low = self.tensors(condition), self.tensors(weak)
         state, channels = [table.start * self.to_device(x_T)], x_T.shape[-1]
         for index, row in enumerate(table.rows):
-            output = self.network(state[0], torch.tensor(row.t, dtype=state[0].dtype), y)
-            raw = row.p * state[0] + row.q * output[:, :channels]
+            t = torch.tensor(row.t, dtype=state[0].dtype)
+            output = self.network(state[0], t, **given)
+            predicted = output[:, :channels]
+            if row.guidance != 1:
+                other = (guide or self).network(state[0], t, **low)[:, :channels]
+                predicted = other + row.guidance * (predicted - other)
+            raw = row.p * state[0] + row.q * predicted
             x_0 = clipped(table, raw)
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
@@ -57,8 +65,13 @@ class Sampler:
         return next(self.network.parameters(), torch.empty(0)).device
 
     def to_device(self, x: np.ndarray) -> torch.Tensor:
-        """NHWC array to NCHW tensor."""
-        return torch.from_numpy(x).to(self.device).permute(0, 3, 1, 2).contiguous()
+        """NHWC array to NCHW tensor; one that is no image, as it is."""
+        y = torch.from_numpy(x).to(self.device)
+        return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
+
+    def tensors(self, condition: Condition | None) -> dict[str, torch.Tensor]:
+        """A condition's arrays as tensors."""
+        return {name: self.to_device(np.ascontiguousarray(value)) for name, value in (condition or {}).items()}
 
 
 def clipped(table: SamplingTable, raw: torch.Tensor) -> torch.Tensor:

@@ -42,6 +42,8 @@ class Trainer:
         weights = initial_weights(recipe.model, config.seed, config.dtype)
         self.network = build_unet(recipe.model, weights, config.dtype).to(self.device).train()
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        if config.gradient_checkpointing:
+            self.network.gradient_checkpointing = True
         self.parameters = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
         self.sampler = Sampler(self.ema)

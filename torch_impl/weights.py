@@ -58,7 +58,7 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet
         folder: see core.model.importing.read_network.
         dtype: float32 or float64.
     Returns:
-        The network in evaluation mode: called with x (B, C, H, W), t (B,) and labels (B,) or None.
+        The network in evaluation mode: called with x (B, C, H, W), t (B,) and what it is conditioned on by keyword.
     Raises:
         ValueError: a configuration or weights that are not supported.
     """

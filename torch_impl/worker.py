@@ -7,31 +7,30 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.conditioning import CONDITIONS
 from core.config import ModelConfig, Recipe
 from core.recipes import from_dict
 from core.worker import Arrays, affine_task, with_prefix
-from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.sampler import Sampler, to_numpy
 from torch_impl.trainer import Trainer
-from torch_impl.unet import UNet
 from torch_impl.weights import build_unet, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """`forward`: evaluate options.model at options.dtype.
 
-    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), `labels` (B,) where there are classes. Out: `output` (B, H, W, C).
+    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by name (CONDITIONS). Out: `output` (B, H, W, C).
     """
-    network, inputs = _network_and_inputs(arrays, options)
+    sampler, inputs = _network_and_inputs(arrays, options)
     with torch.inference_mode():
-        return {"output": to_numpy(network(*inputs))}, {}
+        return {"output": to_numpy(sampler.network(**inputs))}, {}
 
 
-def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, list[Any]]:
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[Sampler, dict[str, torch.Tensor]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
-    x = torch.from_numpy(arrays["x"].astype(dtype)).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(arrays["labels"]) if "labels" in arrays else None
-    return build_unet(config, with_prefix(arrays, "weights/"), dtype), [x, torch.from_numpy(arrays["t"]), labels]
+    sampler = Sampler(build_unet(config, with_prefix(arrays, "weights/"), dtype))
+    given = {name: arrays[name] for name in CONDITIONS if name in arrays}
+    return sampler, sampler.tensors({"x": arrays["x"].astype(dtype), "t": arrays["t"], **given})
 
 
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -52,7 +51,7 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
     Arrays in: as `forward`. Out, in the order of evaluation: `in/NAME/I`, the I-th input, and `out/NAME`; images NHWC.
     A strided convolution is left out: where it pads differs between frameworks, and the layer round it has it.
     """
-    network, inputs = _network_and_inputs(arrays, options)
+    sampler, inputs = _network_and_inputs(arrays, options)
     seen: Arrays = {}
 
     def hook(name: str) -> Any:
@@ -62,13 +61,13 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
 
         return note
 
-    for name, module in network.named_modules():
+    for name, module in sampler.network.named_modules():
         strided = isinstance(module, torch.nn.Conv2d) and module.stride != (1, 1)
         chained = isinstance(module, torch.nn.Sequential)  # its layers are traced; a plain list in the other twin
         if name and any(True for _ in module.parameters()) and not strided and not chained:
             module.register_forward_hook(hook(name))
     with torch.inference_mode():
-        network(*inputs)
+        sampler.network(**inputs)
     return seen, {}
 
 

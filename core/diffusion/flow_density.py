@@ -73,7 +73,11 @@ def log_density(
     Source: Song et al. 2021 (score SDE), section 4.3 and appendix D.2; Grathwohl et al. 2019, FFJORD (the trace's
         estimate); Kingma et al. 2021, appendix A (lambda).
     """
-    level_of(process, 0.0)  # refuses a process without signal at its end
+    if process.signal[-1] == 0:
+        raise ValueError(
+            f"level t = {process.timesteps - 1} holds no signal, so that there are no steps in log-SNR from it: "
+            "use the variational bound"
+        )
     first, last = levels_at(process, np.array([0, process.timesteps - 1]))
     signal = first.signal / math.hypot(first.signal, first.noise)
     points = np.linspace(first.half_log_snr, last.half_log_snr, steps + 1)

@@ -31,8 +31,8 @@ CHURNED = {"euler": heun.euler, "heun": heun.heun, "flow_euler": heun.flow_euler
 SAMPLERS = (*LINEAR, *CHURNED)
 TWICE = ("heun", "flow_heun")
 """Samplers that evaluate the network twice a step, but for the last."""
-# Their last step is of order 1 and should be short: as diffusers, t = 0 is left out of leading and linspace.
-_WITHOUT_ZERO = ("dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "euler", "heun")
+# Their last step is of order 1, and should be short: as diffusers, t = 0 is left out of leading and linspace.
+_WITHOUT_ZERO = ("dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc")
 OPTIONS: dict[str, tuple[str, ...]] = {
     "eta": ("ddim",),
     "variance": ("ddpm",),
@@ -106,10 +106,23 @@ def make_steps(process: Process, levels: list[Level], config: SamplingConfig) ->
     return CHURNED[config.sampler](levels, config, lambda value: level_of(process, value))
 
 
+def guidance_at(level: Level, config: SamplingConfig) -> float:
+    """Guidance at a level: config.guidance where sigma = noise / signal lies in (guidance_min, guidance_max], else 1.
+
+    Source: Kynkäänniemi et al. 2024, the interval of guidance.
+    """
+    above = level.noise > config.guidance_min * level.signal
+    below = config.guidance_max == 0 or level.noise <= config.guidance_max * level.signal
+    return config.guidance if above and below else 1.0
+
+
 def table_of(process: Process, steps: list[Step], config: SamplingConfig, start: float = 1.0) -> SamplingTable:
     """Steps as rows: with p and q of the process's prediction at each level."""
     signal, noise = (np.array([getattr(step.level, name) for step in steps]) for name in ("signal", "noise"))
     given = conversions(signal, noise, process.config)
     columns = (given["x0_from_xt"].tolist(), given["x0_from_output"].tolist())
-    rows = tuple(Row(s.level.t, p, q, s.matrix, s.s, s.s_large) for s, p, q in zip(steps, *columns, strict=True))
+    rows = tuple(
+        Row(s.level.t, p, q, s.matrix, s.s, s.s_large, guidance_at(s.level, config))
+        for s, p, q in zip(steps, *columns, strict=True)
+    )
     return SamplingTable(rows, config.clip, config.sampler, start, config.dynamic_threshold)

@@ -2,7 +2,8 @@
 
 Float64 NumPy; imports no framework. A row (t, p, q, matrix, s) means
 
-    raw = p * state[0] + q * network(state[0], t);  x0 = clip(raw)
+    output = network(state[0], t), guided where the row says so: weak(state[0], t) + guidance * (output - weak(...))
+    raw = p * state[0] + q * output;  x0 = clip(raw)
     state = matrix @ [*state, x0, raw];  state[0] += s * z
 
 The state starts as [start * x_T] with x_T ~ N(0, 1) and ends with the image as state[0]. run() is the reference
@@ -41,6 +42,8 @@ class Row:
     """Standard deviation of the noise added to state[0]; no noise is drawn where it is 0."""
     s_large: float | None = None
     """Where the network has learned the variance: s at a fraction of 1; s is then the value at a fraction of 0."""
+    guidance: float = 1.0
+    """g of weak + g (output - weak), which takes a second, weak evaluation; 1: none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +71,13 @@ class SamplingTable:
 
     @property
     def nfe(self) -> int:
-        """Number of evaluations of the network an image."""
+        """Number of evaluations of the network an image, weak ones not counted."""
         return len(self.rows)
+
+    @property
+    def network_evaluations(self) -> int:
+        """Number of evaluations of any network an image: two in a guided row."""
+        return len(self.rows) + sum(row.guidance != 1 for row in self.rows)
 
 
 def quantile_position(quantile: float, pixels: int) -> tuple[int, float]:
@@ -109,6 +117,7 @@ def run(
     noise: Callable[[int], NDArray[Any]],
     callback: Callable[[int, NDArray[Any], NDArray[Any]], None] | None = None,
     edit: Edit | None = None,
+    weak: Callable[[NDArray[Any], float], NDArray[Any]] | None = None,
 ) -> NDArray[Any]:
     """Run a table in NumPy: the reference for the twins' executors.
 
@@ -119,13 +128,18 @@ def run(
         noise: row index -> standard normal noise shaped as x_T; called only where the row adds noise.
         callback: called after each row with its index, state[0] and the predicted image.
         edit: changes state[0] after each row.
+        weak: as network; called in guided rows alone, and needed there.
     Returns:
         (B, ..., C) images; in [-1, 1] where the table clips, since the last row returns x0.
     """
     state, channels = [table.start * x_T], x_T.shape[-1]
     for index, row in enumerate(table.rows):
         output = network(state[0], row.t)
-        raw = row.p * state[0] + row.q * output[..., :channels]
+        predicted = output[..., :channels]
+        if weak is not None and row.guidance != 1:
+            low = weak(state[0], row.t)[..., :channels]
+            predicted = low + row.guidance * (predicted - low)
+        raw = row.p * state[0] + row.q * predicted
         x_0 = clipped(table, raw)
         entries = [*state, x_0, raw]
         state = [sum(c * entry for c, entry in zip(line, entries, strict=True) if c != 0) for line in row.matrix]

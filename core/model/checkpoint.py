@@ -30,6 +30,7 @@ from core.config import ModelConfig, Recipe
 from core.model.diffusers_config import (
     BASELINE_CLASS,
     DIFFUSERS_VERSION,
+    VECTOR_CLASS,
     unet_to_diffusers,
 )
 from core.model.scheduler_config import scheduler_to_diffusers
@@ -200,16 +201,21 @@ def write_pipeline(
     if baseline:
         pipeline = "DiptychBaselinePipeline"
         text = "The baseline network: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
-    elif conditional:
+    elif model.vector_channels:
         pipeline = "DiptychConditionalPipeline"
-        text = (
-            "Class-conditional: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
-        )
+        text = "Conditioned on numbers: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
+    elif conditional or model.condition_channels:
+        pipeline = "DiptychConditionalPipeline"
+        kind = "Class-conditional" if conditional else "Conditioned on an image"
+        text = f"{kind}: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
+    network = ["diptych", VECTOR_CLASS] if model.vector_channels else ["diffusers", "UNet2DModel"]
+    if baseline:
+        network = ["diptych", BASELINE_CLASS]
     index = {
         "_class_name": pipeline,
         "_diffusers_version": DIFFUSERS_VERSION,
         "scheduler": ["diffusers", scheduler_class],
-        "unet": ["diptych", BASELINE_CLASS] if baseline else ["diffusers", "UNet2DModel"],
+        "unet": network,
     }
     write_json(folder / "model_index.json", index)
     if text:

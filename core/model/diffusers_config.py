@@ -12,6 +12,10 @@ from core.recipes import from_dict, nearest, to_dict
 
 DIFFUSERS_VERSION = "0.42.1"
 BASELINE_CLASS = "DiptychBaselineUNet"
+VECTOR_CLASS = "DiptychVectorUNet"
+"""The U-Net with vector_channels: diffusers' keys, and parameters that UNet2DModel does not have."""
+OWN_KEYS = ("vector_channels", "condition_channels")
+"""What diffusers does not know of a U-Net; recipe.json alone has it."""
 
 # UNet2DModel's own defaults, for keys that a configuration file leaves out.
 _UNET_DEFAULTS: dict[str, Any] = {
@@ -50,15 +54,16 @@ _UNET_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def unet_to_diffusers(config: ModelConfig) -> dict[str, Any]:
-    """The content of `unet/config.json`; the baseline network's, which diffusers does not know, has its few keys."""
-    values = to_dict(config)
+    """The content of `unet/config.json`, without OWN_KEYS; the baseline network's, which diffusers does not know, has its few keys."""
+    values = {key: value for key, value in to_dict(config).items() if key not in OWN_KEYS}
     if values.pop("architecture") == "baseline":
         return {"_class_name": BASELINE_CLASS, **{key: values[key] for key in BASELINE_KEYS}}
-    return {"_class_name": "UNet2DModel", "_diffusers_version": DIFFUSERS_VERSION, **values}
+    class_name = VECTOR_CLASS if config.vector_channels else "UNet2DModel"
+    return {"_class_name": class_name, "_diffusers_version": DIFFUSERS_VERSION, **values}
 
 
 def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> ModelConfig:
-    """The network that a `UNet2DModel` configuration describes, or ours of the baseline network.
+    """The network that a `UNet2DModel` configuration describes, or ours of the baseline network; without OWN_KEYS.
 
     Args:
         values: the parsed file; keys it leaves out take diffusers' defaults. A null sample_size becomes 32, or the
@@ -68,7 +73,7 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
         ValueError: another class, an unknown key, or a key or value that is not supported, by name.
     """
     class_name = values.get("_class_name", "UNet2DModel")
-    if class_name not in ("UNet2DModel", BASELINE_CLASS):
+    if class_name not in ("UNet2DModel", VECTOR_CLASS, BASELINE_CLASS):
         raise ValueError(f"{where}: _class_name = {class_name!r}: only UNet2DModel can be read")
     known = {key: value for key, value in values.items() if not key.startswith("_")}
     if class_name == BASELINE_CLASS:

@@ -5,6 +5,7 @@ This module imports no framework; a pickle is read by a function that a twin han
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import numpy as np
 
 from core.config import ModelConfig
 from core.model.checkpoint import WEIGHTS_FILE, check_weights, read_json, read_tensors, resolve_checkpoint
-from core.model.diffusers_config import unet_from_diffusers
+from core.model.diffusers_config import OWN_KEYS, VECTOR_CLASS, unet_from_diffusers
+from core.recipes import load_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -146,9 +148,18 @@ def read_network(path: str | Path, read_pickle: Callable[[Path], Tensors] = refu
         ValueError: unsupported configuration, or weights that do not fit it exactly.
     """
     folder = resolve_checkpoint(path)
+    recipe = folder / "recipe.json"
     if (folder / "unet" / "config.json").is_file():
         folder = folder / "unet"
-    config = unet_from_diffusers(read_json(folder / "config.json"), str(folder / "config.json"))
+    values = read_json(folder / "config.json")
+    config = unet_from_diffusers(values, str(folder / "config.json"))
+    if recipe.is_file():  # what diffusers' keys do not say
+        model = load_recipe(recipe).model
+        config = dataclasses.replace(config, **{key: getattr(model, key) for key in OWN_KEYS})
+    elif values.get("_class_name") == VECTOR_CLASS:
+        raise ValueError(
+            f"{folder}: conditioned on numbers, and no recipe.json that names them; name the whole checkpoint"
+        )
     files = weight_files(folder)
     weights = read_weights(files, read_pickle)
     check_weights(weights, config, str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}")

@@ -186,6 +186,9 @@ def _specs(plan: UNetPlan) -> Iterator[tuple[str, ParamSpec]]:
     yield from _layer("time_embedding.linear_2", "linear", (time, time))
     if config.num_class_embeds is not None:
         yield "class_embedding.weight", ParamSpec((config.num_class_embeds, time), "embedding", "normal")
+    if config.vector_channels:  # ours; the one more input says whether there is a vector
+        yield from _layer("vector_embedding.linear_1", "linear", (time, config.vector_channels + 1))
+        yield from _layer("vector_embedding.linear_2", "linear", (time, time))
     for block in (*plan.down, *((plan.mid,) if plan.mid else ()), *plan.up):
         for resnet in block.resnets:
             yield from _resnet(resnet, config, time)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from core.conditioning import training_condition
 from core.config import Recipe
 from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
 from core.diffusion.noise import gaussian, integers
@@ -23,11 +24,11 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
     Args:
         recipe: data, training and model parts are used.
         process: the tables of recipe.process.
-        dataset: images in [0, 1] and labels.
+        dataset: images in [0, 1], labels and parameters.
         step: 0-based optimiser step.
     Returns:
         `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64; `signal`, `noise`, `target_x0`, `target_eps`,
-        `weight` (B,); for a class-conditional network `labels` (B,) int64. Floats have training.dtype.
+        `weight` (B,); and the condition by name. Floats have training.dtype.
     """
     config, seed = recipe.training, recipe.training.seed
     samples = range(config.batch_size)
@@ -43,28 +44,4 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
         "t": t,
         **coefficients(process, t, config.dtype),
     }
-    if recipe.model.num_class_embeds is not None:
-        if dataset.labels is None:  # check_labels has refused this before the first step
-            raise ValueError("data.source: no class labels")
-        batch["labels"] = dataset.labels[chosen]
-    return batch
-
-
-def check_labels(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuse a class-conditional network over data without labels, or with more classes than it has.
-
-    Raises:
-        ValueError: naming both numbers.
-    """
-    classes = recipe.model.num_class_embeds
-    if classes is None:
-        return
-    if dataset.labels is None:
-        raise ValueError(
-            f"model.num_class_embeds = {classes}, but {recipe.data.source} has no class labels; "
-            "sort the images into one folder a class, or leave num_class_embeds out"
-        )
-    if int(dataset.labels.max()) >= classes:
-        raise ValueError(
-            f"model.num_class_embeds = {classes}, but {recipe.data.source} has {int(dataset.labels.max()) + 1} classes"
-        )
+    return {**batch, **training_condition(recipe, dataset, chosen, images, step)}

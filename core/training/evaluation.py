@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.conditioning import own_condition, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.metrics.frechet import frechet_distance_from_features
-from core.sampling import Sampler, class_labels, draw
+from core.sampling import Sampler, draw
 
 Extract = Callable[[np.ndarray], np.ndarray]
 """Images (N, H, W, C) in [0, 1] -> features (N, d)."""
@@ -29,7 +30,7 @@ class Evaluator:
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, extract: Extract) -> None:
-        self.recipe, self.extract, self.class_names = recipe, extract, dataset.class_names
+        self.recipe, self.extract, self.dataset = recipe, extract, dataset
         n, held_out = recipe.evaluation.n, dataset.held_out
         if n > len(held_out):
             raise ValueError(
@@ -46,9 +47,10 @@ class Evaluator:
     def __call__(self, sampler: Sampler) -> float:
         """The distance of images drawn now; the same noise at every call, so that only the network differs."""
         recipe, samples = self.recipe, range(self.recipe.evaluation.n)
-        labels = class_labels(recipe.model, {"class_names": self.class_names}, samples, None)
+        seed, dtype = recipe.evaluation.seed, recipe.training.dtype
+        condition = own_condition(recipe, self.dataset, samples, seed)
         images = draw(
-            sampler, self.table, recipe.image_shape, recipe.evaluation.seed, samples, recipe.sampling.batch_size,
-            recipe.training.dtype, labels,
+            sampler, self.table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
+            weak=weak_condition(recipe, condition),
         )  # fmt: skip
         return frechet_distance_from_features(self.extract(images.astype(np.float32)), self.real)

@@ -18,13 +18,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.command import RunError
+from core.conditioning import data_record, own_condition, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import Process, make_process
 from core.diffusion.samplers import make_table
 from core.images import grid, save_png
 from core.model.checkpoint import Checkpoint
-from core.sampling import Sampler, class_labels, draw
+from core.sampling import Sampler, draw
 from core.training.batches import Batch, make_batch
 from core.training.evaluation import Evaluator
 from core.training.optim import scalars
@@ -181,11 +182,12 @@ def _check_finite(metrics: dict[str, Any], step: int, run: RunFolder) -> None:
 
 def _save_grid(recipe: Recipe, process: Process, trainer: Trainer, dataset: Dataset, path: Path) -> None:
     count, config = recipe.training.sample_count, recipe.sampling
-    labels = class_labels(recipe.model, {"class_names": dataset.class_names}, range(count), None)
+    seed, dtype = recipe.training.seed, recipe.training.dtype
+    condition = own_condition(recipe, dataset, range(count), seed)
     table = make_table(process, config)
     images = draw(
-        trainer.ema_sampler(), table, recipe.image_shape, recipe.training.seed, range(count), config.batch_size,
-        recipe.training.dtype, labels,
+        trainer.ema_sampler(), table, recipe.image_shape, seed, range(count), config.batch_size, dtype, condition,
+        weak=weak_condition(recipe, condition),
     )  # fmt: skip
     save_png(path, grid(images.astype(np.float32)))
 
@@ -200,5 +202,6 @@ def save(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, ste
         "seconds": round(seconds, 3),
         "counters": counters,
     }
-    data = {**dataset.manifest, "class_names": list(dataset.class_names)}
-    return run.save(Checkpoint(recipe, ema, state, progress, data), recipe.training.keep_checkpoints)
+    return run.save(
+        Checkpoint(recipe, ema, state, progress, data_record(recipe, dataset)), recipe.training.keep_checkpoints
+    )

@@ -80,6 +80,15 @@ def time_frequencies(config: ModelConfig) -> Long:
     return np.longdouble(10_000) ** (-np.arange(half, dtype=np.longdouble) / (half - config.freq_shift))
 
 
+SAMPLERS = ("ddpm", "ddim", "dpmsolver++")
+
+
+def has(config: SamplingConfig) -> bool:
+    """Whether sample() knows a configuration."""
+    known = config.sampler in SAMPLERS and config.spacing in ("trailing", "leading", "linspace")
+    return known and not config.nfe and not config.dynamic_threshold and config.variance != "learned"
+
+
 def _grid(config: SamplingConfig, T: int) -> list[int]:
     """The levels at which a sampler evaluates the network, noisiest first; Lin et al. 2024, table 2."""
     # diffusers' dpmsolver++ leaves t = 0 out of all but trailing, by one point more.

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from eval.parity.tolerances import GRADIENT_FLOOR, Tolerance
 from eval.twins import ROOT, Framework, Worker
 
 Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
 TITLES: dict[str, str] = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
 PARTS = ("params", "ema", "exp_avg", "exp_avg_sq")
 
@@ -65,6 +67,8 @@ class Board:
     """Name -> (N, H, W, C) in [0, 1]."""
     left_out: int = 0
     """Rungs (functions) that were not run, after a red one."""
+    run: dict[int, dict[Framework, tuple[Arrays, dict[str, int]]]] = field(default_factory=dict)
+    """The uninterrupted training that several rungs share: step -> framework -> its arrays and counters there."""
 
     def record(
         self, quantity: str, dtype: str, measured: float, tolerance: Tolerance, where: str, unit: str = ""
@@ -151,7 +155,10 @@ def open_subject(config: str, checkpoint: str | None) -> Subject:
         return Subject(config, recipe, random_weights(recipe))
     folder = resolve_checkpoint(checkpoint)
     source = open_source(folder, "ema")
-    recipe = Recipe(source.model, source.process, sampling=source.sampling)
+    if (folder / "recipe.json").is_file():
+        recipe = load_recipe(folder / "recipe.json")
+    else:
+        recipe = Recipe(source.model, source.process, sampling=source.sampling)
     return Subject(checkpoint, recipe, {name: value.astype(np.float64) for name, value in source.weights.items()})
 
 
@@ -166,14 +173,14 @@ def random_weights(recipe: Recipe) -> Arrays:
 
 
 def images_for(recipe: Recipe, count: int) -> Arrays:
-    """Simulated lenses in the recipe's shape (one lens a channel), and labels where the network has classes."""
+    """Simulated lenses in the recipe's shape (one lens a channel), with labels and parameters where they are conditions."""
     height, width, channels = recipe.image_shape
-    drawn = np.asarray(simulate("lensing", count * channels, (height, width), seed=3)[0], np.float32)
-    images = drawn.reshape(count, channels, height, width).transpose(0, 2, 3, 1)
+    drawn, _, parameters = simulate("lensing", count * channels, (height, width), seed=3)
+    images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
     arrays = {"images": np.ascontiguousarray(images)}
     if recipe.model.num_class_embeds:
-        arrays["labels"] = np.arange(count) % recipe.model.num_class_embeds
-    return arrays
+        arrays["labels"] = np.arange(count) % (recipe.classes or 1)
+    return arrays | {f"parameters/{name}": parameters[name][::channels] for name in recipe.data.condition}
 
 
 def under(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
@@ -186,14 +193,19 @@ def part(prefix: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
     return {name.removeprefix(f"{prefix}/"): v for name, v in arrays.items() if name.startswith(f"{prefix}/")}
 
 
+def at_once(*calls: Callable[[], T]) -> list[T]:
+    """What calls return, each made in a thread of its own."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
+    return [future.result() for future in futures]
+
+
 class Twins(dict[Framework, Worker]):
     """Both twins' workers, PyTorch first."""
 
     def both(self, task: str, arrays: Mapping[str, np.ndarray], **options: Any) -> list[tuple[Arrays, dict[str, Any]]]:
         """What a task gives in each framework, PyTorch first; both work at the same time."""
-        with ThreadPoolExecutor(2) as pool:
-            calls = [pool.submit(worker.call, task, arrays, **options) for worker in self.values()]
-        return [call.result() for call in calls]
+        return at_once(*(partial(worker.call, task, arrays, **options) for worker in self.values()))
 
 
 @contextmanager

@@ -106,7 +106,8 @@ def sections(board: Board, subject: Subject, result: Mapping[str, Any]) -> list[
         "alters both alike. Both then get the same arrays: weights, noise, batches. Training runs have dropout off, since "
         "each framework draws its own masks, batches of 4 simulated lenses, and clip, warm-up, weight decay, accumulation "
         "and average all acting. Layers are compared one by one, TensorFlow's fed with the input that PyTorch's had, so that "
-        "a layer that departs is red alone, whatever came before it. Tolerances and their reasons stand in "
+        "a layer that departs is red alone, whatever came before it. The run of twenty steps is one: it is looked at after 1, 10 "
+        "and 20, and what goes on from it elsewhere is held against it. Tolerances and their reasons stand in "
         "eval/parity/tolerances.py."
     )
     return [*found, Text(how, "How to read this")]

@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from core.conditioning import own_condition
 from core.config import Recipe, SamplingConfig
 from core.diffusion.noise import gaussian
 from core.recipes import to_dict
-from eval.parity.ladder import Arrays, Board, Subject, Twins
+from core.worker import as_dataset
+from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, under
 from eval.parity.tolerances import EXACT, GREY_LEVELS
 
 SEED = 11
@@ -23,9 +25,8 @@ BATCHES = (1, 7, 64)
 
 def draw(twins: Twins, recipe: Recipe, weights: Arrays, first: int, n: int, board: Board) -> list[np.ndarray]:
     """(PyTorch's, TensorFlow's) images `first` to `first + n` of the seed, (n, H, W, C); the noise must be bit-equal."""
-    arrays = dict(weights)
-    if recipe.model.num_class_embeds:
-        arrays["class_labels"] = np.arange(first, first + n) % recipe.model.num_class_embeds
+    condition = own_condition(recipe, as_dataset(images_for(recipe, 12)), range(first, first + n), SEED)
+    arrays = dict(weights) | under("condition", condition)
     results = [
         result for result, _ in twins.both("sample", arrays, recipe=to_dict(recipe), seed=SEED, first=first, n=n)
     ]
@@ -53,14 +54,16 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
         # Dropout in the recipe, so that a sampler that leaves it acting is seen; the baseline network has none.
         dropout = subject.config.dropout or 0.1 * (subject.config.architecture == "unet")
         dropping = subject.with_model(dropout=dropout)
-        for name, sampling in _samplers(T).items():
+        for name, sampling in _samplers(T, subject.recipe.training.condition_dropout > 0).items():
             recipe = dataclasses.replace(dropping, sampling=dataclasses.replace(sampling, batch_size=count))
             wholes = draw(twins, recipe, weights, 0, count, board)
             grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
             if not board.pictures:
                 board.pictures |= {"PyTorch": wholes[0], "TensorFlow": wholes[1]}
             first, n = _range(count)
-            for batch in BATCHES:
+            for batch in dict.fromkeys(min(batch, n) for batch in BATCHES):  # 7 and 64 of two images are both two
+                if batch == count:
+                    continue  # the whole draw itself
                 recipe = dataclasses.replace(recipe, sampling=dataclasses.replace(sampling, batch_size=batch))
                 parts = draw(twins, recipe, weights, first, n, board)
                 for framework, found, whole in zip(twins, parts, wholes, strict=True):
@@ -75,13 +78,15 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     return rung
 
 
-def _samplers(T: int) -> dict[str, SamplingConfig]:
-    """One of each kind; DDIM's are the report's pictures."""
+def _samplers(T: int, drops: bool) -> dict[str, SamplingConfig]:
+    """One of each kind, and a guided one for a network trained without its condition too; DDIM's are the report's pictures."""
+    guided = {"ddim, guided": SamplingConfig("ddim", min(20, T), guidance=2.0, guidance_min=0.1, guidance_max=50.0)}
     return {
         "ddim": SamplingConfig("ddim", min(50, T)),
         "ddim with noise": SamplingConfig("ddim", min(20, T), eta=1.0),
         "ddpm": SamplingConfig("ddpm", min(20, T)),
         "dpmsolver++": SamplingConfig("dpmsolver++", min(20, T)),
+        **(guided if drops else {}),
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,83 +16,96 @@ import numpy as np
 from core.config import Recipe
 from core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.recipes import to_dict
-from eval.parity.ladder import PARTS, Arrays, Board, Subject, Twins, images_for, part, stress, under
+from eval.parity.ladder import PARTS, Arrays, Board, Subject, Twins, at_once, images_for, part, stress, under
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, RESUMED_FLOAT64
 from eval.twins import Framework, Worker
 
-STEPS = 20
+STEPS, HALF = 20, 10
+"""Optimiser steps of the uninterrupted run, and where the run that changes frameworks goes on."""
 Trained = tuple[Arrays, dict[str, int]]
 
 
-def train(
-    worker: Worker, recipe: Recipe, images: Arrays, first: int, steps: int, state: Trained | None = None, watch: int = 0
-) -> Trained:
-    """Arrays and counters after optimiser steps `first` to `first + steps`, from the seed or from a state."""
+def train(worker: Worker, recipe: Recipe, first: int, steps: int, state: Trained | None = None) -> Trained:
+    """Arrays and counters after optimiser steps `first` to `first + steps`.
+
+    Args:
+        worker, recipe: who trains what, on simulated lenses.
+        first, steps: which steps.
+        state: where to begin; None for the seed, or with `first` above 0 for where the worker's last steps ended.
+    """
     given, counters = state or ({}, None)
-    arrays = images | {name: value for name, value in given.items() if name.split("/")[0] in PARTS}
-    options = {"recipe": to_dict(recipe), "first": first, "steps": steps, "counters": counters, "watch": watch}
-    result, info = worker.call("train", arrays, **options)
+    arrays = images_for(recipe, 12) | {name: value for name, value in given.items() if name.split("/")[0] in PARTS}
+    result, info = worker.call("train", arrays, recipe=to_dict(recipe), first=first, steps=steps, counters=counters)
     return result, info["counters"]
+
+
+def _uninterrupted(twins: Twins, subject: Subject, board: Board) -> dict[int, dict[Framework, Trained]]:
+    """One training of twenty steps in each framework, as it stood after 1, 10 and 20; made once a climb."""
+    recipe, first = stress(subject.recipe, "float64"), 0
+    for end in () if board.run else (1, HALF, STEPS):
+        made = at_once(*(partial(train, worker, recipe, first, end - first) for worker in twins.values()))
+        for framework, (arrays, _) in zip(twins, made, strict=True):
+            for name in ("loss", "grad_norm"):
+                before = [board.run[first][framework][0][name]] if first else []
+                arrays[name] = np.concatenate([*before, arrays[name]])
+        board.run[end], first = dict(zip(twins, made, strict=True)), end
+    return board.run
 
 
 def steps_of_training(twins: Twins, subject: Subject, board: Board) -> None:
     """Twenty optimiser steps: clip, warm-up, decay, weight decay, accumulation, moving average."""
+    run = _uninterrupted(twins, subject, board)
     for steps in (1, STEPS):
-        recipe = stress(subject.recipe, "float64")
-        (torch, counters), (tensorflow, others) = _both(twins, recipe, steps)
+        (torch, counters), (tensorflow, others) = run[steps].values()
         board.close("counters", np.array(list(others.values())), np.array(list(counters.values())), EXACT)
         for name in ("loss", "grad_norm"):
             board.close(f"{name}, {steps} steps", tensorflow[name], torch[name], GRADIENT_FLOAT64)
         for name in PARTS:
             board.all_close(f"{name}, {steps} steps", part(name, tensorflow), part(name, torch), GRADIENT_FLOAT64)
-
-
-def _both(twins: Twins, recipe: Recipe, steps: int, watch: int = 0) -> list[Trained]:
-    images = images_for(recipe, 12)
-    options = {"recipe": to_dict(recipe), "first": 0, "steps": steps, "watch": watch}
-    return [(arrays, info["counters"]) for arrays, info in twins.both("train", images, **options)]
+    del run[1]  # not needed again, and a large network's states are gigabytes
 
 
 def checkpoint(twins: Twins, subject: Subject, board: Board) -> None:
     """A checkpoint written by PyTorch, read and written by TensorFlow, read by PyTorch: bit for bit."""
     for dtype in ("float64", "float32"):
         recipe = stress(subject.recipe, dtype)
-        images = images_for(recipe, 12)
-        start = state = train(twins["torch"], recipe, images, 0, 2)
-        route: tuple[Framework, ...] = ("torch", "tensorflow", "torch")
+        if dtype == "float64":
+            steps, start = HALF, _uninterrupted(twins, subject, board)[HALF]["torch"]
+        else:
+            steps, start = 2, train(twins["torch"], recipe, 0, 2)
+        state, route = start, ("torch", "tensorflow", "torch")
         for framework in route:
             with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
-                stored = _through_disk(Path(folder) / "checkpoint", recipe, state)
-            state = train(twins[framework], recipe, images, 2, 0, stored)
+                stored = _through_disk(Path(folder) / "checkpoint", recipe, steps, state)
+            state = train(twins[framework], recipe, steps, 0, stored)
         board.close("counters", *(np.array(list(end[1].values())) for end in (state, start)), EXACT)
         for name in PARTS:
             board.all_close(f"{name} there and back", part(name, state[0]), part(name, start[0]), EXACT)
 
 
-def _through_disk(folder: Path, recipe: Recipe, state: Trained) -> Trained:
+def _through_disk(folder: Path, recipe: Recipe, step: int, state: Trained) -> Trained:
     """A state written as a checkpoint and read again."""
     arrays, counters = state
     raw = {name: value for name, value in arrays.items() if name.split("/")[0] in PARTS and not name.startswith("ema/")}
-    save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": 2, "counters": counters}, {}))
+    save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": step, "counters": counters}, {}))
     stored = load_checkpoint(folder)
     return under("ema", stored.ema) | stored.state, stored.progress["counters"]
 
 
 def going_on(twins: Twins, subject: Subject, board: Board) -> None:
     """Ten steps in one framework and ten more in the other, against twenty in either."""
-    recipe = stress(subject.recipe, "float64")
-    images, half = images_for(recipe, 12), STEPS // 2
-    whole = dict(zip(twins, _both(twins, recipe, STEPS), strict=True))
-    halves = dict(zip(twins, _both(twins, recipe, half), strict=True))
+    recipe, run = stress(subject.recipe, "float64"), _uninterrupted(twins, subject, board)
     ways: tuple[tuple[Framework, Framework], ...] = (("torch", "tensorflow"), ("tensorflow", "torch"))
-    for first, second in ways:
-        found, counters = train(twins[second], recipe, images, half, STEPS - half, halves[first])
-        board.close("counters", np.array(list(counters.values())), np.array(list(whole[first][1].values())), EXACT)
-        for reference, (expected, _) in whole.items():
-            label = f"{first}, then {second}, against {reference}"
-            board.close(f"loss: {label}", found["loss"], expected["loss"][half:], RESUMED_FLOAT64)
+    ends = at_once(*(partial(train, twins[then], recipe, HALF, STEPS - HALF, run[HALF][first]) for first, then in ways))
+    del run[HALF]
+    for (first, then), (found, counters) in zip(ways, ends, strict=True):
+        board.close("counters", np.array(list(counters.values())), np.array(list(run[STEPS][first][1].values())), EXACT)
+        for reference, (expected, _) in run[STEPS].items():
+            label = f"{first}, then {then}, against {reference}"
+            board.close(f"loss: {label}", found["loss"], expected["loss"][HALF:], RESUMED_FLOAT64)
             for name in PARTS:
                 board.all_close(f"{name}: {label}", part(name, found), part(name, expected), RESUMED_FLOAT64)
+    run.clear()
 
 
 def long_run(steps: int) -> Callable[[Twins, Subject, Board], None]:

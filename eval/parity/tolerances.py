@@ -41,7 +41,9 @@ FINITE_DIFFERENCE = Tolerance(
     1e-9, "slopes by five points 1e-3 apart: 1e-12 of the fifth derivative and 1e-13 of rounding"
 )
 GRADIENT_FLOAT64 = Tolerance(1e-8, "gradients and optimiser steps: the rounding of forward and backward pass")
-GRADIENT_FLOAT32 = Tolerance(1e-4, "only tensors whose float64 gradient is above 1e-7: below, all is rounding")
+GRADIENT_FLOAT32 = Tolerance(
+    1e-4, "only tensors whose float64 gradient is above 1e-7; where the largest of a window decides, the nearest image"
+)
 GRADIENT_FLOOR = Tolerance(
     1e-7, "absolute: a bias before a one-channel-per-group GroupNorm has zero true gradient, and rounding for a value"
 )
