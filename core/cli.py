@@ -1,4 +1,4 @@
-"""The command line that both twins share: train, sample, features, import, export, fetch, worker.
+"""The command line that both twins share: train, sample, likelihood, edit, features, import, export, fetch, worker.
 
 `python -m torch_impl` and `python -m tf_impl` call main(). This module imports no framework: a twin hands in functions
 that import theirs when they are called, so that --help answers at once.
@@ -15,6 +15,7 @@ from core.twin import Twin, environment
 VERBS = {
     "train": "train a network, or go on with a run",
     "sample": "draw images from a run or a checkpoint",
+    "likelihood": "bits per dimension of images, by the variational bound or by the flow",
     "features": "write what an extractor sees in images, for the Fréchet distance and others",
     "import": "make a checkpoint of a network that diffusers saved",
     "export": "write the network as a file for another runtime",
@@ -39,6 +40,10 @@ def _run(twin: Twin, argv: list[str]) -> int:
         from core.cli_sample import sample
 
         return sample(twin, argv[1:])
+    if name == "likelihood":
+        from core.cli_likelihood import likelihood
+
+        return likelihood(twin, argv[1:])
     if name == "features":
         from core.cli_features import features
 
@@ -65,6 +70,7 @@ def _worker(twin: Twin, argv: list[str]) -> int:
         print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
         return 0
     from core.features import FeaturesTask
+    from core.likelihood import LikelihoodTask
 
     tasks = {
         "train": worker.Training(twin.make_trainer),
@@ -73,6 +79,7 @@ def _worker(twin: Twin, argv: list[str]) -> int:
         "time_training": worker.TimedTraining(twin.make_trainer),
         "time_sampling": worker.TimedSampling(twin.make_sampler),
         "features": FeaturesTask(twin.make_extractor),
+        "likelihood": LikelihoodTask(twin.make_evaluator),
         "peak_memory": worker.peak_memory,
         "describe": lambda arrays, options: ({}, environment(twin)),
         **twin.tasks(),

@@ -103,23 +103,34 @@ def training_condition(
         step: 0-based optimiser step, which with training.seed and the place in the batch keys what is dropped.
     Source: Ho & Salimans 2022, algorithm 1.
     """
-    config, found = recipe.training, {}
-    dropped = np.zeros(len(chosen), bool)
+    config, found = recipe.training, dict(own_images_condition(recipe, dataset, chosen, images))
     if config.condition_dropout:
         draws = [generator(config.seed, "condition_dropout", i, step).random() for i in range(len(chosen))]
         dropped = np.array(draws) < config.condition_dropout
+        if recipe.classes is not None:
+            found["labels"] = np.where(dropped, recipe.classes, found["labels"])
+        if "keep" in found:
+            found["keep"] = (~dropped).astype(config.dtype)
+    return found
+
+
+def own_images_condition(
+    recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], images: npt.NDArray[Any]
+) -> Condition:
+    """The condition of given images of a data set, nothing dropped; arguments as training_condition()."""
+    found, dtype = {}, recipe.training.dtype
     if recipe.classes is not None:
         if dataset.labels is None:  # check_condition has refused this before the first step
             raise ValueError("data.source: no class labels")
-        found["labels"] = np.where(dropped, recipe.classes, dataset.labels[chosen])
+        found["labels"] = dataset.labels[chosen]
     if recipe.data.condition:
         values = _numbers(recipe, dataset)
         known = values[dataset.train]
-        found["vector"] = ((values[chosen] - known.mean(0)) / known.std(0)).astype(config.dtype)
-        found["keep"] = (~dropped).astype(config.dtype)
+        found["vector"] = ((values[chosen] - known.mean(0)) / known.std(0)).astype(dtype)
+        found["keep"] = np.ones(len(chosen), dtype)
     if recipe.data.low_resolution:
         small = shrunk(images, recipe.data.low_resolution)
-        found["image"] = image_beside(small, recipe.model.sample_size, config.dtype)
+        found["image"] = image_beside(small, recipe.model.sample_size, dtype)
     return found
 
 

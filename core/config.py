@@ -168,6 +168,11 @@ class ModelConfig:
                 raise ValueError(f"{name}: {'missing' if value is None else 'given'}, but {key} = {getattr(self, key)}")
 
     @property
+    def conditional(self) -> bool:
+        """Whether the network is told anything of an image but its noise level."""
+        return bool(self.num_class_embeds or self.vector_channels or self.condition_channels)
+
+    @property
     def image_channels(self) -> int:
         """Channels of the image that is drawn."""
         return self.in_channels - self.condition_channels

@@ -17,6 +17,7 @@ from core.config import ModelConfig, Recipe
 
 if TYPE_CHECKING:
     from core.features import Extractor
+    from core.likelihood import Evaluator
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class Twin:
     """An extractor by name, over given weights, with a way to resize and a dtype."""
     published: Callable[[], dict[str, Published]]
     """The file of weights that `fetch` brings, by the extractor's name."""
+    make_evaluator: Callable[[ModelConfig, dict[str, np.ndarray], str], Evaluator]
+    """The network on arrays, with given weights and a dtype: its output and its vector-Jacobian product."""
 
     @property
     def prog(self) -> str:

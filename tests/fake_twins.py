@@ -88,7 +88,7 @@ TWIN = """
                  "describe": lambda arrays, options: ({{}}, describe())}}
         sys.exit(serve(set_threads, tasks, sys.argv[1:]))
     sampler = lambda config, weights, dtype: Sampler()
-    nothing = (None,) * 4  # no export, no pickles, no extractor, no weights to fetch
+    nothing = (None,) * 5  # no export, no pickles, no extractor, no weights to fetch, no likelihood
     sys.exit(main(Twin({package!r}, set_threads, describe, Trainer, sampler, lambda: {{}}, {{}}, *nothing)))
 """
 

@@ -131,7 +131,7 @@ def describe():
 TWIN = Twin(
     "numpy_impl", lambda threads: None, describe, NumpyTrainer,
     lambda config, weights, dtype: NumpySampler(weights), dict, {}, lambda *export: None, refuse_pickle,
-    lambda *extractor: None, dict,
+    lambda *extractor: None, dict, lambda *evaluator: None,
 )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("package", ["torch_impl", "tf_impl"])
-@pytest.mark.parametrize("verb", ["", "train", "sample", "import", "export", "worker"])
+@pytest.mark.parametrize("verb", ["", "train", "sample", "likelihood", "import", "export", "worker"])
 def test_help_answers_at_once_and_without_a_framework(package, verb):
     code = (
         "import sys, runpy\n"
@@ -203,7 +203,7 @@ def test_help_answers_at_once_and_without_a_framework(package, verb):
     assert f"python -m {package}" in done.stdout
     other = {"torch_impl": "tf_impl", "tf_impl": "torch_impl"}[package]
     assert other not in done.stdout and "PACKAGE" not in done.stdout
-    if verb in ("train", "sample"):
+    if verb in ("train", "sample", "likelihood"):
         examples = [line for line in done.stdout.splitlines() if line.startswith(f"  python -m {package} {verb} ")]
         assert len(examples) >= 4
         for name in re.findall(r"configs/\S+", " ".join(examples)):

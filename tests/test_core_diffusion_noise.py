@@ -35,6 +35,11 @@ def test_purposes_are_numbered_for_good():
         "class_label": 8,
         "condition_dropout": 9,
         "condition": 10,
+        "likelihood_eps": 11,
+        "likelihood_t": 12,
+        "dequantise": 13,
+        "trace": 14,
+        "edit": 15,
     }
 
 

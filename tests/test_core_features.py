@@ -222,7 +222,7 @@ def read_published(path):
 
 TWIN = Twin(
     "numpy_impl", lambda threads: None, describe, None, None, dict, {}, None, None,
-    lambda name, weights, resize, dtype: moments, lambda: {"inception": Published("", "", read_published)},
+    lambda name, weights, resize, dtype: moments, lambda: {"inception": Published("", "", read_published)}, None,
 )  # fmt: skip
 
 

@@ -58,7 +58,9 @@ def cache(tmp_path, monkeypatch):
 def run(server, cache):
     """A function that runs one call of the command line: exit code, stdout, stderr."""
     published = {"inception": Published(server.url.replace("a.zip", "pt-6726825d.pth"), server.sha256, read_published)}
-    twin = Twin("numpy_impl", lambda threads: None, dict, None, None, dict, {}, None, None, None, lambda: published)
+    twin = Twin(
+        "numpy_impl", lambda threads: None, dict, None, None, dict, {}, None, None, None, lambda: published, None
+    )
 
     def call(*argv) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
@@ -154,7 +156,9 @@ def test_a_full_disk_is_one_line(run, server, cache, limit):
 def test_weights_that_the_twin_refuses_are_not_kept(server, cache):
     server.body = b"12345"
     published = Published(server.url, hashlib.sha256(server.body).hexdigest(), read_published)
-    twin = Twin("numpy_impl", None, dict, None, None, dict, {}, None, None, None, lambda: {"inception": published})
+    twin = Twin(
+        "numpy_impl", None, dict, None, None, dict, {}, None, None, None, lambda: {"inception": published}, None
+    )
     err = io.StringIO()
     with redirect_stderr(err):
         assert main(twin, ["fetch", "inception"]) == 2

@@ -1,4 +1,4 @@
-"""Command line of the PyTorch twin: train, sample, features, import, export, fetch, worker. Nothing of the framework is imported until it is needed."""
+"""Command line of the PyTorch twin: train, sample, likelihood, edit, features, import, export, fetch, worker. Nothing of the framework is imported until it is needed."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def make_sampler(config: ModelConfig, weights: dict[str, np.ndarray], dtype: str
     return make_sampler(config, weights, dtype)
 
 
+def make_evaluator(config: ModelConfig, weights: dict[str, np.ndarray], dtype: str) -> Any:
+    """The network on arrays, with given weights, on the device at hand."""
+    from torch_impl.evaluator import make_evaluator
+
+    return make_evaluator(config, weights, dtype)
+
+
 def tasks() -> dict[str, Any]:
     """The worker's tasks."""
     from torch_impl.worker import TASKS
@@ -88,7 +95,7 @@ def published() -> dict[str, Published]:
 
 TWIN = Twin(
     "torch_impl", set_threads, describe, make_trainer, make_sampler, tasks, FORMATS, export, read_pickle,
-    make_extractor, published,
+    make_extractor, published, make_evaluator,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 Purpose = Literal[
     "x_T", "sampler", "training_eps", "training_t", "augment", "dropout", "init", "data_order", "class_label",
-    "condition_dropout", "condition",
+    "condition_dropout", "condition", "likelihood_eps", "likelihood_t", "dequantise", "trace", "edit",
 ]  # fmt: skip
 
 # A purpose's number is part of the key: append new ones, never renumber (images of a seed would change).

@@ -80,9 +80,13 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
             f"sampling.variance = {config.variance!r} with process.schedule = {process.config.schedule!r}: must be fixed_small; "
             "beta bounds the reverse variance only where the variance is preserved"
         )
-    grid = sampling_grid(process, config.spacing, steps_of(config), config.sampler in _WITHOUT_ZERO)
-    steps, start = make_steps(process, [*grid, CLEAN], config)
+    steps, start = make_steps(process, [*grid_of(process, config), CLEAN], config)
     return table_of(process, steps, config, start)
+
+
+def grid_of(process: Process, config: SamplingConfig) -> list[Level]:
+    """The levels at which a configured sampler evaluates the network, without the clean image."""
+    return sampling_grid(process, config.spacing, steps_of(config), config.sampler in _WITHOUT_ZERO)
 
 
 def check_options(config: SamplingConfig) -> None:

@@ -1,0 +1,145 @@
+"""The variational bound on the negative log-likelihood, term by term, in bits per dimension. Float64 NumPy; imports no framework.
+
+    -log P(x_0) <= KL(q(x_T | x_0) || N(0, 1))  +  sum over t >= 1 of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
+                   -  log P(x_0 | x_t at t = 0)
+
+Images are on the 256 levels of eight bits, in [-1, 1]. A twin evaluates the network at (x_t, t), nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.config import Variance
+from core.diffusion.process import Process, Steps, predict_x0
+
+Array = NDArray[np.float64]
+
+HALF_BIN = 1 / 255
+"""Half the distance of two grey levels in [-1, 1]."""
+FAR = 25.0
+"""Deviations beyond which the tail's asymptotic series is exact to 1e-11 and erfc soon underflows."""
+_erfc = np.frompyfunc(math.erfc, 1, 1)
+
+
+def quantised(images: NDArray[Any]) -> Array:
+    """Images in [0, 1] rounded to eight bits, in [-1, 1], float64."""
+    result: Array = np.rint(np.clip(np.asarray(images, np.float64), 0, 1) * 255) / 127.5 - 1
+    return result
+
+
+def per_dimension(nats: NDArray[Any]) -> Array:
+    """Bits per dimension (B,) from nats per pixel and channel, (B, ...)."""
+    result: Array = nats.reshape(len(nats), -1).mean(axis=1) / math.log(2)
+    return result
+
+
+def gaussian_kl(mean: Any, log_variance: Any, other_mean: Any, other_log_variance: Any) -> Any:
+    """KL(N(mean, variance) || N(other mean, other variance)) in nats."""
+    gap = log_variance - other_log_variance
+    return 0.5 * (np.expm1(gap) - gap + (mean - other_mean) ** 2 * np.exp(-other_log_variance))
+
+
+def _at(table: Array, t: Steps, like: Array) -> Array:
+    """Entries of a table at t, shaped to multiply images."""
+    return table[t].reshape(-1, *[1] * (like.ndim - 1))
+
+
+def log_tail(z: Array) -> Array:
+    """log P(standard normal > z) for z >= 0. Source: Abramowitz and Stegun 1964, 26.2.12 (beyond FAR)."""
+    near = np.log(0.5 * np.asarray(_erfc(np.minimum(z, FAR) / math.sqrt(2)), np.float64))
+    far = np.maximum(z, FAR)
+    r = far**-2
+    series = 1 - r * (1 - 3 * r * (1 - 5 * r * (1 - 7 * r)))
+    return np.where(z < FAR, near, -0.5 * far**2 - np.log(far) - 0.5 * math.log(2 * math.pi) + np.log(series))
+
+
+def log_interval(low: Array, high: Array) -> Array:
+    """log P(low < standard normal < high), exact in both tails; one end may be infinite."""
+    mirror = low + high < 0  # so that the interval reaches above 0
+    low, high = np.where(mirror, -high, low), np.where(mirror, -low, high)
+    above, beyond = log_tail(np.maximum(low, 0)), log_tail(np.maximum(high, 0))
+    one_side = above + np.log(-np.expm1(beyond - above))
+    both = np.log1p(-np.exp(beyond) - np.exp(log_tail(np.maximum(-low, 0))))
+    return np.where(low < 0, both, one_side)
+
+
+def decoder(x_0: Array, mean: Array, log_variance: Any) -> Array:
+    """-log P(x_0) in nats, of a Gaussian cut into the bins of 256 levels; the outer bins reach to infinity.
+
+    Args:
+        x_0: on the 256 levels of [-1, 1].
+        mean, log_variance: of the Gaussian, broadcast against x_0.
+    Source: Ho et al. 2020, eq. 13; the normal distribution itself, where their code has an approximation to it.
+    """
+    scale = np.exp(-0.5 * log_variance)
+    low = np.where(x_0 < HALF_BIN - 1, -np.inf, (x_0 - HALF_BIN - mean) * scale)
+    high = np.where(x_0 > 1 - HALF_BIN, np.inf, (x_0 + HALF_BIN - mean) * scale)
+    return -log_interval(low, high)
+
+
+def reverse_log_variance(process: Process, t: Steps, variance: Variance, fraction: NDArray[Any], like: Array) -> Any:
+    """Log variance of p(x_{t-1} | x_t).
+
+    Args:
+        variance: fixed_small, fixed_large or learned.
+        fraction: the network's output beyond the image's channels, in [-1, 1]; read where the variance is learned.
+        like: (B, ...) images, for the shape.
+    Source: Ho et al. 2020, section 3.2, and their code at t = 0, where both take the posterior's variance of t = 1;
+        Nichol and Dhariwal 2021, eq. 15 (learned).
+    """
+    small = process.posterior_log_variance_clipped
+    large = np.log(process.betas)
+    if variance == "fixed_small":
+        return _at(small, t, like)
+    if variance == "fixed_large":
+        return _at(np.append(small[:1], large[1:]), t, like)
+    if fraction.shape != like.shape:
+        raise ValueError(
+            f"variance = 'learned': must be fixed_small or fixed_large, since the network's output has "
+            f"{like.shape[-1] + fraction.shape[-1]} channels, not twice the image's {like.shape[-1]}"
+        )
+    low, high = _at(small, t, like), _at(large, t, like)
+    return low + (fraction + 1) / 2 * (high - low)
+
+
+def prior(process: Process, x_0: Array) -> Array:
+    """KL(q(x_T | x_0) || N(0, 1)) in bits per dimension, (B,). Source: Ho et al. 2020, eq. 5 (L_T)."""
+    return per_dimension(gaussian_kl(process.signal[-1] * x_0, 2 * np.log(process.noise[-1]), 0.0, 0.0))
+
+
+def term(
+    process: Process, x_0: Array, x_t: Array, t: Steps, output: NDArray[Any], variance: Variance, clip: bool
+) -> Array:
+    """One term of the bound, in bits per dimension: the decoder's at t = 0, a Kullback-Leibler divergence above.
+
+    Args:
+        x_0: (B, ..., C) images on the 256 levels of [-1, 1].
+        x_t: (B, ..., C), x_0 with the noise of level t.
+        t: (B,) integers.
+        output: (B, ..., C or 2C), the network's at (x_t, t).
+        variance: of the reverse process.
+        clip: clip the predicted image to [-1, 1].
+    Returns:
+        (B,) float64.
+    Raises:
+        ValueError: t out of range, or a learned variance that the output does not hold.
+    Source: Ho et al. 2020, eq. 5 and 7.
+    """
+    channels = x_0.shape[-1]
+    output = np.asarray(output, np.float64)
+    predicted = predict_x0(process, x_t, t, output[..., :channels])
+    predicted = np.clip(predicted, -1, 1) if clip else predicted
+    of_x0, of_xt = (_at(table, t, x_0) for table in (process.posterior_mean_coef1, process.posterior_mean_coef2))
+    log_variance = reverse_log_variance(process, t, variance, output[..., channels:], x_0)
+    mean = of_x0 * predicted + of_xt * x_t
+    true = _at(process.posterior_log_variance_clipped, t, x_0)
+    nats = gaussian_kl(of_x0 * x_0 + of_xt * x_t, true, mean, log_variance)
+    last = np.asarray(t) == 0
+    if last.any():
+        nats[last] = decoder(x_0[last], mean[last], np.broadcast_to(log_variance, x_0.shape)[last])
+    return per_dimension(nats)
