@@ -161,9 +161,9 @@ def guided(sampler="ddim", **options):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_interval_is_of_sigma(sampler):
     """Rows between the bounds are guided, others not; sigma = noise / signal at the row's level."""
-    table = guided(sampler, guidance=3.0, guidance_min=0.2, guidance_max=2.0)
+    table = guided(sampler, guidance=3.0, guidance_min=0.7, guidance_max=4.0)
     known = np.interp([row.t for row in table.rows], PROCESS.time, np.log(PROCESS.noise / PROCESS.signal))
-    inside = (np.exp(known) > 0.2) & (np.exp(known) <= 2.0)
+    inside = (np.exp(known) > 0.7) & (np.exp(known) <= 4.0)
     assert [row.guidance for row in table.rows] == np.where(inside, 3.0, 1.0).tolist()
     assert 0 < inside.sum() < table.nfe and table.network_evaluations == table.nfe + inside.sum()
     assert guided(sampler, guidance=3.0).network_evaluations == 2 * table.nfe
