@@ -201,8 +201,9 @@ def _equal(a: Arrays, b: Arrays) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray], Any]) -> Task:
-    """`sample_affine`: run options.sampling on a network of closed form, output = slope[t] x + offset[t].
+def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]) -> Task:
+    """`sample_affine`: run options.sampling on a network of closed form, output = slope[t] x + offset[t], t being the level
+    whose time is nearest.
 
     options: process, sampling, seed. Arrays in: `slope`, `offset` (T,), `x_T` (B, H, W, C). Out: `x_0` (B, H, W, C).
     """
@@ -215,7 +216,8 @@ def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray], Any]) -> Task:
         def noise(row: int) -> np.ndarray:
             return gaussian(options["seed"], "sampler", samples, row, shape, x_T.dtype)
 
-        return {"x_0": make_sampler(arrays["slope"], arrays["offset"])(table, x_T, noise)}, {}
+        sampler = make_sampler(arrays["slope"], arrays["offset"], process.time.astype(x_T.dtype))
+        return {"x_0": sampler(table, x_T, noise)}, {}
 
     return task
 

@@ -27,7 +27,7 @@ from core.model.checkpoint import file_hash, resolve_checkpoint, write_json, wri
 from core.model.lens_spec import LENS_PARAMETERS, in_arcsec
 from core.recipes import load_recipe, to_dict
 from core.sampling import Source, open_source
-from eval.fid_run import FeatureWorker, open_extractor
+from eval.fid_features import FeatureWorker, open_extractor
 from eval.twins import Framework, Worker
 
 RADIUS = "theta_e"

@@ -176,14 +176,14 @@ def test_learned_variance_start_threshold_and_edit(backend):
         import torch
 
         class Doubled(torch.nn.Module):
-            def forward(self, x, t, labels):
+            def forward(self, x, t):
                 return doubled(torch, x, 1)
 
         network = Doubled()
     else:
         import tensorflow as tf
 
-        def network(x, t, labels):
+        def network(x, t):
             return doubled(tf, x, -1)
 
     rows = (

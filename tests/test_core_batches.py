@@ -65,10 +65,10 @@ def test_a_batch_is_pure_in_the_step():
 def test_shapes_types_and_coefficients(dtype):
     options = recipe(dtype=dtype)
     process, b = make_process(options.process), batch(options, 3)
-    assert b.keys() == {"x_0", "eps", "t", "signal", "noise", "target_x0", "target_eps", "weight"}
+    assert b.keys() == {"x_0", "eps", "t", "time", "signal", "noise", "target_x0", "target_eps", "weight"}
     assert b["x_0"].shape == b["eps"].shape == (5, 4, 6, 2) and b["t"].shape == (5,) and b["t"].dtype == np.int64
     assert all(v.dtype == dtype for k, v in b.items() if k != "t")
-    for key in ("signal", "noise", "target_x0", "target_eps", "weight"):
+    for key in ("time", "signal", "noise", "target_x0", "target_eps", "weight"):
         assert (b[key] == getattr(process, key)[b["t"]].astype(dtype)).all()
     assert (b["eps"] == gaussian(0, "training_eps", range(5), 3, (4, 6, 2), dtype)).all()
     assert b["x_0"].min() >= -1 and b["x_0"].max() <= 1

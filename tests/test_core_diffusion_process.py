@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from core.config import ProcessConfig
+from core.diffusion.grids import level_of
 from core.diffusion.noise import gaussian
 from core.diffusion.process import (
     Process,
@@ -23,11 +24,15 @@ TOLERANCE = 1e-12
 INVERSION = 1e-10  # an eps-prediction divides by signal, which is 5e-5 where the cosine schedule ends
 SIGMAS = 5
 TABLES = set(Process.__dataclass_fields__) - {"config"}
-PREDICTIONS = ("eps", "x0", "v")
+PREDICTIONS = ("eps", "x0", "v", "flow", "edm")
 CASES = [
     dict(schedule=schedule, zero_terminal_snr=zero, prediction=prediction)
     for schedule, zero, prediction in itertools.product(("linear", "cosine", "sigmoid"), (False, True), PREDICTIONS)
     if not (zero and prediction == "eps")
+]
+CASES += [dict(schedule="flow", shift=shift, prediction=p) for shift in (1.0, 3.0) for p in ("x0", "flow", "edm")]
+CASES += [
+    dict(schedule="edm", sigma_data=data, prediction=p) for data in (0.5, 1.0) for p in ("eps", "x0", "flow", "edm")
 ]
 
 
@@ -65,7 +70,10 @@ def test_targets_are_the_papers_definitions():
         x_0, t, eps = batch(process)
         alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[:, None, None, None]
         v = np.sqrt(alpha_bar) * eps - np.sqrt(1 - alpha_bar) * x_0
-        expected = {"eps": eps, "x0": x_0, "v": v}[prediction]
+        sigma = np.sqrt(1 / alpha_bar - 1)
+        c_skip, c_out = 0.25 / (sigma**2 + 0.25), 0.5 * sigma / np.sqrt(sigma**2 + 0.25)  # Karras et al. 2022, table 1
+        f = (x_0 - c_skip * (x_0 + sigma * eps)) / c_out  # eq. 8
+        expected = {"eps": eps, "x0": x_0, "v": v, "flow": eps - x_0, "edm": f}[prediction]
         assert np.max(np.abs(target(process, x_0, t, eps) - expected)) < TOLERANCE
 
 
@@ -132,7 +140,7 @@ def test_coefficients_are_gathered_then_cast():
     process = make_process(ProcessConfig(prediction="v", loss_weight="min_snr"))
     t = np.array([999, 0, 0, 500])
     values = coefficients(process, t, np.float32)
-    assert list(values) == ["signal", "noise", "target_x0", "target_eps", "weight"]
+    assert list(values) == ["time", "signal", "noise", "target_x0", "target_eps", "weight"]
     for name, value in values.items():
         assert value.dtype == np.float32 and value.shape == (4,)
         assert np.array_equal(value, getattr(process, name)[t].astype(np.float32))
@@ -149,6 +157,80 @@ def test_a_wrong_t_is_refused(t):
 def test_wrong_betas_are_refused(values):
     with pytest.raises(ValueError, match="betas"):
         from_betas(np.array(values), ProcessConfig())
+
+
+def test_flow_levels_and_times_are_those_of_diffusers_flow_matching():
+    """By hand; test_core_diffusion_samplers has diffusers' scheduler itself."""
+    process = make_process(ProcessConfig(10, "flow", prediction="flow"))
+    assert np.max(np.abs(process.noise - np.arange(1, 11) / 10)) < 1e-16 and process.signal[-1] == 0
+    assert np.array_equal(process.time, 10 * process.noise)
+    shifted = make_process(ProcessConfig(4, "flow", shift=3.0, prediction="flow"))
+    assert shifted.noise.tolist() == [0.5, 0.75, 0.9, 1.0] and shifted.signal.tolist() == [0.5, 0.25, 0.1, 0.0]
+
+
+def test_edm_levels_are_even_in_log_sigma_and_scaled_by_c_in():
+    process = make_process(ProcessConfig(18, "edm", prediction="edm"))
+    sigma = process.noise / process.signal
+    assert sigma[0] == pytest.approx(0.002, rel=1e-14) and sigma[-1] == pytest.approx(80, rel=1e-14)
+    assert np.max(np.abs(np.diff(np.log(sigma)) / np.log(80 / 0.002) * 17 - 1)) < TOLERANCE
+    assert np.max(np.abs(process.signal * np.sqrt(sigma**2 + 0.25) - 1)) < TOLERANCE
+    c_noise = np.log(sigma) / 4  # the network's time is affine in it
+    slope = (process.time[-1] - process.time[0]) / (c_noise[-1] - c_noise[0])
+    assert np.max(np.abs((c_noise - c_noise[0]) * slope - process.time)) < 1e-11
+    # D = c_skip y + c_out F, table 1, at y = x / c_in.
+    c_skip, c_out = 0.25 / (sigma**2 + 0.25), 0.5 * sigma / np.sqrt(sigma**2 + 0.25)
+    assert np.max(np.abs(process.x0_from_xt * process.signal / c_skip - 1)) < TOLERANCE
+    assert np.max(np.abs(process.x0_from_output / c_out - 1)) < TOLERANCE
+
+
+def test_the_input_and_target_of_edm_have_unit_variance():
+    """What c_in, c_skip and c_out were made for (Karras et al. 2022, appendix B.6), on data of deviation sigma_data."""
+    process = make_process(ProcessConfig(schedule="edm", prediction="edm", sigma_data=0.3))
+    assert np.max(np.abs((0.3 * process.signal) ** 2 + process.noise**2 - 1)) < TOLERANCE
+    assert np.max(np.abs((0.3 * process.target_x0) ** 2 + process.target_eps**2 - 1)) < TOLERANCE
+
+
+def test_edm_of_unit_data_is_minus_v():
+    edm, v = (make_process(ProcessConfig(prediction=name, sigma_data=1.0)) for name in ("edm", "v"))
+    for a, b in ((edm.target_x0, v.target_x0), (edm.target_eps, v.target_eps), (edm.x0_from_output, v.x0_from_output)):
+        assert np.max(np.abs(a + b)) < TOLERANCE
+
+
+@pytest.mark.parametrize("options", [dict(schedule="flow", shift=2.0, prediction="x0"), dict(schedule="edm")])
+def test_the_posterior_of_a_process_that_does_not_preserve_variance_is_bayes_rule(options):
+    """x_t = ratio x_{t-1} + sqrt(beta) z with the noise of level t; the rest is the joint Gaussian's."""
+    process = make_process(ProcessConfig(timesteps=40, **options))
+    for t in range(1, 40):
+        ratio, variance = process.signal[t] / process.signal[t - 1], process.noise[t - 1] ** 2
+        assert process.betas[t] == pytest.approx(process.noise[t] ** 2 - ratio**2 * variance, rel=1e-11)
+        gain = variance * ratio / process.noise[t] ** 2
+        assert process.posterior_mean_coef2[t] == pytest.approx(gain, rel=1e-12, abs=1e-300)
+        assert process.posterior_mean_coef1[t] == pytest.approx(
+            process.signal[t - 1] - gain * process.signal[t], rel=1e-9
+        )
+        assert process.posterior_variance[t] == pytest.approx(variance * (1 - gain * ratio), rel=1e-9)
+    assert (process.posterior_variance[0], process.posterior_mean_coef2[0], process.posterior_mean_coef1[0]) == (
+        0,
+        0,
+        1,
+    )
+
+
+@pytest.mark.parametrize("options", [dict(prediction="v"), dict(schedule="flow", shift=3.0, prediction="flow"), dict(schedule="edm")])  # fmt: skip
+def test_a_level_between_levels_is_of_the_same_process(options):
+    """At the levels themselves it is the table's, and in between neither signal nor noise leaves the curve."""
+    process = make_process(ProcessConfig(timesteps=30, **options))
+    with_signal = process.signal > 0
+    half_log_snr = np.log(process.signal[with_signal] / process.noise[with_signal])
+    for t, value in enumerate(half_log_snr):
+        level = level_of(process, float(value))
+        found = (level.t, level.signal, level.noise)
+        assert found == pytest.approx((process.time[t], process.signal[t], process.noise[t]), rel=1e-12)
+    middle = level_of(process, float(half_log_snr[3:5].mean()))
+    assert process.time[3] < middle.t < process.time[4] and process.signal[3] > middle.signal > process.signal[4]
+    curve = {"linear": middle.signal**2 + middle.noise**2, "flow": middle.signal + middle.noise, "edm": 0.25 * middle.signal**2 + middle.noise**2}  # fmt: skip
+    assert curve[process.config.schedule] == pytest.approx(1, abs=1e-15)
+    assert np.log(middle.signal / middle.noise) == pytest.approx(middle.half_log_snr)
 
 
 def test_eps_without_signal_is_refused_by_name():

@@ -527,6 +527,168 @@ def test_options_that_do_not_go_together_are_refused(options, message):
         make_table(make_process(ProcessConfig()), SamplingConfig(**options))
 
 
+# --- processes that do not preserve variance --------------------------------------------------------------------------
+
+FLOW = ProcessConfig(schedule="flow", prediction="flow")
+EDM = ProcessConfig(schedule="edm", prediction="edm")
+ANY = ("ddpm", "ddim", "dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "flow_euler", "flow_heun")  # fmt: skip
+
+
+def exact_network(process, mean, deviation):
+    """The optimal network for N(mean, deviation^2) at any time that the network is given, in the process's prediction."""
+    sigma_range = np.log(process.config.sigma_max / process.config.sigma_min)
+
+    def network(x, t, one=1.0):
+        if process.config.schedule == "flow":
+            noise = t / process.timesteps
+            signal = 1 - noise
+        else:
+            sigma = process.config.sigma_min * np.exp(sigma_range * t / (process.timesteps - 1))
+            signal = 1 / np.hypot(sigma, process.config.sigma_data)
+            noise = sigma * signal
+        gain = signal * deviation**2 / (signal**2 * deviation**2 + noise**2)
+        x_0 = mean * one + gain * (x - signal * mean * one)
+        eps = (x - signal * x_0) / noise
+        if process.config.prediction == "flow":
+            return eps - x_0
+        data = process.config.sigma_data
+        return (noise / data * x_0 - data * signal * eps) / np.hypot(noise, data * signal)
+
+    return network
+
+
+@pytest.mark.parametrize("sampler", (*ANY, "euler", "heun"))
+@pytest.mark.parametrize("config", (FLOW, EDM), ids=lambda c: c.schedule)
+def test_every_sampler_reproduces_gaussian_data_on_flow_and_edm(config, sampler):
+    if config is FLOW and sampler in ("euler", "heun"):
+        with pytest.raises(ValueError, match=f"use flow_{sampler}"):
+            make_table(make_process(config), SamplingConfig(sampler, 100, clip=False))
+        return
+    process = make_process(config)
+    count = 1000 if sampler in ("ddpm", "sde-dpmsolver++") else 200
+    table = make_table(process, SamplingConfig(sampler, count, clip=False))
+    assert table.start == process.noise[-1]
+    mean, variance = moments_through(table, exact_network(process, -0.2, 0.5))[-1]
+    assert mean == pytest.approx(-0.2, abs=4e-3) and variance == pytest.approx(0.25, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("config", "sampler", "order"),
+    [
+        *[(FLOW, sampler, order) for sampler, order in (("ddim", 1), ("flow_euler", 1), ("flow_heun", 2))],
+        (dataclasses.replace(FLOW, shift=3.0), "flow_euler", 1),
+        *[(EDM, sampler, order) for sampler, order in (("ddim", 1), ("euler", 1), ("dpmsolver++", 2), ("heun", 2), ("flow_heun", 2))],
+    ],
+)  # fmt: skip
+def test_order_of_convergence_on_flow_and_edm(config, sampler, order):
+    """Local slopes of the deviation before the last step against the exact flow, which keeps quantiles."""
+    process, errors = make_process(dataclasses.replace(config, timesteps=8000)), []
+    deviation = np.hypot(0.5 * process.signal, process.noise)  # of x_t, for data of deviation 1/2
+    spread = dict(zip(process.time, deviation, strict=True))
+    for steps in (100, 200, 400):
+        table = make_table(process, SamplingConfig(sampler, steps, "trailing", clip=False))
+        history = []
+        network = exact_network(process, 0.0, 0.5)
+        run(table, network, np.ones(1), step_noise, lambda index, x, x_0, kept=history: kept.append(x[0]))
+        exact = table.start * spread[table.rows[-1].t] / spread[table.rows[0].t]
+        errors.append(abs(history[-2] - exact) / exact)
+    slopes = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.max(np.abs(slopes - order)) < 0.3, (errors, slopes)
+
+
+@pytest.mark.diffusers
+@pytest.mark.parametrize("shift", (1.0, 3.0))
+@pytest.mark.parametrize("count", (1, 7, 20))
+def test_flow_euler_equals_diffusers(count, shift):
+    """Its own grid shifts the sigmas that it is given; ours are handed over before the shift."""
+    import torch
+
+    copy = float64_copy("scheduling_flow_match_euler_discrete")
+    peer = copy.FlowMatchEulerDiscreteScheduler(shift=shift)
+    x = torch.from_numpy(x_start())
+    process = make_process(dataclasses.replace(FLOW, timesteps=1000, shift=shift))
+    config = SamplingConfig("flow_euler", count, clip=False)
+    grid = np.round(np.arange(count, 0, -1) * 1000 / count) / 1000  # of trailing
+    peer.set_timesteps(sigmas=grid.tolist())
+    table = make_table(process, config)
+    assert np.max(np.abs(np.array([row.t for row in table.rows]) - peer.timesteps.numpy())) < 1e-10
+    for t in peer.timesteps:
+        x = peer.step(torch.from_numpy(curved_network(x.numpy(), float(t))), t, x).prev_sample
+    assert x.dtype == torch.float64
+    assert relative(run(table, curved_network, x_start(), step_noise), x.numpy()) < LOOP
+
+
+def denoiser(network, config, x, sigma):
+    """Karras et al. 2022, eq. 7: D(x; sigma) of a raw network F, whose time is c_noise stretched to [0, T - 1]."""
+    data = config.sigma_data
+    c_skip, c_out = data**2 / (sigma**2 + data**2), sigma * data / np.sqrt(sigma**2 + data**2)
+    c_in, c_noise = 1 / np.sqrt(sigma**2 + data**2), np.log(sigma) / 4
+    low, high = np.log(config.sigma_min) / 4, np.log(config.sigma_max) / 4
+    t = (c_noise - low) / (high - low) * (config.timesteps - 1)
+    return c_skip * x + c_out * network(c_in * x, min(t, config.timesteps - 1.0))
+
+
+@pytest.mark.parametrize(
+    "churn", ({}, dict(churn=10.0, churn_noise=1.007, churn_min=0.05, churn_max=50.0), dict(churn=5.0))
+)
+@pytest.mark.parametrize("spacing", ("karras", "trailing"))
+def test_heun_on_edm_is_the_papers_algorithm_2(spacing, churn):
+    """Written out in sigma and unscaled x, on eq. 5's grid of 18 steps and on a part of the training grid."""
+    config = EDM
+    n, process = 18, make_process(config)
+    if spacing == "karras":
+        ends = config.sigma_max ** (1 / 7), config.sigma_min ** (1 / 7)
+        sigmas = [*((ends[0] + i / (n - 1) * (ends[1] - ends[0])) ** 7 for i in range(n)), 0.0]
+    else:
+        sigmas = [*(process.noise / process.signal)[timesteps("trailing", n, 1000)], 0.0]
+    options = SamplingConfig("heun", n, spacing, clip=False, **churn)
+    x = x_T = x_start()
+    rows, last = iter(range(2 * n)), 0
+    # A draw is keyed by the row before the evaluation that it precedes; the first one is part of the first state.
+    for i in range(n):
+        sigma, after = sigmas[i], sigmas[i + 1]
+        churned = options.churn and options.churn_min <= sigma <= (options.churn_max or np.inf)
+        gamma = min(options.churn / n, np.sqrt(2) - 1) if churned else 0.0
+        higher = sigma * (1 + gamma)
+        added = np.sqrt(higher**2 - sigma**2) * options.churn_noise
+        # The first state is one draw of the variance of both.
+        x = np.hypot(sigma, added) * x_T if i == 0 else x + added * step_noise(last)
+        slope = (x - denoiser(curved_network, config, x, higher)) / higher
+        euler = x + (after - higher) * slope
+        last = next(rows)
+        if after:
+            again = (euler - denoiser(curved_network, config, euler, after)) / after
+            euler = x + (after - higher) * (slope + again) / 2
+            last = next(rows)
+        x = euler
+    table = make_table(process, options)
+    assert table.nfe == 2 * n - 1
+    assert relative(run(table, curved_network, x_T, step_noise), x) < 1e-11
+
+
+@pytest.mark.parametrize(
+    ("process", "options", "message"),
+    [
+        (FLOW, dict(spacing="log_snr"), r"sampling\.spacing = 'log_snr': level t = 999 holds no signal"),
+        (FLOW, dict(spacing="karras"), r"sampling\.spacing = 'karras': level t = 999 holds no signal"),
+        (FLOW, dict(sampler="heun"), "use flow_heun"),
+        (
+            FLOW,
+            dict(sampler="ddpm", variance="fixed_large"),
+            r"sampling\.variance = 'fixed_large' with process\.schedule = 'flow'",
+        ),
+        (
+            EDM,
+            dict(sampler="ddpm", variance="fixed_large"),
+            r"sampling\.variance = 'fixed_large' with process\.schedule = 'edm'",
+        ),
+    ],
+)
+def test_what_flow_and_edm_cannot_do_is_refused(process, options, message):
+    with pytest.raises(ValueError, match=message):
+        make_table(make_process(process), SamplingConfig(**options))
+
+
 def test_equal_neighbouring_levels_are_refused():
     """A schedule so steep that its last levels are all pure noise in float64."""
     process = make_process(ProcessConfig(timesteps=4000, beta_end=0.9, prediction="v"))

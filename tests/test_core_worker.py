@@ -168,7 +168,8 @@ def test_train_feeds_what_a_run_would_see():
 
 
 def test_a_network_in_closed_form_is_sampled_with_keyed_noise():
-    def make_sampler(slope, offset):
+    def make_sampler(slope, offset, time):
+        assert time.tolist() == list(range(10)) and time.dtype == np.float32
         return lambda table, x_T, noise: slope[0] * x_T + offset[0] * noise(table.nfe)
 
     x_T = np.ones((2, 4, 8, 1), np.float32)

@@ -62,7 +62,7 @@ TWIN = """
             self.parts = {{"ema": ema, **{{part: with_prefix(state, f"{{part}}/") for part in self.parts if part != "ema"}}}}
             self.count = counters["adam_steps"]
 
-    def make_sampler(slope, offset):
+    def make_sampler(slope, offset, time=None):
         def sampler(table, x_T, noise, labels=None, callback=None):
             network = lambda x, t: slope[int(t)] * x + offset[int(t)]
             return tables.run(table, network, x_T, noise).astype(x_T.dtype)

@@ -121,6 +121,6 @@ def test_an_unknown_name_or_folder_and_a_fault_that_does_not_fit_exit_2(monkeypa
 def test_a_ladder_that_does_not_climb_is_no_catch(tmp_path):
     make_copy(tmp_path)
     (tmp_path / "core" / "config.py").write_text("raise RuntimeError('broken')\n")
-    with pytest.raises(RuntimeError, match="exit code 1, no report: error: broken"):
+    with pytest.raises(RuntimeError, match=r"exit code 1, no report: .*broken"):
         climb(tmp_path, "classes")
     assert not (tmp_path / "parity").exists()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
-from eval.parity import rungs_images, rungs_network
+from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.ladder import Board, Subject, Twins, climb, random_weights, start_twins
 from eval.parity.report import all_rungs
@@ -38,6 +38,11 @@ RECIPES = {
     ),
 }  # fmt: skip
 IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
+# Beside the default: other processes, losses and ways to draw levels, on all rungs but those of the images.
+OBJECTIVES = {
+    "flow": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="flow", shift=3.0, prediction="flow", loss_weight="min_snr"), sampling=SamplingConfig("ddim", 20)),
+    "edm": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="edm", prediction="edm"), sampling=SamplingConfig("ddim", 20, eta=0.5, clip=False)),
+}  # fmt: skip
 RUNGS = all_rungs(images=64, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
 # Attention on every level, resampling residual blocks, scale and shift, heads, classes, three channels; the rest is slow.
@@ -89,6 +94,13 @@ def test_the_long_rungs_hold(twins, name, number, rung):
     """The whole of DDPM, and sixty optimiser steps."""
     recipe = dataclasses.replace(RECIPES[name], sampling=SamplingConfig())
     hold(climb(twins, subject(name, recipe), [(number, rung)], lambda _: None))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_is_the_same(twins, name):
+    """Tables, batches and samplers against closed forms; loss, gradients and twenty steps between the frameworks."""
+    wanted = (rungs_core.tables, rungs_core.batches, rungs_core.samplers, rungs_network.gradients, rungs_training.steps_of_training)  # fmt: skip
+    hold(climb(twins, subject(name, OBJECTIVES[name]), [(1, rung) for rung in wanted], lambda _: None))
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

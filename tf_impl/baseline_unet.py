@@ -171,7 +171,7 @@ class BaselineUNet(keras.Model):
     """
 
     def __init__(self, config: ModelConfig, dtype: Any = "float32") -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=dtype, autocast=False)  # the layers cast what they take, but for t
         self.config = config
         self.frequencies = time_frequencies(config).astype(self.variable_dtype)
         for stage in baseline_plan(config):

@@ -67,7 +67,7 @@ class TimeEmbedding(keras.layers.Layer):
     """Sinusoids of t, then two linear layers: (B,) -> (B, time_channels)."""
 
     def __init__(self, config: ModelConfig, time_channels: int, dtype: Any) -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=dtype, autocast=False)  # t in bfloat16 would be one of 256 times
         self.flip = config.flip_sin_to_cos
         self.frequencies = time_frequencies(config).astype(self.variable_dtype)
         self.linear_1 = linear(config.block_out_channels[0], time_channels, dtype)

@@ -15,7 +15,7 @@ def loss(network: UNet, batch: dict[str, Any]) -> Any:
 
     Args:
         network: the U-Net.
-        batch: `x_0`, `eps` (B, H, W, C); `t`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
+        batch: `x_0`, `eps` (B, H, W, C); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.conditioning.CONDITIONS.
     Returns:
         Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
@@ -26,6 +26,6 @@ def loss(network: UNet, batch: dict[str, Any]) -> Any:
     x_t = signal * x_0 + noise * eps
     target = a * x_0 + b * eps
     condition = {name: batch[name] for name in CONDITIONS if name in batch}
-    output = network(x_t, batch["t"], **condition, training=True)
+    output = network(x_t, batch["time"], **condition, training=True)
     error = ops.mean(ops.square(ops.cast(output, target.dtype) - target), axis=(1, 2, 3))  # (B,)
     return ops.mean(batch["weight"] * error)

@@ -27,7 +27,7 @@ class UNet(keras.Model):
     """
 
     def __init__(self, config: ModelConfig, dtype: Any = "float32") -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=dtype, autocast=False)  # the layers cast what they take, but for t
         plan = unet_plan(config)
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
@@ -101,24 +101,24 @@ class UNet(keras.Model):
         skips = [x]
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = self.run(resnet, x, time, training=training)
-                x = self.run(block.attentions[i], x) if block.attentions else x
+                x = self._run(resnet, x, time, training=training)
+                x = self._run(block.attentions[i], x) if block.attentions else x
                 skips.append(x)
             if block.downsamplers:
                 x = block.resize(x, time, training)
                 skips.append(x)
         if self.mid_block is not None:
-            x = self.run(self.mid_block.resnets[0], x, time, training=training)
-            x = self.run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
-            x = self.run(self.mid_block.resnets[1], x, time, training=training)
+            x = self._run(self.mid_block.resnets[0], x, time, training=training)
+            x = self._run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
+            x = self._run(self.mid_block.resnets[1], x, time, training=training)
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = self.run(resnet, ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
-                x = self.run(block.attentions[i], x) if block.attentions else x
+                x = self._run(resnet, ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
+                x = self._run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time, training)
         return self.conv_out(ops.silu(self.conv_norm_out(x)))
 
-    def run(self, layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
+    def _run(self, layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
         """A layer's output, computed again in the backward pass where gradient checkpointing is on."""
         call = functools.partial(layer, **options)
         return keras.remat(call)(*inputs) if self.gradient_checkpointing else call(*inputs)

@@ -56,11 +56,11 @@ def replay_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict
     return {f"out/{name}": find_layer(network, name)(*inputs).numpy() for name, inputs in given.items()}, {}
 
 
-def affine_sampler(slope: np.ndarray, offset: np.ndarray) -> Sampler:
-    """The executor over a network in closed form, slope and offset (T,)."""
+def affine_sampler(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Sampler:
+    """The executor over a network in closed form, slope, offset and the levels' time (T,)."""
 
     def affine(x: Any, t: Any, labels: None = None) -> Any:
-        level = tf.cast(t, tf.int64)
+        level = tf.argmin(tf.abs(time - t))
         return tf.gather(slope, level) * x + tf.gather(offset, level)
 
     return Sampler(affine)

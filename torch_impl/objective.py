@@ -13,7 +13,7 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
     Args:
         network: the U-Net.
-        batch: `x_0`, `eps` (B, C, H, W); `t`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
+        batch: `x_0`, `eps` (B, C, H, W); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.conditioning.CONDITIONS.
     Returns:
         Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
@@ -24,6 +24,6 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     x_t = signal * x_0 + noise * eps
     target = a * x_0 + b * eps
     condition = {name: batch[name] for name in CONDITIONS if name in batch}
-    output = network(x_t, batch["t"], **condition)
+    output = network(x_t, batch["time"], **condition)
     error = (output.to(target.dtype) - target).square().mean(dim=(1, 2, 3))  # (B,)
     return (batch["weight"] * error).mean()

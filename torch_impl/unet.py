@@ -76,24 +76,24 @@ class UNet(nn.Module):
         skips = [x]
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = self.run(resnet, x, time)
-                x = self.run(block.attentions[i], x) if block.attentions else x
+                x = self._run(resnet, x, time)
+                x = self._run(block.attentions[i], x) if block.attentions else x
                 skips.append(x)
             if block.downsamplers:
                 x = block.resize(x, time)
                 skips.append(x)
         if self.mid_block is not None:
-            x = self.run(self.mid_block.resnets[0], x, time)
-            x = self.run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
-            x = self.run(self.mid_block.resnets[1], x, time)
+            x = self._run(self.mid_block.resnets[0], x, time)
+            x = self._run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
+            x = self._run(self.mid_block.resnets[1], x, time)
         for block in self.up_blocks:
             for i, resnet in enumerate(block.resnets):
-                x = self.run(resnet, torch.cat([x, skips.pop()], dim=1), time)
-                x = self.run(block.attentions[i], x) if block.attentions else x
+                x = self._run(resnet, torch.cat([x, skips.pop()], dim=1), time)
+                x = self._run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def run(self, layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+    def _run(self, layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         """A layer's output, computed again in the backward pass where gradient checkpointing is on."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)

@@ -74,17 +74,18 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
 class Affine(torch.nn.Module):
     """A network in closed form: slope[t] x + offset[t]."""
 
-    def __init__(self, slope: np.ndarray, offset: np.ndarray) -> None:
+    def __init__(self, slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> None:
         super().__init__()
-        self.slope, self.offset = torch.from_numpy(slope), torch.from_numpy(offset)
+        self.slope, self.offset, self.time = (torch.from_numpy(values) for values in (slope, offset, time))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, labels: None = None) -> torch.Tensor:
-        return self.slope[t.long()] * x + self.offset[t.long()]
+        level = (self.time - t).abs().argmin()
+        return self.slope[level] * x + self.offset[level]
 
 
-def affine_sampler(slope: np.ndarray, offset: np.ndarray) -> Sampler:
-    """The executor over a network in closed form, slope and offset (T,)."""
-    return Sampler(Affine(slope, offset))
+def affine_sampler(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Sampler:
+    """The executor over a network in closed form, slope, offset and the levels' time (T,)."""
+    return Sampler(Affine(slope, offset, time))
 
 
 TASKS = {

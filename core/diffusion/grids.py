@@ -70,6 +70,12 @@ def timesteps(spacing: Spacing, steps: int, T: int) -> NDArray[np.int64]:
     return grid[::-1].astype(np.int64)
 
 
+def start_of(process: Process, level: Level) -> float:
+    """Standard deviation of the state that sampling starts from at a level: 1, or where the variance is not preserved its
+    noise, the image's part being small there (none at the end of a flow)."""
+    return 1.0 if process.config.variance_preserving else level.noise
+
+
 def levels_at(process: Process, t: NDArray[np.int64]) -> list[Level]:
     """Points of the training grid as levels."""
     with np.errstate(divide="ignore"):  # no signal: -inf, which every formula takes
@@ -82,13 +88,18 @@ def level_of(process: Process, half_log_snr: float) -> Level:
     """The level of a given signal-to-noise ratio, between training levels or outside them.
 
     Args:
-        process: whose levels all hold signal.
+        process: whose levels all hold signal, or a flow.
         half_log_snr: log(signal / noise), finite.
     Returns:
-        Exact signal and noise; t interpolated linearly in half_log_snr and kept in the training range.
+        Exact signal and noise; time interpolated linearly in half_log_snr (exact on edm; on flow it is T noise) and kept in
+        the training range.
     Raises:
         ValueError: a process with a level that holds no signal.
     """
+    signal, noise = process.config.signal_and_noise(half_log_snr)
+    if process.config.schedule == "flow":
+        t = float(np.clip(process.timesteps * noise, process.time[0], process.time[-1]))
+        return Level(t, signal, noise, half_log_snr)
     if process.signal[-1] == 0:
         raise ValueError(
             f"level t = {process.timesteps - 1} holds no signal, so that there are no steps in log-SNR from it; "
@@ -96,7 +107,6 @@ def level_of(process: Process, half_log_snr: float) -> Level:
         )
     known = np.log(process.signal / process.noise)
     t = float(np.interp(-half_log_snr, -known, process.time))
-    signal, noise = process.config.signal_and_noise(half_log_snr)
     return Level(t, signal, noise, half_log_snr)
 
 
@@ -119,7 +129,11 @@ def sampling_grid(process: Process, spacing: Spacing, steps: int, without_zero: 
     if spacing in CONTINUOUS:
         if not 1 <= steps <= T:
             raise ValueError(f"sampling.steps = {steps}: must be between 1 and process.timesteps = {T}")
-        level_of(process, 0.0)  # refuses a process without signal at its end
+        if process.signal[-1] == 0:
+            raise ValueError(
+                f"sampling.spacing = {spacing!r}: level t = {T - 1} holds no signal, so that there are no steps in log-SNR "
+                "from it; use trailing or linspace"
+            )
         first, last = levels_at(process, np.array([T - 1, 0]))
         if spacing == "log_snr":
             inner = np.linspace(first.half_log_snr, last.half_log_snr, steps)

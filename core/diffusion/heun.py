@@ -46,7 +46,12 @@ def _scale(level: Level, share: bool) -> float:
 
 
 def _steps(
-    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], heun: bool, share: bool
+    levels: list[Level],
+    config: SamplingConfig,
+    level_of: Callable[[float], Level],
+    start: float,
+    heun: bool,
+    share: bool,
 ) -> tuple[list[Step], float]:
     """The rows, and the standard deviation of the first state."""
     if levels[0].signal == 0 and not share:
@@ -72,38 +77,43 @@ def _steps(
         steps.append(Step(now, np.stack([line, known])))
         corrected = np.array([half / tau_then, 1.0, -scale * half / tau_then, 0.0])
         steps.append(Step(then, churned.keep * corrected[None], churned.s))
-    # Churn before the first evaluation: x_T has unit variance, and that noise is independent of it.
-    return steps, math.hypot(points[0].keep, points[0].s)
+    # Churn before the first evaluation: its noise is independent of x_T.
+    return steps, math.hypot(points[0].keep * start, points[0].s)
 
 
-def euler(levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level]) -> tuple[list[Step], float]:
+def euler(
+    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
+) -> tuple[list[Step], float]:
     """Euler's method with churn.
 
     Args:
         levels: the grid, the last being where it ends.
         config: churn, churn_min, churn_max and churn_noise are read.
         level_of: the level of a given log(signal / noise).
+        start: standard deviation of the first state before its churn.
     Returns:
         The rows, and the standard deviation of the first state.
     Source: Karras et al. 2022, algorithm 2 without its lines 9-11.
     """
-    return _steps(levels, config, level_of, heun=False, share=False)
+    return _steps(levels, config, level_of, start, heun=False, share=False)
 
 
-def heun(levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level]) -> tuple[list[Step], float]:
+def heun(
+    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
+) -> tuple[list[Step], float]:
     """Heun's method with churn: two evaluations a step, one in the last. Source: Karras et al. 2022, algorithm 2."""
-    return _steps(levels, config, level_of, heun=True, share=False)
+    return _steps(levels, config, level_of, start, heun=True, share=False)
 
 
 def flow_euler(
-    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level]
+    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
 ) -> tuple[list[Step], float]:
     """Euler's method in the share of noise. Source: Liu et al. 2023, rectified flow."""
-    return _steps(levels, config, level_of, heun=False, share=True)
+    return _steps(levels, config, level_of, start, heun=False, share=True)
 
 
 def flow_heun(
-    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level]
+    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
 ) -> tuple[list[Step], float]:
     """Heun's method in the share of noise."""
-    return _steps(levels, config, level_of, heun=True, share=True)
+    return _steps(levels, config, level_of, start, heun=True, share=True)

@@ -27,19 +27,19 @@ class Process:
     config: ProcessConfig
     """What the tables were made from."""
     time: Array
-    """Time that the network is given at a level."""
+    """Time that the network is given at a level: t, and T noise on the flow schedule."""
     betas: Array
     """Variance added from level t - 1 to t."""
     alphas: Array
-    """1 - betas."""
+    """Square of what x_{t-1} is multiplied by on its way to t: 1 - betas where the variance is preserved."""
     alphas_cumprod: Array
-    """Share of the signal's variance left at t."""
+    """Square of signal: the share of the image's variance left at t."""
     alphas_cumprod_prev: Array
     """alphas_cumprod one level cleaner; 1 at t = 0."""
     signal: Array
-    """sqrt(alphas_cumprod): x_t = signal x_0 + noise eps."""
+    """Factor of the image in x_t = signal x_0 + noise eps; sqrt(alphas_cumprod)."""
     noise: Array
-    """sqrt(1 - alphas_cumprod)."""
+    """Factor of the noise in it; sqrt(1 - alphas_cumprod) where the variance is preserved."""
     target_x0: Array
     """a of target = a x_0 + b eps."""
     target_eps: Array
@@ -82,7 +82,46 @@ def make_process(config: ProcessConfig) -> Process:
         ValueError: an eps-prediction over a level that holds no signal.
     Source: Ho et al. 2020, eq. 4-7; Salimans and Ho 2022, appendix D (v); Hang et al. 2023, section 3.4 (min-SNR).
     """
+    if config.schedule == "flow":
+        signal, noise = schedules.flow(config)
+        # What diffusers' flow-matching schedulers hand to a network: sigma times the number of levels.
+        return from_levels(signal, noise, config.timesteps * noise, config)
+    if config.schedule == "edm":
+        # c_noise = ln(sigma) / 4 (Karras et al. 2022, table 1), stretched to [0, T - 1] for the sinusoids: it is even in t.
+        return from_levels(*schedules.edm(config), np.arange(config.timesteps, dtype=np.float64), config)
     return from_betas(schedules.betas(config), config)
+
+
+def from_levels(signal: Array, noise: Array, time: Array, config: ProcessConfig) -> Process:
+    """All tables of given levels whose variance need not be preserved; prediction and loss weight are the configuration's.
+
+    Args:
+        signal, noise: (T,) float64, of falling signal-to-noise ratio; noise above 0.
+        time: (T,) what the network is given.
+        config: prediction and loss weight are read.
+    Raises:
+        ValueError: an eps-prediction over a level that holds no signal.
+    Source: Kingma et al. 2021, appendix A.1-A.2: from s to t, x_t = (signal_t / signal_s) x_s + sqrt(beta) z with
+        beta = noise_t^2 - (signal_t / signal_s)^2 noise_s^2 = noise_t^2 (1 - SNR_t / SNR_s), and its posterior.
+    """
+    signal_prev, noise_prev = np.append(1.0, signal[:-1]), np.append(0.0, noise[:-1])
+    ratio = signal / signal_prev
+    share = (ratio * noise_prev / noise) ** 2  # SNR_t / SNR_s; 0 at t = 0, after the clean image
+    betas = noise**2 * (1 - share)
+    return _process(
+        config,
+        time=time,
+        betas=betas,
+        alphas=ratio**2,
+        alphas_cumprod=signal**2,
+        alphas_cumprod_prev=signal_prev**2,
+        signal=signal,
+        noise=noise,
+        snr=(signal / noise) ** 2,
+        posterior_variance=noise_prev**2 * (1 - share),
+        posterior_mean_coef1=signal_prev * (1 - share),
+        posterior_mean_coef2=ratio * (noise_prev / noise) ** 2,
+    )
 
 
 def from_betas(betas: Array, config: ProcessConfig) -> Process:
@@ -110,22 +149,28 @@ def from_betas(betas: Array, config: ProcessConfig) -> Process:
     variance_prev = np.append(0.0, variance[:-1])
     # Ho et al. 2020, eq. 7.
     posterior_variance = betas * variance_prev / variance
-    tables = {
-        "time": np.arange(len(betas), dtype=np.float64),
-        "betas": betas,
-        "alphas": 1 - betas,
-        "alphas_cumprod": alphas_cumprod,
-        "alphas_cumprod_prev": alphas_cumprod_prev,
-        "signal": signal,
-        "noise": noise,
-        **conversions(signal, noise, config),
-        "snr": alphas_cumprod / variance,
-        "weight": _weight(alphas_cumprod / variance, config),
-        "posterior_variance": posterior_variance,
-        "posterior_log_variance_clipped": np.log(np.append(posterior_variance[1], posterior_variance[1:])),
-        "posterior_mean_coef1": np.sqrt(alphas_cumprod_prev) * betas / variance,
-        "posterior_mean_coef2": np.sqrt(1 - betas) * variance_prev / variance,
-    }
+    return _process(
+        config,
+        time=np.arange(len(betas), dtype=np.float64),
+        betas=betas,
+        alphas=1 - betas,
+        alphas_cumprod=alphas_cumprod,
+        alphas_cumprod_prev=alphas_cumprod_prev,
+        signal=signal,
+        noise=noise,
+        snr=alphas_cumprod / variance,
+        posterior_variance=posterior_variance,
+        posterior_mean_coef1=np.sqrt(alphas_cumprod_prev) * betas / variance,
+        posterior_mean_coef2=np.sqrt(1 - betas) * variance_prev / variance,
+    )
+
+
+def _process(config: ProcessConfig, **tables: Array) -> Process:
+    """The tables that follow from the levels, and all of them read-only."""
+    tables |= conversions(tables["signal"], tables["noise"], config)
+    tables["weight"] = _weight(tables["snr"], tables["x0_from_output"], config)
+    variance = tables["posterior_variance"]
+    tables["posterior_log_variance_clipped"] = np.log(np.append(variance[1], variance[1:]))
     for table in tables.values():
         table.setflags(write=False)
     return Process(config, **tables)
@@ -136,11 +181,13 @@ def conversions(signal: Array, noise: Array, config: ProcessConfig) -> dict[str,
 
     Args:
         signal, noise: equal shapes, of levels that need not be those of a table.
-        config: prediction is read.
+        config: prediction is read, and sigma_data for edm.
     Returns:
         target_x0, target_eps, x0_from_xt, x0_from_output, eps_from_xt and eps_from_output, of the same shape.
     Raises:
         ValueError: an eps-prediction over a level that holds no signal.
+    Source: Ho et al. 2020, eq. 14 (eps); Salimans and Ho 2022, appendix D (v); Liu et al. 2023, eq. 1 (flow, here towards
+        noise); Karras et al. 2022, eq. 8 and table 1 (edm).
     """
     # x_t = signal x_0 + noise eps and target = a x_0 + b eps, solved for x_0 and eps. The determinant
     # signal b - noise a is written out, since signal^2 + noise^2 = 1 would be rounded.
@@ -156,8 +203,16 @@ def conversions(signal: Array, noise: Array, config: ProcessConfig) -> dict[str,
         a, b, determinant = ones, zeros, -noise
     elif config.prediction == "v":
         a, b, determinant = -noise, signal.copy(), ones
+    elif config.prediction == "flow":
+        a, b, determinant = -ones, ones, signal + noise
+    elif config.prediction == "edm":
+        # F = (x_0 - c_skip y) / c_out with y = x_0 + sigma eps, c_skip = sigma_data^2 / (sigma^2 + sigma_data^2) and
+        # c_out = sigma sigma_data / sqrt(sigma^2 + sigma_data^2); -v where sigma_data is 1.
+        data = config.sigma_data
+        scale = np.hypot(noise, data * signal)
+        a, b, determinant = noise / (data * scale), -data * signal / scale, -scale / data
     else:
-        raise ValueError(f"process.prediction = {config.prediction!r}: must be one of eps, x0, v")
+        raise ValueError(f"process.prediction = {config.prediction!r}: must be one of eps, x0, v, flow, edm")
     return {
         "target_x0": a,
         "target_eps": b,
@@ -168,17 +223,15 @@ def conversions(signal: Array, noise: Array, config: ProcessConfig) -> dict[str,
     }
 
 
-def _weight(snr: Array, config: ProcessConfig) -> Array:
-    # Hang et al. 2023, section 3.4: min(snr, gamma) on the squared error of x_0, carried over to the output's own
-    # error: |eps error|^2 = snr |x_0 error|^2, |v error|^2 = (snr + 1) |x_0 error|^2.
+def _weight(snr: Array, x0_from_output: Array, config: ProcessConfig) -> Array:
+    # x0_hat = p x_t + q output, so that the squared error of x_0 is q^2 times that of the output. Each weight is one of
+    # x_0's error, carried over to the output's own.
     if config.loss_weight == "simple":
         return np.ones_like(snr)
     if config.loss_weight != "min_snr":
         raise ValueError(f"process.loss_weight = {config.loss_weight!r}: must be one of simple, min_snr")
-    clipped = np.minimum(snr, config.min_snr_gamma)
-    if config.prediction == "eps":
-        return config.min_snr_gamma / np.maximum(snr, config.min_snr_gamma)
-    return clipped if config.prediction == "x0" else clipped / (snr + 1)
+    # Hang et al. 2023, section 3.4.
+    return np.minimum(snr, config.min_snr_gamma) * x0_from_output**2
 
 
 def _rows(process: Process, t: Steps, *tables: Array, like: NDArray[Any] | None = None) -> list[Array]:
@@ -216,7 +269,7 @@ def q_sample(process: Process, x_0: NDArray[Any], t: Steps, eps: NDArray[Any]) -
 def target(process: Process, x_0: NDArray[Any], t: Steps, eps: NDArray[Any]) -> NDArray[Any]:
     """What the network should output; arguments as in q_sample().
 
-    Source: Ho et al. 2020, eq. 14 (eps); Salimans and Ho 2022, appendix D (v = signal eps - noise x_0).
+    Source: those of conversions().
     """
     a, b = _rows(process, t, process.target_x0, process.target_eps, like=x_0)
     result: NDArray[Any] = a * x_0 + b * eps
@@ -253,10 +306,10 @@ def coefficients(process: Process, t: Steps, dtype: DTypeLike) -> dict[str, NDAr
         t: (B,) integers in [0, T).
         dtype: floating type of the result.
     Returns:
-        signal, noise, target_x0, target_eps and weight, each (B,).
+        time, signal, noise, target_x0, target_eps and weight, each (B,).
     Raises:
         ValueError: t out of range or not integer.
     """
-    names = ("signal", "noise", "target_x0", "target_eps", "weight")
+    names = ("time", "signal", "noise", "target_x0", "target_eps", "weight")
     gathered = _rows(process, t, *(getattr(process, name) for name in names))
     return {name: values.astype(dtype) for name, values in zip(names, gathered, strict=True)}

@@ -13,7 +13,7 @@ import numpy as np
 
 from core.config import Sampler, SamplingConfig
 from core.diffusion import ancestral, dpm_solver, heun, unipc
-from core.diffusion.grids import CLEAN, Level, level_of, sampling_grid
+from core.diffusion.grids import CLEAN, Level, level_of, sampling_grid, start_of
 from core.diffusion.process import Process, conversions
 from core.diffusion.table import Row, SamplingTable, Step
 
@@ -75,6 +75,11 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
     Source: the functions of each family name theirs.
     """
     check_options(config)
+    if config.variance != "fixed_small" and not process.config.variance_preserving:
+        raise ValueError(
+            f"sampling.variance = {config.variance!r} with process.schedule = {process.config.schedule!r}: must be fixed_small; "
+            "beta bounds the reverse variance only where the variance is preserved"
+        )
     steps, start = make_steps(process, [*grid_of(process, config), CLEAN], config)
     return table_of(process, steps, config, start)
 
@@ -105,9 +110,10 @@ def check_options(config: SamplingConfig) -> None:
 
 def make_steps(process: Process, levels: list[Level], config: SamplingConfig) -> tuple[list[Step], float]:
     """The steps of a sampler between given levels, and the standard deviation of the first state."""
+    start = start_of(process, levels[0])
     if config.sampler in LINEAR:
-        return LINEAR[config.sampler](levels, config), 1.0
-    return CHURNED[config.sampler](levels, config, lambda value: level_of(process, value))
+        return LINEAR[config.sampler](levels, config), start
+    return CHURNED[config.sampler](levels, config, lambda value: level_of(process, value), start)
 
 
 def guidance_at(level: Level, config: SamplingConfig) -> float:

@@ -1,4 +1,4 @@
-"""Noise schedules: a name and its parameters become betas.
+"""Noise schedules: a name and its parameters become betas, or signal and noise where the variance is not preserved.
 
 Float64 NumPy; imports no framework. The definitions are those of diffusers, which computes them in float32.
 """
@@ -39,7 +39,7 @@ def betas(config: ProcessConfig) -> Array:
     elif config.schedule == "sigmoid":
         result = start + (end - start) / (1 + np.exp(-np.linspace(-SIGMOID_RANGE, SIGMOID_RANGE, steps)))
     else:
-        allowed = "one of linear, scaled_linear, cosine, sigmoid"
+        allowed = "one of linear, scaled_linear, cosine, sigmoid; flow and edm are no betas"
         raise ValueError(f"process.schedule = {config.schedule!r}: must be {allowed}")
     if config.zero_terminal_snr:
         result = rescale_zero_terminal_snr(result)
@@ -79,3 +79,32 @@ def rescale_zero_terminal_snr(values: Array) -> Array:
     result: Array = (previous - current) * (previous + current) / previous**2
     result[0] = values[0]
     return result
+
+
+def flow(config: ProcessConfig) -> tuple[Array, Array]:
+    """Signal and noise of rectified flow, from image to noise along a straight line: noise s, signal 1 - s.
+
+    Args:
+        config: timesteps T and shift are read.
+    Returns:
+        Two (T,) arrays; the last level is noise alone.
+    Source: Liu et al. 2023, eq. 1, at s = (t + 1) / T; Esser et al. 2024, eq. 23 (shift): s <- shift s / (1 + (shift - 1) s).
+    """
+    steps = np.arange(1, config.timesteps + 1, dtype=np.float64)
+    left = config.timesteps - steps
+    total = config.shift * steps + left  # of the unnormalised shares, so that 1 - s is not rounded
+    return left / total, config.shift * steps / total
+
+
+def edm(config: ProcessConfig) -> tuple[Array, Array]:
+    """Signal and noise of levels even in log sigma, scaled so that the state is what the network sees.
+
+    Args:
+        config: timesteps, sigma_min, sigma_max and sigma_data are read.
+    Returns:
+        Two (T,) arrays with noise / signal = sigma: the state is c_in (x_0 + sigma eps), c_in = (sigma^2 + sigma_data^2)^-1/2.
+    Source: Karras et al. 2022, table 1 (c_in).
+    """
+    sigma = np.exp(np.linspace(np.log(config.sigma_min), np.log(config.sigma_max), config.timesteps))
+    scale = np.hypot(sigma, config.sigma_data)
+    return 1 / scale, sigma / scale

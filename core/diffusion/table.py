@@ -31,7 +31,7 @@ class Row:
     """One evaluation of the network and the step after it."""
 
     t: float
-    """Time that the network is given, 0-based, in [0, T - 1]."""
+    """Time that the network is given: 0-based, in [0, T - 1], and on a flow T noise, in (0, T]."""
     p: float
     """Coefficient of state[0] in the predicted image."""
     q: float

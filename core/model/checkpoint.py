@@ -39,6 +39,8 @@ from core.recipes import load_recipe, to_dict
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
+# Any scheduler that follows a variance-preserving process serves DDPMPipeline.
+_NOT_PRESERVING = ("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler")
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,9 @@ def write_pipeline(
         pipeline = "DiptychConditionalPipeline"
         kind = "Class-conditional" if conditional else "Conditioned on an image"
         text = f"{kind}: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
+    elif scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
+        pipeline = "DiptychPipeline"
+        text = "A process that diffusers' pipelines of a UNet2DModel cannot sample; UNet2DModel.from_pretrained opens `unet`.\n"
     network = ["diptych", VECTOR_CLASS] if model.vector_channels else ["diffusers", "UNet2DModel"]
     if baseline:
         network = ["diptych", BASELINE_CLASS]

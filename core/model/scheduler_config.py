@@ -17,7 +17,7 @@ from core.model.diffusers_config import DIFFUSERS_VERSION
 from core.recipes import from_dict
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
-PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+PREDICTIONS: dict[str, str] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 SCHEDULERS: dict[Sampler, str] = {
     "ddpm": "DDPMScheduler",
     "ddim": "DDIMScheduler",
@@ -57,6 +57,8 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
         sampling: sampler, spacing, variance and clip are read; diffusers takes steps and eta when it is called. A sampler
             or spacing that its pipelines do not know is written as DDIM or trailing; recipe.json has the whole of it.
     """
+    if not process.variance_preserving:
+        return _not_preserving(process)
     named = sampling.sampler if sampling.sampler in SCHEDULERS else "ddim"
     betas, solver = None, named == "dpmsolver++"
     if process.schedule == "sigmoid":  # only DDPMScheduler knows it by name
@@ -73,7 +75,7 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
         "beta_end": process.beta_end,
         "trained_betas": betas,
         "rescale_betas_zero_snr": process.zero_terminal_snr,
-        "prediction_type": PREDICTIONS[process.prediction],
+        "prediction_type": PREDICTIONS.get(process.prediction, process.prediction),
         "timestep_spacing": sampling.spacing if sampling.spacing in SPACINGS else "trailing",
         "steps_offset": 0,
         # The solver knows no clip_sample; dynamic thresholding at a maximum of 1 is the same clip.
@@ -83,6 +85,17 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
         "clip_sample_range": 1.0,
         **own,
     }
+
+
+def _not_preserving(process: ProcessConfig) -> dict[str, Any]:
+    """The same levels in the schedulers that diffusers has for them; none of its pipelines of a UNet2DModel takes one."""
+    own: dict[str, Any]
+    if process.schedule == "flow":
+        own = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": process.shift}
+    else:
+        own = {"_class_name": "EDMEulerScheduler", "sigma_schedule": "exponential", "prediction_type": "epsilon"}
+        own |= {key: getattr(process, key) for key in ("sigma_min", "sigma_max", "sigma_data")}
+    return {**own, "_diffusers_version": DIFFUSERS_VERSION, "num_train_timesteps": process.timesteps}
 
 
 def process_from_diffusers(values: dict[str, Any], where: str = "scheduler_config.json") -> ProcessConfig:

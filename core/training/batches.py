@@ -27,7 +27,7 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
         dataset: images in [0, 1], labels and parameters.
         step: 0-based optimiser step.
     Returns:
-        `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64; `signal`, `noise`, `target_x0`, `target_eps`,
+        `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64 levels; `time`, `signal`, `noise`, `target_x0`, `target_eps`,
         `weight` (B,); and the condition by name. Floats have training.dtype.
     """
     config, seed = recipe.training, recipe.training.seed

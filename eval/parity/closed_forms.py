@@ -37,41 +37,84 @@ def _betas(config: ProcessConfig) -> Long:
     return 1 - np.append(root[0] ** 2, (root[1:] / root[:-1]) ** 2)
 
 
+def _levels(config: ProcessConfig) -> tuple[Long, Long, Long]:
+    """Signal, noise and betas of a schedule from its definition.
+
+    Source: above; Liu et al. 2023 and Esser et al. 2024, eq. 23 (flow); Karras et al. 2022, table 1 (edm).
+    """
+    T = config.timesteps
+    if config.variance_preserving:
+        betas = _betas(config)
+        bar = np.cumprod(1 - betas)
+        return np.sqrt(bar), np.sqrt(1 - bar), betas
+    if config.schedule == "flow":
+        s = np.arange(1, T + 1, dtype=np.longdouble) / T
+        noise = config.shift * s / (1 + (np.longdouble(config.shift) - 1) * s)
+        signal = 1 - noise
+    else:
+        low, high = np.longdouble(config.sigma_min), np.longdouble(config.sigma_max)
+        sigma = low * (high / low) ** (np.arange(T, dtype=np.longdouble) / (T - 1))
+        signal = 1 / np.sqrt(sigma**2 + np.longdouble(config.sigma_data) ** 2)
+        noise = sigma * signal
+    # x_t = (signal_t / signal_s) x_s + sqrt(beta) z must have the noise of level t.
+    ratio = signal / np.append(np.longdouble(1), signal[:-1])
+    return signal, noise, noise**2 - (ratio * np.append(np.longdouble(0), noise[:-1])) ** 2
+
+
 def process_tables(config: ProcessConfig) -> dict[str, Long]:
     """Tables over t from their definitions, (T,) in extended precision."""
-    betas = _betas(config)
-    bar = np.cumprod(1 - betas)
-    before = np.append(np.longdouble(1), bar[:-1])
-    signal, noise, zeros = np.sqrt(bar), np.sqrt(1 - bar), np.zeros_like(bar)
-    target = {"eps": (zeros, zeros + 1), "x0": (zeros + 1, zeros), "v": (-noise, signal)}[config.prediction]
-    variance = betas * (1 - before) / (1 - bar)  # Ho et al. 2020, eq. 7
+    signal, noise, betas = _levels(config)
+    zeros, data = np.zeros_like(signal), np.longdouble(config.sigma_data)
+    signal_before, noise_before = np.append(np.longdouble(1), signal[:-1]), np.append(np.longdouble(0), noise[:-1])
+    target = {
+        "eps": (zeros, zeros + 1),
+        "x0": (zeros + 1, zeros),
+        "v": (-noise, signal),
+        "flow": (zeros - 1, zeros + 1),
+        "edm": (noise / (data * _input(config, signal, noise)), -data * signal / _input(config, signal, noise)),
+    }[config.prediction]
+    variance = betas * noise_before**2 / noise**2  # Ho et al. 2020, eq. 7
+    steps = np.arange(config.timesteps, dtype=np.longdouble)
     return {
+        "time": config.timesteps * noise if config.schedule == "flow" else steps,
         "betas": betas,
-        "alphas": 1 - betas,
-        "alphas_cumprod": bar,
-        "alphas_cumprod_prev": before,
+        "alphas": (signal / signal_before) ** 2,
+        "alphas_cumprod": signal**2,
+        "alphas_cumprod_prev": signal_before**2,
         "signal": signal,
         "noise": noise,
         "target_x0": target[0],
         "target_eps": target[1],
-        "weight": _weight(config, bar),
+        "weight": _weight(config, signal, noise),
         "posterior_variance": variance,
         "posterior_log_variance_clipped": np.log(np.append(variance[1], variance[1:])),
-        "posterior_mean_coef1": np.sqrt(before) * betas / (1 - bar),
-        "posterior_mean_coef2": np.sqrt(1 - betas) * (1 - before) / (1 - bar),
+        "posterior_mean_coef1": signal_before * betas / noise**2,
+        "posterior_mean_coef2": signal / signal_before * noise_before**2 / noise**2,
     }
 
 
-def _weight(config: ProcessConfig, bar: Long) -> Long:
-    """The loss's weight; Hang et al. 2023, section 3.4: min(SNR, gamma) on x_0's error, in terms of the output's."""
+def _input(config: ProcessConfig, signal: Long, noise: Long) -> Long:
+    """Standard deviation of x_t over data of deviation sigma_data; Karras et al. 2022, appendix B.6, times signal."""
+    return np.sqrt(noise**2 + (np.longdouble(config.sigma_data) * signal) ** 2)
+
+
+def _weight(config: ProcessConfig, signal: Long, noise: Long) -> Long:
+    """The loss's weight: one of the squared error of x_0, in terms of that of the output.
+
+    Source: Hang et al. 2023, section 3.4 (min_snr).
+    """
     if config.loss_weight == "simple":
-        return np.ones_like(bar)
-    # With SNR = bar / (1 - bar): |eps error|^2 = SNR |x_0 error|^2 and |v error|^2 = |x_0 error|^2 / (1 - bar).
-    gamma = np.longdouble(config.min_snr_gamma)
-    if config.prediction == "eps":
-        return np.minimum(1, gamma * (1 - bar) / bar)
-    weight = np.minimum(bar, gamma * (1 - bar))
-    return weight if config.prediction == "v" else weight / (1 - bar)
+        return np.ones_like(signal)
+    with np.errstate(divide="ignore"):  # eps is not predicted where there is no signal
+        per_output = {
+            "eps": (noise / signal) ** 2,
+            "x0": np.ones_like(signal),
+            "v": 1 - signal**2,
+            "flow": (noise / (signal + noise)) ** 2,
+            "edm": (noise * np.longdouble(config.sigma_data) / _input(config, signal, noise)) ** 2,
+        }[config.prediction]
+    snr = (signal / noise) ** 2
+    return per_output * np.minimum(snr, np.longdouble(config.min_snr_gamma))
 
 
 def time_frequencies(config: ModelConfig) -> Long:
@@ -120,34 +163,41 @@ def sample(
     Source: Ho et al. 2020, algorithm 2, with beta of the step taken; Song et al. 2021, eq. 12 and 16; Lu et al. 2022,
         DPM-Solver++, algorithm 2 (2M), of order 1 in the first and the last step.
     """
-    bars = process_tables(process)["alphas_cumprod"]
+    signals, noises, _ = _levels(process)
+    data = np.longdouble(process.sigma_data)
     grid = _grid(config, process.timesteps)
-    ends = [*(bars[t] for t in grid[1:]), np.longdouble(1)]
-    x, x_0_before, h_before = x_T.astype(np.longdouble), None, np.longdouble(np.inf)
-    for index, (t, end) in enumerate(zip(grid, ends, strict=True)):
-        bar, output = bars[t], network(x, t)
-        signal, sigma = np.sqrt(bar), np.sqrt(1 - bar)
+    ends = [*zip(signals[grid[1:]], noises[grid[1:]], strict=True), (np.longdouble(1), np.longdouble(0))]
+    # The image's part of the first state is left out where the variance is not preserved.
+    start = np.longdouble(1) if process.variance_preserving else noises[grid[0]]
+    x, x_0_before, h_before = start * x_T.astype(np.longdouble), None, np.longdouble(np.inf)
+    for index, (t, (after, rest)) in enumerate(zip(grid, ends, strict=True)):  # signal and noise of the next level
+        signal, sigma, output = signals[t], noises[t], network(x, t)
         if process.prediction == "eps":
             x_0 = (x - sigma * output) / signal
+        elif process.prediction == "flow":  # output = eps - x_0
+            x_0 = (x - sigma * output) / (signal + sigma)
+        elif process.prediction == "edm":  # c_skip y + c_out output with y = x / signal
+            scale = sigma**2 + (data * signal) ** 2
+            x_0 = data**2 * signal / scale * x + data * sigma / np.sqrt(scale) * output
         else:
             x_0 = output if process.prediction == "x0" else signal * x - sigma * output
         x_0 = np.clip(x_0, -1, 1) if config.clip else x_0
-        beta, added = 1 - bar / end, np.longdouble(0)
+        beta, added = sigma**2 - (signal / after * rest) ** 2, np.longdouble(0)
         if config.sampler == "ddpm":
-            x = np.sqrt(end) * beta / (1 - bar) * x_0 + np.sqrt(1 - beta) * (1 - end) / (1 - bar) * x
-            variance = beta if config.variance == "fixed_large" else (1 - end) / (1 - bar) * beta
-            added = np.sqrt(variance) if end < 1 else added
+            x = after * beta / sigma**2 * x_0 + signal / after * rest**2 / sigma**2 * x
+            variance = beta if config.variance == "fixed_large" else rest**2 / sigma**2 * beta
+            added = np.sqrt(variance) if rest > 0 else added
         elif config.sampler == "ddim":
-            share = config.eta**2 * beta / (1 - bar)  # of the noise that is drawn anew
-            added = np.sqrt((1 - end) * share)
-            x = np.sqrt(end) * x_0 + np.sqrt((1 - end) * (1 - share)) * (x - signal * x_0) / sigma
-        elif end == 1:
+            share = config.eta**2 * beta / sigma**2  # of the noise that is drawn anew
+            added = rest * np.sqrt(share)
+            x = after * x_0 + rest * np.sqrt(1 - share) * (x - signal * x_0) / sigma
+        elif rest == 0:
             x = x_0
         else:
             with np.errstate(divide="ignore"):  # a level without signal: h is infinite
-                h = np.log(np.sqrt(end) / np.sqrt(1 - end)) - np.log(signal / sigma)
+                h = np.log(after / rest) - np.log(signal / sigma)
             slope = 0 if x_0_before is None else h / (2 * h_before) * (x_0 - x_0_before)
-            x = np.sqrt(1 - end) / sigma * x + np.sqrt(end) * (1 - np.exp(-h)) * (x_0 + slope)
+            x = rest / sigma * x + after * (1 - np.exp(-h)) * (x_0 + slope)
             x_0_before, h_before = x_0, h
         if added:
             x = x + added * noise(index)

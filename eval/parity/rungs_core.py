@@ -138,7 +138,7 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
         t = integers(seed, "training_t", range(size), step, recipe.process.timesteps)
         oracle = {"x_0": pixels[chosen], "t": t}
         oracle["eps"] = gaussian(seed, "training_eps", range(size), step, recipe.image_shape)
-        oracle |= {name: exact[name][t].astype(np.float64) for name in ("signal", "noise", "target_x0", "target_eps", "weight")}  # fmt: skip
+        oracle |= {name: exact[name][t].astype(np.float64) for name in ("time", "signal", "noise", "target_x0", "target_eps", "weight")}  # fmt: skip
         oracle |= {"labels": given["labels"][chosen]} if "labels" in given else {}
         for name, value in oracle.items():
             found.setdefault(name, {})[f"step {step}"] = batch[name]
