@@ -16,6 +16,7 @@ VERBS = {
     "train": "train a network, or go on with a run",
     "sample": "draw images from a run or a checkpoint",
     "likelihood": "bits per dimension of images, by the variational bound or by the flow",
+    "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale",
     "features": "write what an extractor sees in images, for the Fréchet distance and others",
     "import": "make a checkpoint of a network that diffusers saved",
     "export": "write the network as a file for another runtime",
@@ -44,6 +45,10 @@ def _run(twin: Twin, argv: list[str]) -> int:
         from core.cli_likelihood import likelihood
 
         return likelihood(twin, argv[1:])
+    if name == "edit":
+        from core.cli_edit import edit
+
+        return edit(twin, argv[1:])
     if name == "features":
         from core.cli_features import features
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from core.conditioning import Condition, own_images_condition
 from core.config import ModelConfig
-from core.data.dataset import fit, open_dataset, to_float
+from core.data.dataset import open_dataset, to_float
 from core.data.sources import decode_picture, open_source
 from core.recipes import load_recipe
 
@@ -32,7 +32,7 @@ class GivenImages:
     """For a manifest."""
 
 
-def given_images(where: str, folder: Path, model: ModelConfig, first: int, count: int) -> GivenImages:
+def given_images(where: str, folder: Path, model: ModelConfig, first: int, count: int, factor: int = 1) -> GivenImages:
     """Images `first` to `first + count` of those held out of a run's training, or of files.
 
     Args:
@@ -40,6 +40,7 @@ def given_images(where: str, folder: Path, model: ModelConfig, first: int, count
         folder: checkpoint, whose recipe says what was held out.
         model: the network, which says the size and channels.
         first, count: which of them.
+        factor: how many times smaller than the network's the images of files are.
     Raises:
         ValueError: fewer images, another size, values outside [0, 1], or a checkpoint without a recipe.
     """
@@ -61,7 +62,8 @@ def given_images(where: str, folder: Path, model: ModelConfig, first: int, count
         return GivenImages(images, own_images_condition(recipe, dataset, chosen, images), identity)
     names, read, identity = _files(Path(where), shape[2])
     _check_count(len(names), first, count, f"images in {where}")
-    images = np.empty((count, *shape), np.float32)
+    size = (shape[0] // factor, shape[1] // factor)
+    images = np.empty((count, *size, shape[2]), np.float32)
     for index in range(count):
         name = names[first + index]
         values = to_float(read(first + index), name)
@@ -69,7 +71,7 @@ def given_images(where: str, folder: Path, model: ModelConfig, first: int, count
             raise ValueError(
                 f"{name}: values from {values.min():.6g} to {values.max():.6g}: must be in [0, 1], or integers"
             )
-        images[index] = fit(values, shape[:2], "exact", name)
+        images[index] = _of_size(values, size, name)
     return GivenImages(images, None, {"path": where, "first": first, **identity})
 
 
@@ -89,3 +91,10 @@ def _files(path: Path, channels: int) -> tuple[Sequence[str], Callable[[int], np
 def _check_count(there: int, first: int, count: int, what: str) -> None:
     if first + count > there:
         raise ValueError(f"--first {first} --n {count}: must be at most {there} together, the number of {what}")
+
+
+def _of_size(image: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+    if image.shape[:2] != size:
+        found = "x".join(map(str, image.shape[:2]))
+        raise ValueError(f"{name}: {found} pixels: must have {size[0]}x{size[1]}, as the network takes")
+    return image

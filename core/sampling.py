@@ -123,6 +123,15 @@ def draw(
         x_T = gaussian(seed, "x_T", chosen, 0, shape, dtype)
         more: dict[str, Any] = {"weak": _rows(weak, part), "guide": guide} if guided and weak is not None else {}
         images[part] = sampler(table, x_T, noise, _rows(condition or {}, part), callback, **more)
+    return finished(images)
+
+
+def finished(images: np.ndarray) -> np.ndarray:
+    """What an executor returned, (N, H, W, C), in [0, 1] and clipped.
+
+    Raises:
+        RunError: an image is not finite.
+    """
     broken = int((~np.isfinite(images)).any(axis=(1, 2, 3)).sum())
     if broken:
         raise RunError(
@@ -197,8 +206,17 @@ def denoising_frames(row: int, rows: int, x_0: np.ndarray, frames: list[np.ndarr
         frames.append(grid(to_unit(x_0[:16])))
 
 
-def write_samples(out: Path, images: np.ndarray, frames: list[np.ndarray], manifest: dict[str, Any]) -> None:
-    """Write samples.npy (float32, (N, H, W, C), [0, 1]), grid.png, manifest.json and, with frames, denoising.gif."""
+def write_samples(
+    out: Path,
+    images: np.ndarray,
+    frames: list[np.ndarray],
+    manifest: dict[str, Any],
+    picture: np.ndarray | None = None,
+) -> None:
+    """Write samples.npy (float32, (N, H, W, C), [0, 1]), grid.png, manifest.json and, with frames, denoising.gif.
+
+    grid.png is `picture`, or a grid of the first 64 images where None.
+    """
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / ".samples.partial.npy"
     try:
@@ -206,7 +224,7 @@ def write_samples(out: Path, images: np.ndarray, frames: list[np.ndarray], manif
         temporary.replace(out / "samples.npy")
     finally:
         temporary.unlink(missing_ok=True)
-    save_png(out / "grid.png", grid(images[:64].astype(np.float32)))
+    save_png(out / "grid.png", grid(images[:64].astype(np.float32)) if picture is None else picture)
     if frames:
         save_gif(out / "denoising.gif", [*frames, *frames[-1:] * 8], 80)
     write_json(out / "manifest.json", manifest)

@@ -81,16 +81,21 @@ def read_flags(default: T, twin: Twin, argv: list[str], name: str, more: str = "
 
 
 def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) -> list[str]:
-    """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the word that is no flag's value.
+    """name_the_words, for the verbs that take one."""
+    return name_the_words(cls, argv, name, (field,), f"one {what}")
+
+
+def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...], what: str) -> list[str]:
+    """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the words that are no flag's value.
 
     Args:
-        cls: the verb's dataclass, which has a field `field`.
+        cls: the verb's dataclass, which has the fields `names`.
         argv: what follows the verb.
         name: the verb, for the message.
-        field: such as checkpoint.
-        what: what the word names, for the message.
+        names: fields that the words go to, in this order, such as checkpoint.
+        what: what the words name, for the message.
     Raises:
-        ValueError: more than one such word.
+        ValueError: more such words than names.
     """
     fields = dataclasses.fields(cls)
     switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
@@ -101,9 +106,9 @@ def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) 
         bare = not takes_value and not word.startswith("-")
         (words if bare else flags).append(word)
         takes_value = not takes_value and not bare and "=" not in word and word not in switches
-    if len(words) > 1:
-        raise ValueError(f"{name} {' '.join(words)}: takes one {what}; options start with --")
-    return [f"--{field}", *words, *flags] if words else flags
+    if len(words) > len(names):
+        raise ValueError(f"{name} {' '.join(words)}: takes {what}; options start with --")
+    return [*(part for field, word in zip(names, words, strict=False) for part in (f"--{field}", word)), *flags]
 
 
 def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:

@@ -177,7 +177,7 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("package", ["torch_impl", "tf_impl"])
-@pytest.mark.parametrize("verb", ["", "train", "sample", "likelihood", "import", "export", "worker"])
+@pytest.mark.parametrize("verb", ["", "train", "sample", "likelihood", "edit", "import", "export", "worker"])
 def test_help_answers_at_once_and_without_a_framework(package, verb):
     code = (
         "import sys, runpy\n"
@@ -277,8 +277,15 @@ def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["no verb given", "train, sample, features, import, export, fetch, worker"]),
-        (["trian"], ["unknown verb 'trian'", "train, sample, features, import, export, fetch, worker", "--help"]),
+        ([], ["no verb given", "train, sample, likelihood, edit, features, import, export, fetch, worker"]),
+        (
+            ["trian"],
+            [
+                "unknown verb 'trian'",
+                "train, sample, likelihood, edit, features, import, export, fetch, worker",
+                "--help",
+            ],
+        ),
         (["train", "--training.stepps", "4"], ["--training.stepps", "did you mean --training.steps?"]),
         (["train", "--training.steps", "0"], ["training.steps = 0: must be at least 1"]),
         (["train", "--training.steps", "many"], ["--training.steps", "'many'"]),
