@@ -23,20 +23,27 @@ from core.diffusion.samplers import make_table
 from core.diffusion.table import SamplingTable, run
 
 LINSPACE = SamplingConfig("ddim", 50, "linspace", clip=False)
-PREDICTIONS = ("eps", "x0", "v")
+PROCESSES = {
+    "eps": ProcessConfig(),
+    "x0": ProcessConfig(prediction="x0"),
+    "v": ProcessConfig(prediction="v"),
+    "flow": ProcessConfig(schedule="flow", prediction="flow"),
+    "edm": ProcessConfig(schedule="edm", prediction="edm"),
+}
 
 
 def gaussian_network(process, mean, covariance):
     """The optimal network for data N(mean, covariance) on (K, 1, D, 1), which is linear: `one` are the constants of the K."""
 
     def network(x, t, one=1.0):
-        signal, noise = process.signal[int(t)], process.noise[int(t)]
+        level = int(np.argmin(np.abs(process.time - t)))
+        signal, noise = process.signal[level], process.noise[level]
         gain = signal * covariance @ np.linalg.inv(signal**2 * covariance + noise**2 * np.eye(len(mean)))
         flat = x.reshape(len(x), -1)
         constant = np.multiply.outer(np.ones(len(x)) * one, mean)
         x_0 = (constant + (flat - signal * constant) @ gain.T).reshape(x.shape)
-        eps = (x - signal * x_0) / noise
-        return {"eps": eps, "x0": x_0, "v": signal * eps - noise * x_0}[process.config.prediction]
+        a, b = process.target_x0[level], process.target_eps[level]
+        return a * x_0 + b * (x - signal * x_0) / noise
 
     return network
 
@@ -45,10 +52,10 @@ def no_noise(index):
     raise AssertionError("no row adds noise")
 
 
-@pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_encoding_follows_the_exact_flow_of_gaussian_data_and_decoding_returns(prediction):
+@pytest.mark.parametrize("name", PROCESSES)
+def test_encoding_follows_the_exact_flow_of_gaussian_data_and_decoding_returns(name):
     """x / signal at t = 0 is the image; along the flow (x - signal mean) / deviation stays. Errors fall as 1 / steps."""
-    process = make_process(ProcessConfig(prediction=prediction))
+    process = make_process(PROCESSES[name])
     mean, deviation = np.array([0.2]), 0.4
     network = gaussian_network(process, mean, np.array([[deviation**2]]))
     image = np.linspace(-0.9, 0.9, 7).reshape(7, 1, 1, 1)
@@ -61,7 +68,7 @@ def test_encoding_follows_the_exact_flow_of_gaussian_data_and_decoding_returns(p
         noise = run(encode_table(process, config), network, image, no_noise)
         errors.append(np.max(np.abs(noise - exact)))
         returns.append(np.max(np.abs(run(decode_table(process, config), network, noise, no_noise) - image)))
-    print(f"{prediction}: encoding {errors}, there and back {returns}")
+    print(f"{name}: encoding {errors}, there and back {returns}")
     for values in (errors, returns):
         assert np.log2(values[-2] / values[-1]) == pytest.approx(1, abs=0.15)
         assert values[0] > values[1] > values[2] > values[3]

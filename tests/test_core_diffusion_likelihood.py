@@ -9,7 +9,7 @@ from scipy import special, stats
 from core.config import ProcessConfig
 from core.diffusion.flow_density import exact_probes, log_density
 from core.diffusion.likelihood import decoder, log_interval, prior, quantised, reverse_log_variance, term
-from core.diffusion.process import from_betas, make_process
+from core.diffusion.process import conversions, from_betas, make_process
 
 MEAN, DEVIATION = 0.1, 0.25
 LEVELS = np.arange(256) / 127.5 - 1
@@ -21,10 +21,7 @@ def optimal(process, x, t, mean=MEAN, deviation=DEVIATION):
     """The output of the optimal network for pixels N(mean, deviation^2), at any level."""
     signal, noise = process.signal[t], process.noise[t]
     eps = noise * (x - signal * mean) / (signal**2 * deviation**2 + noise**2)
-    if process.config.prediction == "eps":
-        return eps
-    x_0 = (x - noise * eps) / signal
-    return x_0 if process.config.prediction == "x0" else signal * eps - noise * x_0
+    return (eps - process.eps_from_xt[t] * x) / process.eps_from_output[t] if signal else eps - mean
 
 
 def optimal_fraction(process, t):
@@ -53,7 +50,7 @@ def expected_bound(process, variance):
     x_0 = np.repeat(LEVELS, len(nodes)).reshape(-1, 1, 1, 1)
     eps = np.tile(nodes, 256).reshape(-1, 1, 1, 1)
     total = [weights @ prior(process, x_0)]
-    for t in range(process.timesteps):
+    for t in range(process.timesteps):  # of a flow's last level the network knows the mean alone
         x_t = process.signal[t] * x_0 + process.noise[t] * eps
         output = optimal(process, x_t, t)
         if variance == "learned":
@@ -117,11 +114,26 @@ def test_with_a_fixed_variance_the_bound_comes_down_to_the_entropy_as_levels_are
     assert gaps[-3] / gaps[-1] == pytest.approx(4, rel=0.05)
 
 
-@pytest.mark.parametrize("variance", ("fixed_small", "fixed_large", "learned"))
-def test_every_level_s_divergence_has_its_closed_form(variance):
+@pytest.mark.parametrize(
+    ("options", "variance"),
+    [
+        ({"prediction": "v", "schedule": "cosine"}, "fixed_small"),
+        ({"prediction": "v", "schedule": "cosine"}, "fixed_large"),
+        ({"prediction": "v", "schedule": "cosine"}, "learned"),
+        ({"prediction": "flow", "schedule": "flow"}, "fixed_small"),
+        ({"prediction": "edm", "schedule": "edm"}, "fixed_small"),
+    ],
+)
+def test_every_level_s_divergence_has_its_closed_form(options, variance):
     """E KL = (log(v / q) + (q + E (mean difference)^2) / v - 1) / 2, the difference's mean square in closed form."""
-    process = make_process(ProcessConfig(50, prediction="v", schedule="cosine"))
-    terms = expected_bound(process, variance)[1:]
+    process = make_process(ProcessConfig(50, **options))
+    terms = expected_bound(process, variance)
+    signal, noise = process.signal[-1], process.noise[-1]
+    start = 1.0 if process.config.variance_preserving else noise  # sampling starts from noise alone
+    square = probabilities() @ LEVELS**2
+    nats = 0.5 * ((noise**2 + signal**2 * square) / start**2 - 1 - 2 * math.log(noise / start))
+    assert terms[0] == pytest.approx(nats / math.log(2), rel=1e-9, abs=1e-15)
+    terms = terms[1:]
     p = probabilities()
     mean = p @ LEVELS
     spread = p @ (LEVELS - mean) ** 2  # of the grey levels; the network takes them for DEVIATION^2
@@ -148,6 +160,11 @@ def test_the_variance_at_t_0_is_the_paper_s_and_a_learned_one_spans_the_two():
     for fraction, expected in ((-1.0, small), (1.0, np.log(process.betas)), (0.0, (small + np.log(process.betas)) / 2)):
         learned = reverse_log_variance(process, t, "learned", like + fraction, like)
         assert learned[:, 0, 0, 1] == pytest.approx(expected)
+    flow = make_process(ProcessConfig(10, schedule="flow", prediction="flow"))
+    with pytest.raises(
+        ValueError, match=r"variance = 'fixed_large' with process.schedule = 'flow': must be fixed_small"
+    ):
+        reverse_log_variance(flow, t, "fixed_large", like, like)
     with pytest.raises(
         ValueError, match=r"variance = 'learned': must be fixed_small or fixed_large.*has 2 channels, not"
     ):
@@ -172,15 +189,23 @@ class GaussianFlow:
         self.process, self.mean, self.covariance, self.calls = process, mean, covariance, 0
 
     def gain(self, t):
-        known = np.log(self.process.signal / self.process.noise)
-        signal, noise = self.process.config.signal_and_noise(float(np.interp(t, self.process.time, known)))
-        return signal, noise * np.linalg.inv(signal**2 * self.covariance + noise**2 * np.eye(len(self.mean)))
+        """Signal, noise, and the matrix of eps_hat = (x - signal mean) gain."""
+        config = self.process.config
+        if config.schedule == "flow":
+            signal, noise = 1 - t / config.timesteps, t / config.timesteps
+        else:
+            known = np.log(self.process.signal / self.process.noise)
+            signal, noise = config.signal_and_noise(float(np.interp(t, self.process.time, known)))
+        return signal, noise, noise * np.linalg.inv(signal**2 * self.covariance + noise**2 * np.eye(len(self.mean)))
 
     def __call__(self, x, t, v):
         self.calls += 1
-        signal, gain = self.gain(t)
-        flat = x.reshape(len(x), -1) - signal * self.mean
-        return (flat @ gain).reshape(x.shape), (v.reshape(len(x), -1) @ gain).reshape(x.shape)
+        signal, noise, gain = self.gain(t)
+        given = conversions(np.array([signal]), np.array([noise]), self.process.config)
+        p, q = given["eps_from_xt"][0], given["eps_from_output"][0]
+        flat = x.reshape(len(x), -1)
+        output = ((flat - signal * self.mean) @ gain - p * flat) / q
+        return output.reshape(x.shape), (v.reshape(len(x), -1) @ (gain - p * np.eye(len(gain))) / q).reshape(x.shape)
 
 
 SHAPE = (2, 2, 1)
@@ -193,17 +218,28 @@ def gaussian_case():
 
 
 def exact_log_density(process, mean, covariance, x):
-    """The flow keeps every direction's standard score: its image of N(0, 1) at T - 1, at level 0's x / signal."""
+    """The flow keeps every direction's standard score: its image of N(0, 1) at the last level, at level 0's x / signal."""
     values, vectors = np.linalg.eigh(covariance)
-    (signal, end), (noise, end_noise) = ((table[0], table[-1]) for table in (process.signal, process.noise))
+    last = np.flatnonzero(process.signal)[-1]
+    (signal, end), (noise, end_noise) = ((table[0], table[last]) for table in (process.signal, process.noise))
+    end, end_noise = np.array([end, end_noise]) / np.hypot(end, end_noise)
     scale = np.sqrt((signal**2 * values + noise**2) / (end**2 * values + end_noise**2)) / signal
     centre = vectors.T @ mean
     z = ((x.reshape(len(x), -1) @ vectors) - centre) / scale + end * centre
     return np.sum(stats.norm.logpdf(z) - np.log(scale), axis=1), z @ vectors.T
 
 
-def test_the_flow_s_density_of_gaussian_data_is_exact_and_converges_at_fourth_order():
-    process, (mean, covariance) = make_process(ProcessConfig()), gaussian_case()
+PROCESSES = {
+    "eps": ProcessConfig(),
+    "v": ProcessConfig(schedule="cosine", prediction="v"),
+    "flow": ProcessConfig(schedule="flow", prediction="flow"),
+    "edm": ProcessConfig(schedule="edm", prediction="edm"),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_flow_s_density_of_gaussian_data_is_exact_and_converges_at_fourth_order(name):
+    process, (mean, covariance) = make_process(PROCESSES[name]), gaussian_case()
     x = np.random.default_rng(1).multivariate_normal(mean, covariance, 7).reshape(7, *SHAPE)
     expected, end = exact_log_density(process, mean, covariance, x)
     errors = []
@@ -212,7 +248,7 @@ def test_the_flow_s_density_of_gaussian_data_is_exact_and_converges_at_fourth_or
         found, z = log_density(process, network, x, exact_probes(SHAPE), steps)
         assert network.calls == 4 * steps * 4 and z.shape == x.shape
         errors.append(np.max(np.abs(found - expected)) / 4 / math.log(2))
-    print("bits per dimension:", errors)
+    print(f"{name}: bits per dimension off by {errors[0]:.1e}, {errors[1]:.1e}, {errors[2]:.1e}")
     assert errors[-1] < CLOSE and np.max(np.abs(z.reshape(7, -1) - end)) < 1e-3
     assert np.log2(errors[0] / errors[-1]) / 2 > 3.5
 

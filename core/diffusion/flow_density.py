@@ -60,25 +60,26 @@ def log_density(
     The images are taken as the flow's x / signal at level t = 0, whose noise is the least that the network knows.
 
     Args:
-        process: whose levels all hold signal.
+        process: forward process and prediction type.
         network: a twin's, with its condition bound.
         x_0: (B, ..., C) images in [-1, 1].
         probes: (K, B or 1, ..., C) whose sum of v v^T is the identity on average: random signs or normal numbers over
             sqrt(K), fixed along the way, or exact_probes().
         steps: of the classic Runge-Kutta method, even in lambda; 4 K evaluations each.
     Returns:
-        log density in nats (B,), and z at level T - 1, (B, ..., C).
+        log density in nats (B,), and z at the last level that holds signal, (B, ..., C).
     Raises:
-        ValueError: a process with a level that holds no signal.
+        ValueError: a process, other than a flow, with a level that holds no signal.
     Source: Song et al. 2021 (score SDE), section 4.3 and appendix D.2; Grathwohl et al. 2019, FFJORD (the trace's
         estimate); Kingma et al. 2021, appendix A (lambda).
     """
-    if process.signal[-1] == 0:
+    end = int(np.flatnonzero(process.signal)[-1])  # a flow's last level is noise alone; the one before has next to none
+    if end < process.timesteps - 1 and process.config.schedule != "flow":
         raise ValueError(
             f"level t = {process.timesteps - 1} holds no signal, so that there are no steps in log-SNR from it: "
             "use the variational bound"
         )
-    first, last = levels_at(process, np.array([0, process.timesteps - 1]))
+    first, last = levels_at(process, np.array([0, end]))
     signal = first.signal / math.hypot(first.signal, first.noise)
     points = np.linspace(first.half_log_snr, last.half_log_snr, steps + 1)
     z, change, h = signal * x_0, np.zeros(len(x_0)), float(points[1] - points[0])

@@ -1,6 +1,6 @@
 """The variational bound on the negative log-likelihood, term by term, in bits per dimension. Float64 NumPy; imports no framework.
 
-    -log P(x_0) <= KL(q(x_T | x_0) || N(0, 1))  +  sum over t >= 1 of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
+    -log P(x_0) <= KL(q(x_T | x_0) || p(x_T))  +  sum over t >= 1 of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
                    -  log P(x_0 | x_t at t = 0)
 
 Images are on the 256 levels of eight bits, in [-1, 1]. A twin evaluates the network at (x_t, t), nothing else.
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import Variance
+from core.diffusion.grids import levels_at, start_of
 from core.diffusion.process import Process, Steps, predict_x0
 
 Array = NDArray[np.float64]
@@ -92,6 +93,11 @@ def reverse_log_variance(process: Process, t: Steps, variance: Variance, fractio
     Source: Ho et al. 2020, section 3.2, and their code at t = 0, where both take the posterior's variance of t = 1;
         Nichol and Dhariwal 2021, eq. 15 (learned).
     """
+    if variance != "fixed_small" and not process.config.variance_preserving:
+        raise ValueError(
+            f"variance = {variance!r} with process.schedule = {process.config.schedule!r}: must be fixed_small; beta bounds "
+            "the reverse variance only where the variance is preserved"
+        )
     small = process.posterior_log_variance_clipped
     large = np.log(process.betas)
     if variance == "fixed_small":
@@ -108,8 +114,13 @@ def reverse_log_variance(process: Process, t: Steps, variance: Variance, fractio
 
 
 def prior(process: Process, x_0: Array) -> Array:
-    """KL(q(x_T | x_0) || N(0, 1)) in bits per dimension, (B,). Source: Ho et al. 2020, eq. 5 (L_T)."""
-    return per_dimension(gaussian_kl(process.signal[-1] * x_0, 2 * np.log(process.noise[-1]), 0.0, 0.0))
+    """KL(q(x_T | x_0) || p(x_T)) in bits per dimension, (B,); p(x_T) is what sampling starts from.
+
+    Source: Ho et al. 2020, eq. 5 (L_T).
+    """
+    (last,) = levels_at(process, np.array([process.timesteps - 1]))
+    start = 2 * math.log(start_of(process, last))
+    return per_dimension(gaussian_kl(last.signal * x_0, 2 * math.log(last.noise), 0.0, start))
 
 
 def term(
