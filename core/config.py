@@ -494,7 +494,7 @@ class Recipe:
         names, drops = self.data.condition, self.training.condition_dropout > 0
         require(len(names) == self.model.vector_channels, "data.condition", names, f"as many names as model.vector_channels = {self.model.vector_channels}")  # fmt: skip
         factor, beside = self.data.low_resolution, self.model.condition_channels
-        require(beside == (self.model.image_channels if factor else 0), "model.condition_channels", beside, "the image's channels with data.low_resolution, else 0")  # fmt: skip
+        require(not factor or beside == self.model.image_channels, "model.condition_channels", beside, f"the image's {self.model.image_channels} with data.low_resolution")  # fmt: skip
         require(not factor or not any(side % factor for side in self.model.sample_size), "data.low_resolution", factor, f"a divisor of model.sample_size {self.model.sample_size}")  # fmt: skip
         require(not (names and self.data.augment), "data.augment", self.data.augment, "false with data.condition, whose values rotations change")  # fmt: skip
         conditional = bool(self.model.num_class_embeds or names)

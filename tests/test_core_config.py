@@ -226,8 +226,8 @@ def test_every_key_refuses_another_type(part):
             "model.out_channels = 1: must equal in_channels 3 - condition_channels 1",
         ),
         (
-            {"model": {"in_channels": 2, "condition_channels": 1}},
-            "model.condition_channels = 1: must be the image's channels with data.low_resolution, else 0",
+            {"model": {"in_channels": 3, "condition_channels": 1, "out_channels": 2}, "data": {"low_resolution": 2}},
+            "model.condition_channels = 1: must be the image's 2 with data.low_resolution",
         ),
         (
             {"model": {"in_channels": 2, "condition_channels": 1}, "data": {"low_resolution": 3}},
