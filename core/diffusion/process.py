@@ -232,9 +232,7 @@ def _weight(snr: Array, x0_from_output: Array, config: ProcessConfig) -> Array:
         of_x0 = np.minimum(snr, config.min_snr_gamma)
     elif config.loss_weight == "p2":  # Choi et al. 2022, eq. 8, of eps, whose squared error is SNR times that of x_0
         of_x0 = snr / (config.p2_k + snr) ** config.p2_gamma
-    elif (
-        config.loss_weight == "edm"
-    ):  # Karras et al. 2022, table 1: (sigma^2 + d^2) / (sigma d)^2 with sigma^2 = 1 / SNR
+    elif config.loss_weight == "edm":  # Karras et al. 2022, table 1: (sigma^2 + d^2) / (sigma d)^2, sigma^2 = 1 / SNR
         of_x0 = snr + 1 / config.sigma_data**2
     else:
         raise ValueError(f"process.loss_weight = {config.loss_weight!r}: must be one of simple, min_snr, p2, edm")
