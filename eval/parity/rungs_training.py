@@ -28,10 +28,15 @@ def train(
 ) -> Trained:
     """Arrays and counters after optimiser steps `first` to `first + steps`, from the seed or from a state."""
     given, counters = state or ({}, None)
-    arrays = images | {name: value for name, value in given.items() if name.split("/")[0] in PARTS}
+    arrays = images | {name: value for name, value in given.items() if _is_state(name)}
     options = {"recipe": to_dict(recipe), "first": first, "steps": steps, "counters": counters, "watch": watch}
     result, info = worker.call("train", arrays, **options)
     return result, info["counters"]
+
+
+def _is_state(name: str) -> bool:
+    """Whether a trained array is something to go on from: weights and moments, profiles, remembered losses."""
+    return name.split("/")[0] in (*PARTS, "timesteps") or name.startswith("profile_")
 
 
 def steps_of_training(twins: Twins, subject: Subject, board: Board) -> None:
@@ -42,7 +47,8 @@ def steps_of_training(twins: Twins, subject: Subject, board: Board) -> None:
         board.close("counters", np.array(list(others.values())), np.array(list(counters.values())), EXACT)
         for name in ("loss", "grad_norm"):
             board.close(f"{name}, {steps} steps", tensorflow[name], torch[name], GRADIENT_FLOAT64)
-        for name in PARTS:
+        profiles = [f"profile_{i}" for i in range(len(recipe.training.ema_profiles))]
+        for name in (*PARTS, *profiles):
             board.all_close(f"{name}, {steps} steps", part(name, tensorflow), part(name, torch), GRADIENT_FLOAT64)
 
 
@@ -71,7 +77,7 @@ def checkpoint(twins: Twins, subject: Subject, board: Board) -> None:
 def _through_disk(folder: Path, recipe: Recipe, state: Trained) -> Trained:
     """A state written as a checkpoint and read again."""
     arrays, counters = state
-    raw = {name: value for name, value in arrays.items() if name.split("/")[0] in PARTS and not name.startswith("ema/")}
+    raw = {name: value for name, value in arrays.items() if _is_state(name) and not name.startswith("ema/")}
     save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": 2, "counters": counters}, {}))
     stored = load_checkpoint(folder)
     return under("ema", stored.ema) | stored.state, stored.progress["counters"]
