@@ -1,4 +1,4 @@
-"""The command line that both twins share: train, sample, likelihood, edit, features, import, export, fetch, worker.
+"""The command line that both twins share: train, sample, likelihood, edit, features, import, synthesise-ema, export, fetch, worker.
 
 `python -m torch_impl` and `python -m tf_impl` call main(). This module imports no framework: a twin hands in functions
 that import theirs when they are called, so that --help answers at once.
@@ -19,6 +19,7 @@ VERBS = {
     "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale",
     "features": "write what an extractor sees in images, for the Fréchet distance and others",
     "import": "make a checkpoint of a network that diffusers saved",
+    "synthesise-ema": "average a run's weights over another length, after training",
     "export": "write the network as a file for another runtime",
     "fetch": "download an extractor's published weights",
     "worker": "serve arrays to the tests and the comparison (not for people)",
@@ -61,6 +62,10 @@ def _run(twin: Twin, argv: list[str]) -> int:
         from core.cli_import import import_
 
         return import_(twin, argv[1:])
+    if name == "synthesise-ema":
+        from core.cli_synthesise import synthesise_ema
+
+        return synthesise_ema(twin, argv[1:])
     if name == "export":
         from core.cli_export import export
 

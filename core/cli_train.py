@@ -147,10 +147,12 @@ def _train_from(
     twin: Twin, recipe: Recipe, path: Path, dataset: Dataset, checkpoint: Checkpoint | None, resuming: bool
 ) -> bool:
     """Make or tidy the folder and the trainer, and train; whether the end was reached."""
+    from core.diffusion.process import make_process
     from core.model.checkpoint import write_json
     from core.model.unet_spec import count_parameters
     from core.training import loop
     from core.training.evaluation import Evaluator
+    from core.training.levels import LevelSampler
     from core.training.run_folder import RunFolder
 
     run, evaluation, evaluator = RunFolder(path), recipe.evaluation, None
@@ -165,8 +167,9 @@ def _train_from(
         run.create(recipe)
     step = checkpoint.progress["step"] if checkpoint else 0
     run.recover(step)
-    trainer = twin.make_trainer(recipe)
+    trainer, levels = twin.make_trainer(recipe), LevelSampler(recipe.training, make_process(recipe.process))
     if checkpoint:
+        levels.load(checkpoint.state)
         trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
     write_json(path / "run.json", environment(twin))
     logger.info(
@@ -175,7 +178,7 @@ def _train_from(
         recipe.training.steps,
     )  # fmt: skip
     seconds = checkpoint.progress["seconds"] if checkpoint else 0.0
-    return loop.train(recipe, trainer, dataset, run, step, seconds, evaluator)
+    return loop.train(recipe, trainer, dataset, run, step, seconds, evaluator, levels)
 
 
 def _extract(twin: Twin, name: ExtractorName) -> Extract:

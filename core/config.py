@@ -20,7 +20,9 @@ BASELINE_KEYS = ("sample_size", "in_channels", "out_channels", "block_out_channe
 Architecture = Literal["unet", "baseline"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm"]
 Prediction = Literal["eps", "x0", "v", "flow", "edm"]
+Loss = Literal["simple", "hybrid", "vlb"]
 LossWeight = Literal["simple", "min_snr", "p2", "edm"]
+TimestepSampling = Literal["uniform", "log_normal", "importance"]
 Sampler = Literal[
     "ddpm", "ddim", "dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "euler", "heun",
     "flow_euler", "flow_heun",
@@ -31,6 +33,9 @@ Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
 ExtractorName = Literal["lens", "inception"]
 Resize = Literal["clean", "legacy"]
+
+WIDEST_PROFILE = 1 / math.sqrt(12)
+"""sigma_rel of the plain mean of all steps, which no profile of the weights' average reaches."""
 
 
 def require(ok: bool, where: str, value: object, allowed: str) -> None:
@@ -48,7 +53,7 @@ class ModelConfig:
     in_channels: int = 1
     """Channels of the network's input: the image's, and condition_channels."""
     out_channels: int = 1
-    """Channels of the network's output: the image's."""
+    """Channels of the network's output: the image's, and twice as many where process.variance is learned."""
     center_input_sample: bool = False
     """Map the input from [0, 1] to [-1, 1] inside the network."""
     freq_shift: int = 0
@@ -217,6 +222,14 @@ class ProcessConfig:
     """Standard deviation of the images in [-1, 1], which the edm schedule, prediction and loss weight scale by."""
     prediction: Prediction = "eps"
     """What the network predicts: noise, the image, v, flow's noise - image, or edm's F."""
+    variance: Literal["fixed", "learned"] = "fixed"
+    """learned: the network has twice the image's channels and the second half says where the reverse variance lies between
+    fixed_small and fixed_large."""
+    loss: Loss = "simple"
+    """simple, the weighted squared error; where the variance is learned hybrid, with vlb_weight T of the variational bound, which
+    teaches the variance alone; or vlb, the bound alone, in bits a pixel."""
+    vlb_weight: float = 0.001
+    """Lambda / T of hybrid (Nichol & Dhariwal 2021)."""
     loss_weight: LossWeight = "simple"
     """Weight of the squared error by noise level: 1 on the output (simple), or one of the predicted image's or noise's error
     carried over to the output; edm is 1 on the output of prediction edm."""
@@ -234,7 +247,13 @@ class ProcessConfig:
         require(0 < self.sigma_data < math.inf, "process.sigma_data", self.sigma_data, "above 0")
         require(0 < self.shift < math.inf, "process.shift", self.shift, "above 0")
         require(self.shift == 1 or self.schedule == "flow", "process.shift", self.shift, f"1 where schedule is {self.schedule}; only flow has it")  # fmt: skip
-        for key in ("min_snr_gamma", "p2_k"):
+        if self.variance == "learned":
+            require(self.loss != "simple", "process.loss", self.loss, "hybrid or vlb where variance is learned; simple teaches none")  # fmt: skip
+            require(self.variance_preserving, "process.variance", self.variance, f"fixed where schedule is {self.schedule}")  # fmt: skip
+        else:
+            require(self.loss == "simple", "process.loss", self.loss, "simple where variance is fixed")
+        require(self.loss != "vlb" or self.loss_weight == "simple", "process.loss_weight", self.loss_weight, "simple with loss vlb, which has no other weight")  # fmt: skip
+        for key in ("min_snr_gamma", "p2_k", "vlb_weight"):
             require(0 < getattr(self, key) < math.inf, f"process.{key}", getattr(self, key), "above 0")
         require(0 <= self.p2_gamma < math.inf, "process.p2_gamma", self.p2_gamma, "at least 0")
         if not self.variance_preserving:
@@ -345,8 +364,20 @@ class TrainingConfig:
     """Largest global gradient norm; 0 for no clipping."""
     condition_dropout: float = 0.0
     """Share of images that are trained without their class and numbers, which guidance needs; the last class is then none."""
+    timestep_sampling: TimestepSampling = "uniform"
+    """How often each noise level is trained: log_normal in sigma = noise / signal; importance, by the root mean square of the
+    level's last losses, which are divided by it."""
+    p_mean: float = -1.2
+    """Mean of log sigma, for log_normal."""
+    p_std: float = 1.2
+    """Standard deviation of log sigma, for log_normal."""
+    stratified: bool = False
+    """Spread the levels of a batch evenly over their distribution, from one random number a step."""
     ema_decay: float = 0.9999
     """Decay of the weights' moving average, warmed up as min(ema_decay, (1 + n) / (10 + n))."""
+    ema_profiles: tuple[float, ...] = ()
+    """Further averages, by sigma_rel such as 0.05 and 0.1, of which every checkpoint leaves a snapshot in averages/: from them
+    synthesise-ema makes an average of any length (Karras et al. 2024)."""
     dtype: Literal["float32", "float64"] = "float32"
     """Precision of weights and arithmetic."""
     autocast: Literal["none", "bf16"] = "none"
@@ -380,6 +411,16 @@ class TrainingConfig:
             require(0 <= getattr(self, key) <= 1, f"training.{key}", getattr(self, key), "in [0, 1]")
         for key in ("beta1", "beta2", "ema_decay", "condition_dropout"):
             require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "in [0, 1)")
+        for value in self.ema_profiles:
+            require(
+                0 < value < WIDEST_PROFILE,
+                "training.ema_profiles",
+                value,
+                f"above 0 and below {WIDEST_PROFILE:.4f} each",
+            )
+        require(len(set(self.ema_profiles)) == len(self.ema_profiles), "training.ema_profiles", self.ema_profiles, "named once each")  # fmt: skip
+        require(math.isfinite(self.p_mean), "training.p_mean", self.p_mean, "finite")
+        require(0 < self.p_std < math.inf, "training.p_std", self.p_std, "above 0")
         require(self.adam_eps > 0, "training.adam_eps", self.adam_eps, "above 0")
         require(0 <= self.seed < 2**63, "training.seed", self.seed, "in [0, 2^63)")
         if self.autocast == "bf16":
@@ -475,11 +516,15 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.model.image_channels != self.model.out_channels:
+        learned = self.process.variance == "learned"
+        if self.model.out_channels != self.model.image_channels * (1 + learned):
             beside = f" - condition_channels {self.model.condition_channels}" if self.model.condition_channels else ""
+            twice = "twice " if learned else ""
             raise ValueError(
-                f"model.out_channels = {self.model.out_channels}: must equal in_channels {self.model.in_channels}{beside}"
+                f"model.out_channels = {self.model.out_channels}: must equal {twice}in_channels {self.model.in_channels}{beside}"
+                + (", the second half being the variance" if learned else "")
             )
+        require(learned or self.sampling.variance != "learned", "sampling.variance", self.sampling.variance, "fixed_small or fixed_large where process.variance is fixed")  # fmt: skip
         require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
         if self.training.gradient_checkpointing:
             require(self.model.architecture == "unet", "training.gradient_checkpointing", True, "false where model.architecture is baseline")  # fmt: skip

@@ -21,13 +21,14 @@ from core.conditioning import own_condition, weak_condition
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.data.dataset import Dataset
 from core.diffusion.noise import gaussian
-from core.diffusion.process import make_process
+from core.diffusion.process import Process, make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable
 from core.model.unet_spec import initial_weights
 from core.recipes import from_dict
 from core.sampling import draw
 from core.training.batches import make_batch
+from core.training.levels import LevelSampler
 from core.training.optim import scalars
 
 Arrays = dict[str, np.ndarray]
@@ -86,8 +87,9 @@ def as_dataset(arrays: Arrays) -> Dataset:
 class Training:
     """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or from the seed.
 
-    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`. Arrays out: the
-    same four, `loss` and `grad_norm` (steps,). options.counters and info.counters: Adam's steps and the skipped ones.
+    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and what importance
+    sampling remembers, `timesteps/NAME`. Arrays out: the same, `loss` and `grad_norm` (steps,). options.counters and
+    info.counters: Adam's steps and the skipped ones.
     With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
     `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps:
     a call with `first` above 0 and no state goes on from the call before, with nothing loaded in between.
@@ -112,16 +114,25 @@ class Training:
                 raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
         elif not fresh:
             self.trainer.load(*self.start)
+        process = make_process(recipe.process)
+        levels = LevelSampler(recipe.training, process)
+        if given:
+            levels.load(arrays)
         steps = range(first, first + options["steps"])
         self.next_step = steps.stop
-        out = self._steps(recipe, as_dataset(arrays), steps, options.get("watch", 0))
+        out = self._steps(recipe, process, levels, as_dataset(arrays), steps, options.get("watch", 0))
         averaged, state, counters = self.trainer.state()
-        return {**out, **{f"ema/{name}": value for name, value in averaged.items()}, **state}, {"counters": counters}
+        averages = {f"ema/{name}": value for name, value in averaged.items()}
+        return {**out, **averages, **state, **levels.state()}, {"counters": counters}
 
-    def _steps(self, recipe: Recipe, dataset: Dataset, steps: range, watch: int) -> Arrays:
-        process, losses, norms, watched = make_process(recipe.process), [], [], {}
+    def _steps(
+        self, recipe: Recipe, process: Process, levels: LevelSampler, dataset: Dataset, steps: range, watch: int
+    ) -> Arrays:
+        losses, norms, watched = [], [], {}
         for step in steps:
-            metrics = self.trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
+            batch = make_batch(recipe, process, dataset, step, levels)
+            metrics = self.trainer.step(batch, scalars(recipe.training, step))
+            levels.note(batch, metrics)
             losses.append(float(metrics["loss"]))
             norms.append(float(metrics["grad_norm"]))
             if watch and (step + 1) % watch == 0:

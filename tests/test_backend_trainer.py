@@ -13,11 +13,15 @@ from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run
 from core.model.unet_spec import ResnetPlan, initial_weights, param_specs
+from core.recipes import to_dict
 from core.training.batches import make_batch
 from core.training.optim import adam_step, clip_factor, ema_decay, is_decayed, scalars
+from core.training.posthoc_ema import gamma_of
+from core.worker import Training
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import (
     AUTOCAST_BF16,
+    BOUND_SLOPE,
     FINITE_DIFFERENCE,
     LOSS_FLOAT64,
     NETWORK_FLOAT32,
@@ -42,6 +46,7 @@ TRAININGS = {
     "adamw": TrainingConfig(optimizer="adamw", weight_decay=0.1, beta1=0.8, beta2=0.9, clip_norm=0.0, **COMMON),
     "accumulate": TrainingConfig(accumulate=4, **ADAM),
     "checkpointing": TrainingConfig(gradient_checkpointing=True, **ADAM),
+    "importance": TrainingConfig(accumulate=2, timestep_sampling="importance", **ADAM),
     "dropout": TrainingConfig(**{**COMMON, "dtype": "float32"}),
     "bf16": TrainingConfig(autocast="bf16", **{**ADAM, "dtype": "float32"}),
 }
@@ -271,6 +276,89 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(backend, trainers):
     assert take(other, "dropout", range(3, 5)) == metrics
     arrays, counters = copied(other.state())
     assert equal(arrays, uninterrupted[0]) and counters == uninterrupted[1]
+
+
+def test_a_run_that_samples_levels_by_importance_goes_on_exactly(backend):
+    """Through the state of trainer and losses, past the step at which every level has its ten; half of it in micro-batches."""
+    images = np.random.default_rng(1).random((10, 4, 6, 2)).astype(np.float32)
+    data = {"images": images, "labels": np.arange(10) % 3}
+    training = dataclasses.replace(TRAININGS["adam"], batch_size=8, accumulate=2, timestep_sampling="importance")
+    options = {"recipe": to_dict(Recipe(MODEL, ProcessConfig(3, beta_end=0.5), training=training, sampling=SamplingConfig(steps=3)))}  # fmt: skip
+    task = Training(backend.trainer.Trainer)
+    whole, _ = task(data, {**options, "steps": 12})
+    assert whole["timesteps/counts"].min() == 10 and len(np.unique(whole["timesteps/history"][1])) == 10
+    half, info = task(data, {**options, "steps": 7})
+    assert half["timesteps/counts"].min() == 10
+    rest, _ = task({**data, **half}, {**options, "first": 7, "steps": 5, **info})
+    np.testing.assert_array_equal(np.concatenate([half["loss"], rest["loss"]]), whole["loss"])
+    assert all(np.array_equal(rest[n], w) for n, w in whole.items() if "/" in n)
+
+
+def test_profiles_are_averages_of_all_steps_and_go_on_exactly(backend):
+    """Karras et al. 2024, eq. 1: each step's weights by the mass of its profile, and nothing of the initial ones."""
+    images = np.random.default_rng(1).random((10, 4, 6, 2)).astype(np.float32)
+    data = {"images": images, "labels": np.arange(10) % 3}
+    chosen = dataclasses.replace(
+        recipe("adam"), training=dataclasses.replace(TRAININGS["adam"], ema_profiles=(0.05, 0.1))
+    )
+    task, options = Training(backend.trainer.Trainer), {"recipe": to_dict(chosen)}
+    whole, _ = task(data, {**options, "steps": 6, "watch": 1})
+    for i, sigma_rel in enumerate((0.05, 0.1)):
+        mass = np.diff((np.arange(7) / 6) ** (gamma_of(sigma_rel) + 1))
+        found = np.concatenate([whole[f"profile_{i}/{n}"].ravel() for n in SPECS])
+        require_close(found, mass @ whole["watched"], OPTIMISER_FLOAT64, f"profile {sigma_rel}")
+    half, info = task(data, {**options, "steps": 4})
+    rest, _ = task({**data, **half}, {**options, "first": 4, "steps": 2, **info})
+    assert all(np.array_equal(rest[n], w) for n, w in whole.items() if "/" in n)
+
+
+def test_the_losses_of_importance_sampling_are_each_image_s(backend, trainers):
+    """Weighted, in the batch's order whatever the micro-batches; only a trainer of that way hands them over."""
+    trainer, b = trainers("importance"), batch("importance", 0)
+    metrics = trainer.step(b, scalars(TRAININGS["importance"], 0))
+    each = np.array([loss(weights(), {k: v[i : i + 1] for k, v in b.items()}) for i in range(4)])
+    require_close(np.asarray(metrics["losses"]), each, LOSS_FLOAT64, "losses")
+    assert "losses" not in trainers("adam").step(b, scalars(TRAININGS["adam"], 0))
+
+
+def test_the_bound_teaches_the_mean_in_vlb_alone(backend):
+    """By the last bias: of the image's half it has simple's gradient in hybrid, and in vlb the slope of the loss."""
+    model = dataclasses.replace(MODEL, out_channels=4)
+    rng = np.random.default_rng(5)
+    start = {n: 0.3 * rng.standard_normal(s.shape) + (s.kind == "norm") for n, s in param_specs(model).items()}
+    images = np.random.default_rng(1).random((10, 4, 6, 2)).astype(np.float32)
+    data = Dataset(images, np.arange(10) % 3, ("a", "b", "c"), {}, np.arange(10), np.arange(0), {})
+    found = {}
+    for kind in ("hybrid", "vlb"):
+        process = ProcessConfig(50, variance="learned", loss=kind)
+        chosen = Recipe(model, process, training=TRAININGS["adam"], sampling=SamplingConfig(steps=50))
+        trainer, b = backend.trainer.Trainer(chosen), make_batch(chosen, make_process(process), data, 0)
+        zeros = {f"{part}/{n}": np.zeros_like(w) for part in ("exp_avg", "exp_avg_sq") for n, w in start.items()}
+        counters = {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
+
+        def at(values, trainer=trainer, b=b, zeros=zeros, counters=counters):
+            trainer.load(values, {**{f"params/{n}": w for n, w in values.items()}, **zeros}, counters)
+            total, rest = trainer.gradients(b, 0)
+            if backend.name == "torch":
+                return float(total), trainer.network.conv_out.bias.grad.numpy().copy()
+            return float(total), rest[list(start).index("conv_out.bias")].numpy()
+
+        _, gradient = at(start)
+        slopes = []
+        for channel in range(4):
+            step = 1e-4 * np.eye(4)[channel]
+            along = [at({**start, "conv_out.bias": start["conv_out.bias"] + k * step})[0] for k in (-2, -1, 1, 2)]
+            slopes.append((along[0] - 8 * along[1] + 8 * along[2] - along[3]) / 12e-4)
+        found[kind] = gradient, np.array(slopes), b
+    gradient, slopes, _ = found["vlb"]
+    require_close(gradient, slopes, BOUND_SLOPE, "vlb")
+    gradient, slopes, b = found["hybrid"]
+    require_close(gradient[2:], slopes[2:], BOUND_SLOPE, "hybrid, of the variance")
+    signal, noise = (b[k][:, None, None, None] for k in ("signal", "noise"))
+    output = NumpyUNet(model, start)(signal * b["x_0"] + noise * b["eps"], b["t"], b["labels"])
+    simple = 2 * (output[..., :2] - b["eps"]).sum(axis=(0, 1, 2)) / b["eps"].size
+    require_close(gradient[:2], simple, LOSS_FLOAT64, "hybrid, of the mean")
+    assert np.abs(slopes[:2] / simple - 1).max() > 1e-3  # the bound itself does depend on it
 
 
 def test_weights_that_do_not_fit_are_not_loaded(trainers):

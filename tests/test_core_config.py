@@ -75,6 +75,30 @@ BAD = [
     ("process", {"sigma_max": float("inf")}, "0 < sigma_min < sigma_max"),
     ("process", {"sigma_data": 0.0}, "process.sigma_data = 0.0: must be above 0"),
     ("process", {"loss_weight": "p3"}, "process.loss_weight = 'p3': must be one of simple, min_snr, p2, edm"),
+    ("process", {"variance": "small"}, "process.variance = 'small': must be one of fixed, learned"),
+    ("process", {"variance": "learned"}, "process.loss = 'simple': must be hybrid or vlb where variance is learned"),
+    (
+        "process",
+        {"variance": "learned", "loss": "hybrid", "schedule": "edm"},
+        "process.variance = 'learned': must be fixed where schedule is edm",
+    ),
+    ("process", {"loss": "vlb"}, "process.loss = 'vlb': must be simple where variance is fixed"),
+    (
+        "process",
+        {"variance": "learned", "loss": "vlb", "loss_weight": "p2"},
+        "process.loss_weight = 'p2': must be simple with loss vlb",
+    ),
+    ("process", {"vlb_weight": 0.0}, "process.vlb_weight = 0.0: must be above 0"),
+    (
+        "process",
+        {"variance": "learned", "loss": "hybrid"},
+        "model.out_channels = 1: must equal twice in_channels 1, the second half",
+    ),
+    (
+        "sampling",
+        {"variance": "learned"},
+        "sampling.variance = 'learned': must be fixed_small or fixed_large where process.variance is fixed",
+    ),
     ("process", {"p2_k": 0.0}, "process.p2_k = 0.0: must be above 0"),
     ("process", {"p2_gamma": -1.0}, "process.p2_gamma = -1.0: must be at least 0"),
     ("process", {"min_snr_gamma": 0.0}, "process.min_snr_gamma"),
@@ -137,6 +161,11 @@ BAD = [
         for key in ("decay_start", "final_fraction")
     ],
     *[("training", {key: 1.0}, f"training.{key} = 1.0: must be in [0, 1)") for key in ("beta1", "beta2", "ema_decay")],
+    ("training", {"timestep_sampling": "normal"}, "must be one of uniform, log_normal, importance"),
+    ("training", {"ema_profiles": [0.3]}, "training.ema_profiles = 0.3: must be above 0 and below 0.2887 each"),
+    ("training", {"ema_profiles": [0.1, 0.1]}, "training.ema_profiles = (0.1, 0.1): must be named once each"),
+    ("training", {"p_mean": float("nan")}, "training.p_mean"),
+    ("training", {"p_std": 0.0}, "training.p_std = 0.0: must be above 0"),
     ("training", {"adam_eps": 0.0}, "training.adam_eps"),
     ("training", {"dtype": "float16"}, "training.dtype"),
     ("training", {"autocast": "fp16"}, "training.autocast"),
@@ -168,7 +197,7 @@ def test_a_bad_value_is_refused_by_name(part, values, message):
 
 
 # What any value of the right type is allowed for.
-FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "training": {"gradient_checkpointing"}, "sampling": {"clip"}}  # fmt: skip
+FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "training": {"gradient_checkpointing", "stratified"}, "sampling": {"clip"}}  # fmt: skip
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -42,6 +42,11 @@ IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
 OBJECTIVES = {
     "flow": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="flow", shift=3.0, prediction="flow", loss_weight="min_snr"), sampling=SamplingConfig("ddim", 20)),
     "edm": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="edm", prediction="edm"), sampling=SamplingConfig("ddim", 20, eta=0.5, clip=False)),
+    # So few levels that all have their ten losses, and their probabilities, after some of the twenty steps.
+    "importance": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(2, beta_end=0.6), sampling=SamplingConfig(steps=2), training=TrainingConfig(timestep_sampling="importance", stratified=True)),
+    "hybrid": Recipe(dataclasses.replace(UNET, out_channels=2), ProcessConfig(20, variance="learned", loss="hybrid"), sampling=SamplingConfig("ddim", 20)),
+    "vlb": Recipe(dataclasses.replace(UNET, out_channels=2), ProcessConfig(20, schedule="cosine", prediction="v", variance="learned", loss="vlb"), sampling=SamplingConfig("ddim", 20)),
+    "log_normal": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="edm", prediction="edm", loss_weight="edm"), training=TrainingConfig(timestep_sampling="log_normal", ema_profiles=(0.05, 0.1))),
 }  # fmt: skip
 RUNGS = all_rungs(images=64, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
@@ -100,6 +105,8 @@ def test_the_long_rungs_hold(twins, name, number, rung):
 def test_every_objective_is_the_same(twins, name):
     """Tables, batches and samplers against closed forms; loss, gradients and twenty steps between the frameworks."""
     wanted = (rungs_core.tables, rungs_core.batches, rungs_core.samplers, rungs_network.gradients, rungs_training.steps_of_training)  # fmt: skip
+    if name == "importance":
+        wanted = (*wanted, rungs_training.going_on)
     hold(climb(twins, subject(name, OBJECTIVES[name]), [(1, rung) for rung in wanted], lambda _: None))
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from keras import ops
 
 from core.conditioning import CONDITIONS
+from core.config import Loss
+from core.diffusion.learned_variance import EDGE, FAR, HALF_BIN, SWITCH, TAIL_SERIES
 from tf_impl.unet import UNet
 
 
-def loss(network: UNet, batch: dict[str, Any]) -> Any:
+def losses(network: UNet, batch: dict[str, Any], kind: Loss = "simple") -> Any:
     """Weighted mean squared error between the network's output and its target.
 
     Args:
         network: the U-Net.
         batch: `x_0`, `eps` (B, H, W, C); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.conditioning.CONDITIONS.
+        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.learned_variance.
     Returns:
-        Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
-    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights).
+        (B,): weight[t] times the mean over pixels of the squared error; the loss is their mean. hybrid adds, and vlb has
+        alone, bound_weight times the mean of bound().
+    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights); Nichol & Dhariwal 2021 (hybrid, vlb).
     """
     x_0, eps = batch["x_0"], batch["eps"]
     signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
@@ -27,5 +32,47 @@ def loss(network: UNet, batch: dict[str, Any]) -> Any:
     target = a * x_0 + b * eps
     condition = {name: batch[name] for name in CONDITIONS if name in batch}
     output = network(x_t, batch["time"], **condition, training=True)
-    error = ops.mean(ops.square(ops.cast(output, target.dtype) - target), axis=(1, 2, 3))  # (B,)
-    return ops.mean(batch["weight"] * error)
+    output, channels = ops.cast(output, target.dtype), target.shape[-1]
+    apart = output[..., :channels] - target
+    error = ops.mean(ops.square(apart), axis=(1, 2, 3))  # (B,)
+    if kind == "simple":
+        return batch["weight"] * error
+    # hybrid: the bound teaches the variance and not the mean; Nichol & Dhariwal 2021, section 3.1.
+    given = apart if kind == "vlb" else ops.stop_gradient(apart)
+    term = batch["bound_weight"] * ops.mean(bound(given, output[..., channels:], x_0, batch), axis=(1, 2, 3))
+    return term if kind == "vlb" else batch["weight"] * error + term
+
+
+def bound(apart: Any, fraction: Any, x_0: Any, batch: dict[str, Any]) -> Any:
+    """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.learned_variance.
+
+    Args:
+        apart: (B, H, W, C) the output's error; fraction: the network's second half of channels.
+        x_0: (B, H, W, C) images in [-1, 1].
+        batch: `t`, `x0_from_output`, `snr_drop`, `log_variance_low`, `log_variance_gap` (B,).
+    Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, eq. 4-7 and 15.
+    """
+    names = ("t", "x0_from_output", "snr_drop", "log_variance_low", "log_variance_gap")
+    t, q, drop, low, gap = (batch[name][:, None, None, None] for name in names)
+    above, miss = (fraction + 1) / 2 * gap, q * apart
+    divergence = (ops.expm1(-above) + above + ops.exp(-above) * drop * ops.square(miss)) / 2
+    precision = ops.exp(-(low + above) / 2)
+    centre = -miss * precision  # of the pixel's bin, in deviations from the mean
+    start, end = centre - HALF_BIN * precision, centre + HALF_BIN * precision
+    start = ops.where(x_0 < -EDGE, -FAR, start)
+    end = ops.where(x_0 > EDGE, FAR, end)
+    # Of the two tails that a bin lies in, the smaller one keeps its digits.
+    flip = centre < 0
+    near, far = ops.where(flip, -end, start), ops.where(flip, -start, end)
+    likelihood = log_tail(near) + ops.log(-ops.expm1(log_tail(far) - log_tail(near)))
+    return ops.where(t == 0, -likelihood, divergence)
+
+
+def log_tail(z: Any) -> Any:
+    """log P(Z > z) of a standard normal Z, without underflow."""
+    small = ops.log(ops.erfc(ops.minimum(z, SWITCH) / math.sqrt(2)) / 2)
+    large = ops.maximum(z, SWITCH)
+    series = ops.ones_like(z)
+    for factor in reversed(TAIL_SERIES):
+        series = 1 - factor * series / ops.square(large)
+    return ops.where(z < SWITCH, small, ops.log(series / (large * math.sqrt(2 * math.pi))) - ops.square(large) / 2)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from core.config import Recipe
 from core.model.unet_spec import initial_weights, param_specs
 from core.training.optim import is_decayed
-from tf_impl.objective import loss
+from tf_impl.objective import losses
 from tf_impl.sampler import Sampler
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
 
@@ -58,6 +58,7 @@ class Trainer:
         # All parameters as one vector: the optimiser is then some ten operations, not some ten a parameter.
         self.flat = tf.Variable(self._flatten(self.parameters))
         self.average = tf.Variable(self.flat)
+        self.profiles = [tf.Variable(self.flat) for _ in config.ema_profiles]
         self.exp_avg = tf.Variable(tf.zeros_like(self.flat))
         self.exp_avg_sq = tf.Variable(tf.zeros_like(self.flat))
         self.adam_steps = tf.Variable(0, dtype=tf.int64)
@@ -73,37 +74,44 @@ class Trainer:
         total, gradients = self.gradients(batch, int(scalars["dropout_seed"]))
         # Tensors, not Python floats: those would trace the function again at every new value.
         lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "ema_decay"))
-        norm = self._compiled_update(total, gradients, lr, decay)
+        profiles = [scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))]
+        norm = self._compiled_update(total, gradients, lr, decay, tf.constant(profiles, tf.float64))
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-        return {"loss": total, "grad_norm": norm, **{k: v.read_value() for k, v in counts.items()}}
+        each = {"losses": self.losses} if self.recipe.training.timestep_sampling == "importance" else {}
+        return {"loss": total, "grad_norm": norm, **each, **{k: v.read_value() for k, v in counts.items()}}
 
     def gradients(self, batch: dict[str, np.ndarray], dropout_seed: int) -> tuple[Any, list[Any]]:
         """Loss of a global batch and its gradients."""
-        accumulate, total, sums = self.recipe.training.accumulate, 0.0, []
+        accumulate, total, sums, found = self.recipe.training.accumulate, 0.0, [], []
         for i, layer in enumerate(self.dropouts if self.recipe.model.dropout else []):
             layer.seed_generator.state.assign([dropout_seed, i])
         size = len(batch["t"]) // accumulate
         for start in range(0, len(batch["t"]), size):
             part = {key: tf.constant(value[start : start + size]) for key, value in batch.items()}
-            value, gradients = self._compiled_loss(part)
+            value, each, gradients = self._compiled_loss(part)
             total = total + value
+            found.append(each)
             sums = [a + b for a, b in zip(sums, gradients, strict=True)] if sums else gradients
+        self.losses = tf.concat(found, axis=0)
         return total, sums
 
-    def _loss_and_gradients(self, batch: dict[str, Any]) -> tuple[Any, list[Any]]:
-        """The micro-batch's share of the loss, and its gradients."""
+    def _loss_and_gradients(self, batch: dict[str, Any]) -> tuple[Any, Any, list[Any]]:
+        """The micro-batch's share of the loss, the loss of each image, and the share's gradients."""
         with tf.GradientTape() as tape:
-            value = loss(self.network, batch) / self.recipe.training.accumulate
+            each = losses(self.network, batch, self.recipe.process.loss)
+            value = tf.reduce_mean(each) / self.recipe.training.accumulate
         gradients = tape.gradient(value, self.parameters, unconnected_gradients="zero")
-        return value, [tf.convert_to_tensor(g) for g in gradients]  # the class embedding's comes as IndexedSlices
+        return value, each, [tf.convert_to_tensor(g) for g in gradients]  # the class embedding's comes as IndexedSlices
 
-    def _update(self, total: Any, gradients: list[Any], lr: Any, decay: Any) -> Any:
-        """Clip, step the optimiser and move the average, or skip a step that is not finite; returns the norm."""
+    def _update(self, total: Any, gradients: list[Any], lr: Any, decay: Any, profile_decays: Any) -> Any:
+        """Clip, step the optimiser and move the averages, or skip a step that is not finite; returns the norm."""
         gradient = self._flatten(gradients)
         norm = tf.norm(gradient)
 
         def apply() -> Any:
             self._apply(gradient, norm, lr, decay)
+            for i, profile in enumerate(self.profiles):
+                profile.assign_add(tf.cast(1 - profile_decays[i], norm.dtype) * (self.flat - profile))
             return self.skipped_in_a_row.assign(0)
 
         def skip() -> Any:
@@ -154,18 +162,25 @@ class Trainer:
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
         """EMA weights, training state and counters; see core.training.loop.Trainer."""
         parts = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        parts |= {f"profile_{i}": profile for i, profile in enumerate(self.profiles)}
         state = {f"{part}/{name}": value for part, flat in parts.items() for name, value in self._named(flat).items()}
         counters = ("adam_steps", "skipped", "skipped_in_a_row")
         return self._named(self.average), state, {name: int(getattr(self, name).numpy()) for name in counters}
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
         """Go back to a state."""
-        named = {
-            part: {name: state[f"{part}/{name}"] for name in self.specs} for part in ("params", "exp_avg", "exp_avg_sq")
-        }
+        profiles = {f"profile_{i}": profile for i, profile in enumerate(self.profiles)}
+        parts = ("params", "exp_avg", "exp_avg_sq", *profiles)
+        named = {part: {name: state[f"{part}/{name}"] for name in self.specs} for part in parts}
         set_weights(self.network, named["params"])
         set_weights(self.ema, ema)
-        targets = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "ema": self.average}
+        targets = {
+            "params": self.flat,
+            "exp_avg": self.exp_avg,
+            "exp_avg_sq": self.exp_avg_sq,
+            "ema": self.average,
+            **profiles,
+        }
         for part, variable in targets.items():
             values = {**named, "ema": ema}[part]
             variable.assign(np.concatenate([to_keras(s.kind, values[n]).ravel() for n, s in self.specs.items()]))

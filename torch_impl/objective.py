@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from core.conditioning import CONDITIONS
+from core.config import Loss
+from core.diffusion.learned_variance import EDGE, FAR, HALF_BIN, SWITCH, TAIL_SERIES
 from torch_impl.unet import UNet
 
 
-def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def losses(network: UNet, batch: dict[str, torch.Tensor], kind: Loss = "simple") -> torch.Tensor:
     """Weighted mean squared error between the network's output and its target.
 
     Args:
         network: the U-Net.
         batch: `x_0`, `eps` (B, C, H, W); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.conditioning.CONDITIONS.
+        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.learned_variance.
     Returns:
-        Scalar: mean over the batch of weight[t] times the mean over pixels of the squared error.
-    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights).
+        (B,): weight[t] times the mean over pixels of the squared error; the loss is their mean. hybrid adds, and vlb has
+        alone, bound_weight times the mean of bound().
+    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights); Nichol & Dhariwal 2021 (hybrid, vlb).
     """
     x_0, eps = batch["x_0"], batch["eps"]
     signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
@@ -25,5 +31,49 @@ def loss(network: UNet, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     target = a * x_0 + b * eps
     condition = {name: batch[name] for name in CONDITIONS if name in batch}
     output = network(x_t, batch["time"], **condition)
-    error = (output.to(target.dtype) - target).square().mean(dim=(1, 2, 3))  # (B,)
-    return (batch["weight"] * error).mean()
+    output, channels = output.to(target.dtype), target.shape[1]
+    apart = output[:, :channels] - target
+    error = apart.square().mean(dim=(1, 2, 3))  # (B,)
+    if kind == "simple":
+        return batch["weight"] * error
+    # hybrid: the bound teaches the variance and not the mean; Nichol & Dhariwal 2021, section 3.1.
+    given = apart if kind == "vlb" else apart.detach()
+    term = batch["bound_weight"] * bound(given, output[:, channels:], x_0, batch).mean(dim=(1, 2, 3))
+    return term if kind == "vlb" else batch["weight"] * error + term
+
+
+def bound(
+    apart: torch.Tensor, fraction: torch.Tensor, x_0: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.learned_variance.
+
+    Args:
+        apart: (B, C, H, W) the output's error; fraction: the network's second half of channels.
+        x_0: (B, C, H, W) images in [-1, 1].
+        batch: `t`, `x0_from_output`, `snr_drop`, `log_variance_low`, `log_variance_gap` (B,).
+    Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, eq. 4-7 and 15.
+    """
+    names = ("t", "x0_from_output", "snr_drop", "log_variance_low", "log_variance_gap")
+    t, q, drop, low, gap = (batch[name][:, None, None, None] for name in names)
+    above, miss = (fraction + 1) / 2 * gap, q * apart
+    divergence = (torch.expm1(-above) + above + torch.exp(-above) * drop * miss.square()) / 2
+    precision = torch.exp(-(low + above) / 2)
+    centre = -miss * precision  # of the pixel's bin, in deviations from the mean
+    start, end = centre - HALF_BIN * precision, centre + HALF_BIN * precision
+    start = torch.where(x_0 < -EDGE, -FAR, start)
+    end = torch.where(x_0 > EDGE, FAR, end)
+    # Of the two tails that a bin lies in, the smaller one keeps its digits.
+    flip = centre < 0
+    near, far = torch.where(flip, -end, start), torch.where(flip, -start, end)
+    likelihood = log_tail(near) + torch.log(-torch.expm1(log_tail(far) - log_tail(near)))
+    return torch.where(t == 0, -likelihood, divergence)
+
+
+def log_tail(z: torch.Tensor) -> torch.Tensor:
+    """log P(Z > z) of a standard normal Z, without underflow."""
+    small = torch.log(torch.erfc(z.clamp(max=SWITCH) / math.sqrt(2)) / 2)
+    large = z.clamp(min=SWITCH)
+    series = torch.ones_like(z)
+    for factor in reversed(TAIL_SERIES):
+        series = 1 - factor * series / large.square()
+    return torch.where(z < SWITCH, small, torch.log(series / (large * math.sqrt(2 * math.pi))) - large.square() / 2)

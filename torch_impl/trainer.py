@@ -11,7 +11,7 @@ import torch
 from core.config import Recipe
 from core.model.unet_spec import initial_weights, param_specs
 from core.training.optim import is_decayed
-from torch_impl.objective import loss
+from torch_impl.objective import losses
 from torch_impl.sampler import Sampler
 from torch_impl.weights import build_unet, get_weights, set_weights
 
@@ -44,6 +44,7 @@ class Trainer:
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         if config.gradient_checkpointing:
             self.network.gradient_checkpointing = True
+        self.profiles = [copy.deepcopy(self.ema) for _ in config.ema_profiles]
         self.parameters = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
         self.sampler = Sampler(self.ema)
@@ -63,13 +64,14 @@ class Trainer:
         """One optimiser step; see core.training.loop.Trainer."""
         total, norm = self.gradients(batch, int(scalars["dropout_seed"]))
         if torch.isfinite(norm) and torch.isfinite(total):
-            self._update(norm, scalars["lr"], scalars["ema_decay"])
+            self._update(norm, scalars)
             self.skipped_in_a_row = 0
         else:
             self.skipped += 1
             self.skipped_in_a_row += 1
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-        return {"loss": total, "grad_norm": norm, **counts}
+        each = {"losses": self.losses.cpu()} if self.recipe.training.timestep_sampling == "importance" else {}
+        return {"loss": total, "grad_norm": norm, **each, **counts}
 
     def gradients(self, batch: dict[str, np.ndarray], dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of a global batch and the norm of its gradients, which are left in the parameters' `.grad`."""
@@ -78,25 +80,30 @@ class Trainer:
             torch.manual_seed(dropout_seed)  # nn.Dropout knows no generator but the global one
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=getattr(torch, config.dtype), device=self.device)
-        size = len(batch["t"]) // config.accumulate
+        size, found = len(batch["t"]) // config.accumulate, []
         for start in range(0, len(batch["t"]), size):
             part = {key: self._to_device(value[start : start + size]) for key, value in batch.items()}
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
-                value = loss(self.network, part) / config.accumulate
+                each = losses(self.network, part, self.recipe.process.loss)
+                value = each.mean() / config.accumulate
             value.backward()
             total += value.detach()
+            found.append(each.detach())
+        self.losses = torch.cat(found)
         return total, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     @torch.no_grad()
-    def _update(self, norm: torch.Tensor, lr: float, decay: float) -> None:
-        """Clip, step the optimiser, move the average."""
+    def _update(self, norm: torch.Tensor, scalars: dict[str, float]) -> None:
+        """Clip, step the optimiser, move the averages."""
         clip = self.recipe.training.clip_norm
         if clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = scalars["lr"]
         self.optimizer.step()
-        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - decay)
+        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - scalars["ema_decay"])
+        for i, profile in enumerate(self.profiles):
+            torch._foreach_lerp_(list(profile.parameters()), self.parameters, 1 - scalars[f"profile_decay_{i}"])
 
     def _to_device(self, value: np.ndarray) -> torch.Tensor:
         """NHWC images to NCHW, anything else as it is."""
@@ -113,12 +120,16 @@ class Trainer:
                 value = moments.get(part, torch.zeros_like(p))
                 state[f"{part}/{name}"] = value.detach().cpu().numpy().copy()
             steps = int(moments.get("step", 0))
+        for i, profile in enumerate(self.profiles):
+            state |= {f"profile_{i}/{name}": value for name, value in get_weights(profile).items()}
         counters = {"adam_steps": steps, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
         return get_weights(self.ema), state, counters
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
         """Go back to a state."""
         set_weights(self.ema, ema)
+        for i, profile in enumerate(self.profiles):
+            set_weights(profile, {n: state[f"profile_{i}/{n}"] for n, _ in profile.named_parameters()})
         set_weights(self.network, {n: state[f"params/{n}"] for n, _ in self.network.named_parameters()})
         for name, p in self.network.named_parameters():
             moments = {k: torch.from_numpy(state[f"{k}/{name}"].copy()).to(p) for k in ("exp_avg", "exp_avg_sq")}

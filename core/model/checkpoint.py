@@ -210,6 +210,8 @@ def write_pipeline(
         pipeline = "DiptychConditionalPipeline"
         kind = "Class-conditional" if conditional else "Conditioned on an image"
         text = f"{kind}: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
+    elif scheduler.get("variance_type") == "learned_range":
+        text = "Learned variance: of diffusers' pipelines only DDPMPipeline, with variance_type learned_range, can sample it.\n"
     elif scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
         pipeline = "DiptychPipeline"
         text = "A process that diffusers' pipelines of a UNet2DModel cannot sample; UNet2DModel.from_pretrained opens `unet`.\n"

@@ -59,13 +59,14 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
     """
     if not process.variance_preserving:
         return _not_preserving(process)
-    named = sampling.sampler if sampling.sampler in SCHEDULERS else "ddim"
+    learned = process.variance == "learned"  # which DDPMScheduler alone knows
+    named: Sampler = "ddpm" if learned else sampling.sampler if sampling.sampler in SCHEDULERS else "ddim"
     betas, solver = None, named == "dpmsolver++"
     if process.schedule == "sigmoid":  # only DDPMScheduler knows it by name
         betas = schedules.betas(dataclasses.replace(process, zero_terminal_snr=False)).tolist()
     own = {key: value for key, value in _SAMPLING_FIXED[named].items() if value != -math.inf}
     if named == "ddpm":
-        own["variance_type"] = "learned_range" if sampling.variance == "learned" else sampling.variance
+        own["variance_type"] = "learned_range" if learned else sampling.variance
     return {
         "_class_name": SCHEDULERS[named],
         "_diffusers_version": DIFFUSERS_VERSION,

@@ -1,4 +1,5 @@
-"""What an optimiser step is fed: images, noise levels, noise and coefficients, a pure function of (recipe, step).
+"""What an optimiser step is fed: images, noise levels, noise and coefficients, a pure function of (recipe, step),
+and with importance sampling of past losses.
 
 Since everything is keyed by the seed and the step, both frameworks see the same batches and a resumed run sees what
 it would have seen. This module imports no framework.
@@ -11,14 +12,18 @@ import numpy as np
 from core.conditioning import training_condition
 from core.config import Recipe
 from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
-from core.diffusion.noise import gaussian, integers
+from core.diffusion.learned_variance import bound_columns
+from core.diffusion.noise import gaussian
 from core.diffusion.process import Process, coefficients
 from core.images import from_unit
+from core.training.levels import LevelSampler
 
 Batch = dict[str, np.ndarray]
 
 
-def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) -> Batch:
+def make_batch(
+    recipe: Recipe, process: Process, dataset: Dataset, step: int, levels: LevelSampler | None = None
+) -> Batch:
     """The global batch of one optimiser step.
 
     Args:
@@ -26,9 +31,11 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
         process: the tables of recipe.process.
         dataset: images in [0, 1], labels and parameters.
         step: 0-based optimiser step.
+        levels: the run's, which knows past losses; a new one where None.
     Returns:
         `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64 levels; `time`, `signal`, `noise`, `target_x0`, `target_eps`,
-        `weight` (B,); and the condition by name. Floats have training.dtype.
+        `weight` (B,), where levels are sampled by importance with 1 / (T p) in it, which is `importance` (B,); where the
+        variance is learned those of core.diffusion.learned_variance; and the condition by name. Floats have training.dtype.
     """
     config, seed = recipe.training, recipe.training.seed
     samples = range(config.batch_size)
@@ -37,11 +44,19 @@ def make_batch(recipe: Recipe, process: Process, dataset: Dataset, step: int) ->
     if recipe.data.augment:
         square = images.shape[1] == images.shape[2]
         images = symmetry(images, symmetry_codes(seed, step, config.batch_size, square))
-    t = integers(seed, "training_t", samples, step, recipe.process.timesteps)
+    levels = levels or LevelSampler(config, process)
+    t, importance = levels.draw(step)
     batch = {
         "x_0": from_unit(images.astype(config.dtype)),
         "eps": gaussian(seed, "training_eps", samples, step, recipe.image_shape, config.dtype),
         "t": t,
         **coefficients(process, t, config.dtype),
     }
+    if recipe.process.variance == "learned":
+        batch |= {name: column[t].astype(config.dtype) for name, column in bound_columns(process).items()}
+    if levels.importance:
+        batch["importance"] = importance.astype(config.dtype)
+        for name in ("weight", "bound_weight"):
+            if name in batch:
+                batch[name] = batch[name] * batch["importance"]
     return {**batch, **training_condition(recipe, dataset, chosen, images, step)}

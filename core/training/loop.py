@@ -28,6 +28,7 @@ from core.model.checkpoint import Checkpoint
 from core.sampling import Sampler, draw
 from core.training.batches import Batch, make_batch
 from core.training.evaluation import Evaluator
+from core.training.levels import LevelSampler
 from core.training.optim import scalars
 from core.training.run_folder import RunFolder
 
@@ -40,14 +41,15 @@ class Trainer(Protocol):
     """What a twin supplies."""
 
     def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
-        """One optimiser step, scalars as core.training.optim.scalars: `loss`, `grad_norm`, `skipped`, `skipped_in_a_row` as scalars on the device.
+        """One optimiser step, scalars as core.training.optim.scalars: `loss`, `grad_norm`, `skipped`, `skipped_in_a_row` as scalars on the device,
+        and with importance sampling `losses` (B,), weighted.
 
         A step whose loss or gradient norm is not finite changes nothing but the two counters.
         """
         ...
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
-        """EMA weights; 'params/', 'exp_avg/' and 'exp_avg_sq/' by canonical name; counters."""
+        """EMA weights; 'params/', 'exp_avg/', 'exp_avg_sq/' and the I-th profile's 'profile_I/' by canonical name; counters."""
         ...
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
@@ -113,7 +115,7 @@ class Meter:
 
 def train(
     recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float,
-    evaluator: Evaluator | None = None,
+    evaluator: Evaluator | None = None, levels: LevelSampler | None = None,
 ) -> bool:  # fmt: skip
     """Train from `step` to the recipe's last step.
 
@@ -125,6 +127,7 @@ def train(
         step: optimiser steps done so far.
         seconds: wall-clock seconds spent on them.
         evaluator: measures the network now and then; the best checkpoint by it is kept.
+        levels: draws the noise levels, and has the state after `step` steps; a new one where None.
     Returns:
         Whether the end was reached; False after an interrupt, with everything saved.
     Raises:
@@ -134,13 +137,16 @@ def train(
     from tqdm import tqdm
 
     config, process = recipe.training, make_process(recipe.process)
+    levels = levels or LevelSampler(config, process)
     meter, before, started = Meter(), seconds, time.monotonic()
     best = run.best_distance() if evaluator else math.inf
     progress = tqdm(initial=step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
     with stop_on_interrupt() as stopper, progress:
         while step < config.steps:
             values = scalars(config, step)
-            metrics = trainer.step(make_batch(recipe, process, dataset, step), values)
+            batch = make_batch(recipe, process, dataset, step, levels)
+            metrics = trainer.step(batch, values)
+            levels.note(batch, metrics)
             meter.losses.append(metrics["loss"])
             step += 1
             progress.update()
@@ -161,7 +167,7 @@ def train(
                 meter.restart()
             better = due and line["distance"] < best
             if step % config.checkpoint_every == 0 or last or better:
-                folder = save(recipe, trainer, dataset, run, step, before + time.monotonic() - started)
+                folder = save(recipe, trainer, dataset, run, step, before + time.monotonic() - started, levels)
                 meter.restart()
                 if better:
                     best = line["distance"]
@@ -192,7 +198,9 @@ def _save_grid(recipe: Recipe, process: Process, trainer: Trainer, dataset: Data
     save_png(path, grid(images.astype(np.float32)))
 
 
-def save(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float) -> Path:
+def save(
+    recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float, levels: LevelSampler
+) -> Path:
     """Write a checkpoint of the run."""
     ema, state, counters = trainer.state()
     progress = {
@@ -202,6 +210,5 @@ def save(recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, ste
         "seconds": round(seconds, 3),
         "counters": counters,
     }
-    return run.save(
-        Checkpoint(recipe, ema, state, progress, data_record(recipe, dataset)), recipe.training.keep_checkpoints
-    )
+    data = data_record(recipe, dataset)
+    return run.save(Checkpoint(recipe, ema, state | levels.state(), progress, data), recipe.training.keep_checkpoints)

@@ -12,6 +12,7 @@ import numpy as np
 from core.config import TrainingConfig
 from core.diffusion.noise import generator
 from core.model.unet_spec import ParamSpec
+from core.training.posthoc_ema import profile_decay
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -44,9 +45,11 @@ def ema_decay(config: TrainingConfig, step: int) -> float:
 
 
 def scalars(config: TrainingConfig, step: int) -> dict[str, float]:
-    """What changes from step to step besides the batch: `lr`, `ema_decay` and `dropout_seed` (an integer below 2^31)."""
+    """What changes from step to step besides the batch: `lr`, `ema_decay`, `dropout_seed` (an integer below 2^31), and
+    `profile_decay_I` of the I-th of training.ema_profiles."""
     seed = int(generator(config.seed, "dropout", 0, step).integers(2**31))
-    return {"lr": learning_rate(config, step), "ema_decay": ema_decay(config, step), "dropout_seed": seed}
+    profiles = {f"profile_decay_{i}": profile_decay(value, step) for i, value in enumerate(config.ema_profiles)}
+    return {"lr": learning_rate(config, step), "ema_decay": ema_decay(config, step), "dropout_seed": seed, **profiles}
 
 
 def clip_factor(norm: float, clip_norm: float) -> float:

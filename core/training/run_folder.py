@@ -1,6 +1,6 @@
 """The folder of a run: recipe, metrics, sample grids, checkpoints, and which one is the latest.
 
-    runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, latest, best}
+    runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, averages/, latest, best}
 
 This module imports no framework.
 """
@@ -11,12 +11,27 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.config import Recipe
-from core.model.checkpoint import Checkpoint, save_checkpoint, write_json, write_text_atomic
+from core.model.checkpoint import (
+    Checkpoint,
+    read_tensors,
+    save_checkpoint,
+    write_json,
+    write_tensors,
+    write_text_atomic,
+)
 from core.recipes import to_dict
+
+
+def _step_of(path: Path) -> int:
+    """The step in the name of a snapshot."""
+    return int(path.stem.removeprefix("step-"))
 
 
 class RunFolder:
@@ -54,7 +69,8 @@ class RunFolder:
         self.metrics_path.touch()
 
     def recover(self, step: int) -> None:
-        """Tidy up after a run that was killed: half-written files, and lines of metrics after its last checkpoint.
+        """Tidy up after a run that was killed: half-written files, and what is later than its last checkpoint
+        among metrics and averages.
 
         Args:
             step: that checkpoint's; 0 where there is none.
@@ -64,6 +80,9 @@ class RunFolder:
                 shutil.rmtree(left)
             else:
                 left.unlink(missing_ok=True)  # gone with its folder
+        for later in (self.path / "averages").glob("step-*.safetensors"):
+            if _step_of(later) > step:
+                later.unlink()
         self._drop_metrics_after(step)
 
     def _drop_metrics_after(self, step: int) -> None:
@@ -94,12 +113,39 @@ class RunFolder:
         if folder.exists():  # written, but killed before `latest` named it
             self._remove(folder)
         save_checkpoint(folder, checkpoint)
+        self._save_averages(checkpoint, f"{name}.safetensors")
         write_text_atomic(self.path / "latest", f"{name}\n")
         spared = (folder, self._best())
         others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p not in spared)
         for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
             self._remove(old)
         return folder
+
+    def _save_averages(self, checkpoint: Checkpoint, name: str) -> None:
+        """Keep a checkpoint's profiles of training.ema_profiles when it is gone itself."""
+        kept = {n: value for n, value in checkpoint.state.items() if n.startswith("profile_")}
+        if not kept:
+            return
+        folder = self.path / "averages"
+        folder.mkdir(exist_ok=True)
+        partial = folder / f".{name}.{os.getpid()}.partial"
+        write_tensors(partial, kept)
+        os.replace(partial, folder / name)
+
+    def averages(self, profiles: Sequence[float]) -> list[tuple[int, float, dict[str, np.ndarray]]]:
+        """All snapshots of averages: steps done, sigma_rel, weights by name.
+
+        Args:
+            profiles: the run's training.ema_profiles.
+        """
+        found = []
+        for path in sorted((self.path / "averages").glob("step-*.safetensors")):
+            tensors = read_tensors(path)
+            for i, sigma_rel in enumerate(profiles):
+                prefix = f"profile_{i}/"
+                weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+                found.append((_step_of(path), sigma_rel, weights))
+        return found
 
     def _best(self) -> Path | None:
         """The checkpoint that `best` names, where there is one."""

@@ -223,11 +223,15 @@ def start_twins(
 def stress(recipe: Recipe, dtype: str, **changes: Any) -> Recipe:
     """The recipe with a training in which everything acts: clip, warm-up, decay, weight decay, accumulation, average.
 
-    Dropout is off: each framework draws its own masks.
+    Dropout is off: each framework draws its own masks. How levels are drawn, and which profiles are kept, is the recipe's.
     """
+    ways = {
+        key: getattr(recipe.training, key)
+        for key in ("timestep_sampling", "p_mean", "p_std", "stratified", "ema_profiles")
+    }
     training = TrainingConfig(
         steps=20, batch_size=4, accumulate=2, optimizer="adamw", weight_decay=0.1, learning_rate=2e-3, clip_norm=0.5,
-        warmup_steps=5, decay="cosine", final_fraction=0.1, ema_decay=0.9, seed=5, dtype=dtype,
+        warmup_steps=5, decay="cosine", final_fraction=0.1, ema_decay=0.9, seed=5, dtype=dtype, **ways,
     )  # fmt: skip
     model = dataclasses.replace(recipe.model, dropout=0.0)
     return dataclasses.replace(recipe, model=model, training=dataclasses.replace(training, **changes))

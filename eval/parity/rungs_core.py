@@ -135,7 +135,9 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
         # Which image each one is: the order is core's own to choose, as long as an epoch has them all.
         chosen = np.abs(batch["x_0"][:, None] - pixels).max(axis=(2, 3, 4)).argmin(axis=1)
         seen.append(chosen)
-        t = integers(seed, "training_t", range(size), step, recipe.process.timesteps)
+        ways = recipe.training
+        plain = ways.timestep_sampling == "uniform" and not ways.stratified
+        t = integers(seed, "training_t", range(size), step, recipe.process.timesteps) if plain else batch["t"]
         oracle = {"x_0": pixels[chosen], "t": t}
         oracle["eps"] = gaussian(seed, "training_eps", range(size), step, recipe.image_shape)
         oracle |= {name: exact[name][t].astype(np.float64) for name in ("time", "signal", "noise", "target_x0", "target_eps", "weight")}  # fmt: skip

@@ -34,7 +34,7 @@ def train(worker: Worker, recipe: Recipe, first: int, steps: int, state: Trained
         state: where to begin; None for the seed, or with `first` above 0 for where the worker's last steps ended.
     """
     given, counters = state or ({}, None)
-    arrays = images_for(recipe, 12) | {name: value for name, value in given.items() if name.split("/")[0] in PARTS}
+    arrays = images_for(recipe, 12) | {name: value for name, value in given.items() if _is_state(name)}
     result, info = worker.call("train", arrays, recipe=to_dict(recipe), first=first, steps=steps, counters=counters)
     return result, info["counters"]
 
@@ -52,6 +52,11 @@ def _uninterrupted(twins: Twins, subject: Subject, board: Board) -> dict[int, di
     return board.run
 
 
+def _is_state(name: str) -> bool:
+    """Whether a trained array is something to go on from: weights and moments, profiles, remembered losses."""
+    return name.split("/")[0] in (*PARTS, "timesteps") or name.startswith("profile_")
+
+
 def steps_of_training(twins: Twins, subject: Subject, board: Board) -> None:
     """Twenty optimiser steps: clip, warm-up, decay, weight decay, accumulation, moving average."""
     run = _uninterrupted(twins, subject, board)
@@ -60,7 +65,8 @@ def steps_of_training(twins: Twins, subject: Subject, board: Board) -> None:
         board.close("counters", np.array(list(others.values())), np.array(list(counters.values())), EXACT)
         for name in ("loss", "grad_norm"):
             board.close(f"{name}, {steps} steps", tensorflow[name], torch[name], GRADIENT_FLOAT64)
-        for name in PARTS:
+        profiles = [f"profile_{i}" for i in range(len(subject.recipe.training.ema_profiles))]
+        for name in (*PARTS, *profiles):
             board.all_close(f"{name}, {steps} steps", part(name, tensorflow), part(name, torch), GRADIENT_FLOAT64)
     del run[1]  # not needed again, and a large network's states are gigabytes
 
@@ -92,7 +98,7 @@ def _there_and_back(twins: Twins, board: Board, recipe: Recipe, steps: int, star
 def _through_disk(folder: Path, recipe: Recipe, step: int, state: Trained) -> Trained:
     """A state written as a checkpoint and read again."""
     arrays, counters = state
-    raw = {name: value for name, value in arrays.items() if name.split("/")[0] in PARTS and not name.startswith("ema/")}
+    raw = {name: value for name, value in arrays.items() if _is_state(name) and not name.startswith("ema/")}
     save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": step, "counters": counters}, {}))
     stored = load_checkpoint(folder)
     return under("ema", stored.ema) | stored.state, stored.progress["counters"]

@@ -37,6 +37,14 @@ LENS_FLOAT32 = Tolerance(1e-5, "the lens extractor: eight convolutions without a
 PIPELINE_FLOAT64 = Tolerance(1e-13, "twenty steps of a diffusers pipeline in float64 from our noise: seen 1e-14")
 PIPELINE_FLOAT32 = Tolerance(4e-5, "the same as shipped, whose tables are float32: seen 4.4e-6")
 LOSS_FLOAT64 = Tolerance(1e-12, "the loss and the split of a batch, from equal outputs")
+BOUND_FLOAT64 = Tolerance(
+    1e-10, "the variational bound from equal outputs, which divides by a deviation of 0.01 at t = 0"
+)
+BOUND_SLOPE = Tolerance(1e-7, "its slopes by five points 1e-4 apart: curved in units of a deviation of 0.01")
+TAIL_FLOAT64 = Tolerance(
+    1e-9, "a normal tail's logarithm: its series leaves out 1.5e-8 of 1 at 12, where the logarithm is -75"
+)
+TAIL_FLOAT32 = Tolerance(1e-6, "the same in float32: some operations of 1.2e-7 each")
 FINITE_DIFFERENCE = Tolerance(
     1e-9, "slopes by five points 1e-3 apart: 1e-12 of the fifth derivative and 1e-13 of rounding"
 )
