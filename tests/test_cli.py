@@ -277,8 +277,15 @@ def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["no verb given", "train, sample, features, import, export, fetch, worker"]),
-        (["trian"], ["unknown verb 'trian'", "train, sample, features, import, export, fetch, worker", "--help"]),
+        ([], ["no verb given", "train, sample, features, import, synthesise-ema, export, fetch, worker"]),
+        (
+            ["trian"],
+            [
+                "unknown verb 'trian'",
+                "train, sample, features, import, synthesise-ema, export, fetch, worker",
+                "--help",
+            ],
+        ),
         (["train", "--training.stepps", "4"], ["--training.stepps", "did you mean --training.steps?"]),
         (["train", "--training.steps", "0"], ["training.steps = 0: must be at least 1"]),
         (["train", "--training.steps", "many"], ["--training.steps", "'many'"]),
