@@ -186,10 +186,10 @@ NETWORKS = (
 )  # fmt: skip
 
 TRAINING = (
-    Fault("the loss not weighted", "torch_impl/objective.py", 'batch["weight"] * error', "error", 6),
+    Fault("the loss not weighted", "torch_impl/objective.py", 'return batch["weight"] * error\n', "return error\n", 6),
     Fault(
         "micro-batches summed, not averaged", "tf_impl/trainer.py",
-        "value = loss(self.network, batch) / self.recipe.training.accumulate", "value = loss(self.network, batch)", 6,
+        "value = tf.reduce_mean(each) / self.recipe.training.accumulate", "value = tf.reduce_mean(each)", 6,
     ),
     Fault(
         "Keras's epsilon, before the bias correction", "tf_impl/trainer.py",
@@ -210,9 +210,9 @@ TRAINING = (
     Fault(
         "the average moved before the step", "torch_impl/trainer.py",
         """        self.optimizer.step()
-        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - decay)
+        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - scalars["ema_decay"])
 """,
-        """        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - decay)
+        """        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - scalars["ema_decay"])
         self.optimizer.step()
 """, 6,
     ),
@@ -220,7 +220,7 @@ TRAINING = (
         "Adam's count forgotten at loading", "torch_impl/trainer.py",
         'torch.tensor(float(counters["adam_steps"])', "torch.tensor(0.0", 7,
     ),
-    Fault("moments exchanged at loading", "tf_impl/trainer.py", '"exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq, "ema"', '"exp_avg": self.exp_avg_sq, "exp_avg_sq": self.exp_avg, "ema"', 7),
+    Fault("moments exchanged at loading", "tf_impl/trainer.py", '"exp_avg": self.exp_avg,\n', '"exp_avg": self.exp_avg_sq,\n', 7),
     Fault(
         "going on from the average", "tf_impl/trainer.py",
         'set_weights(self.network, named["params"])', "set_weights(self.network, ema)", 8,

@@ -277,12 +277,18 @@ def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], ["no verb given", "train, sample, likelihood, edit, features, import, export, fetch, worker"]),
+        (
+            [],
+            [
+                "no verb given",
+                "train, sample, likelihood, edit, features, import, synthesise-ema, export, fetch, worker",
+            ],
+        ),
         (
             ["trian"],
             [
                 "unknown verb 'trian'",
-                "train, sample, likelihood, edit, features, import, export, fetch, worker",
+                "train, sample, likelihood, edit, features, import, synthesise-ema, export, fetch, worker",
                 "--help",
             ],
         ),

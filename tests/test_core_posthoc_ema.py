@@ -1,6 +1,7 @@
 """Averages after training against averages tracked while it ran, on trajectories that are known."""
 
 import dataclasses
+
 import numpy as np
 import pytest
 from scipy import integrate
