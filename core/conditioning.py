@@ -36,6 +36,10 @@ def check_condition(recipe: Recipe, dataset: Dataset) -> None:
         ValueError: no labels or too many classes; a parameter that is unknown, not finite or the same in every image.
     """
     classes, source = recipe.classes, recipe.data.source
+    if recipe.model.condition_channels and not recipe.data.low_resolution:
+        raise ValueError(
+            f"model.condition_channels = {recipe.model.condition_channels}: the data give no image beside the image; set data.low_resolution, or use 0"
+        )
     if classes is not None and dataset.labels is None:
         raise ValueError(
             f"model.num_class_embeds = {recipe.model.num_class_embeds}, but {source} has no class labels; "

@@ -20,7 +20,7 @@ BASELINE_KEYS = ("sample_size", "in_channels", "out_channels", "block_out_channe
 Architecture = Literal["unet", "baseline"]
 Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm"]
 Prediction = Literal["eps", "x0", "v", "flow", "edm"]
-LossWeight = Literal["simple", "min_snr"]
+LossWeight = Literal["simple", "min_snr", "p2", "edm"]
 Sampler = Literal[
     "ddpm", "ddim", "dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "euler", "heun",
     "flow_euler", "flow_heun",
@@ -218,9 +218,14 @@ class ProcessConfig:
     prediction: Prediction = "eps"
     """What the network predicts: noise, the image, v, flow's noise - image, or edm's F."""
     loss_weight: LossWeight = "simple"
-    """Weight of the squared error by noise level."""
+    """Weight of the squared error by noise level: 1 on the output (simple), or one of the predicted image's or noise's error
+    carried over to the output; edm is 1 on the output of prediction edm."""
     min_snr_gamma: float = 5.0
     """Gamma of the min_snr weight (Hang et al. 2023)."""
+    p2_k: float = 1.0
+    """k of the p2 weight 1 / (k + SNR)^gamma of the noise's error (Choi et al. 2022)."""
+    p2_gamma: float = 1.0
+    """Gamma of the p2 weight."""
 
     def __post_init__(self) -> None:
         require(self.timesteps >= 2, "process.timesteps", self.timesteps, "at least 2")
@@ -229,7 +234,9 @@ class ProcessConfig:
         require(0 < self.sigma_data < math.inf, "process.sigma_data", self.sigma_data, "above 0")
         require(0 < self.shift < math.inf, "process.shift", self.shift, "above 0")
         require(self.shift == 1 or self.schedule == "flow", "process.shift", self.shift, f"1 where schedule is {self.schedule}; only flow has it")  # fmt: skip
-        require(self.min_snr_gamma > 0, "process.min_snr_gamma", self.min_snr_gamma, "above 0")
+        for key in ("min_snr_gamma", "p2_k"):
+            require(0 < getattr(self, key) < math.inf, f"process.{key}", getattr(self, key), "above 0")
+        require(0 <= self.p2_gamma < math.inf, "process.p2_gamma", self.p2_gamma, "at least 0")
         if not self.variance_preserving:
             require(not self.zero_terminal_snr, "process.zero_terminal_snr", self.zero_terminal_snr, f"false where schedule is {self.schedule}")  # fmt: skip
             require(self.prediction != "v", "process.prediction", self.prediction, f"another where schedule is {self.schedule}: v belongs to signal^2 + noise^2 = 1")  # fmt: skip
@@ -487,7 +494,7 @@ class Recipe:
         names, drops = self.data.condition, self.training.condition_dropout > 0
         require(len(names) == self.model.vector_channels, "data.condition", names, f"as many names as model.vector_channels = {self.model.vector_channels}")  # fmt: skip
         factor, beside = self.data.low_resolution, self.model.condition_channels
-        require(beside == (self.model.image_channels if factor else 0), "model.condition_channels", beside, "the image's channels with data.low_resolution, else 0")  # fmt: skip
+        require(not factor or beside == self.model.image_channels, "model.condition_channels", beside, f"the image's {self.model.image_channels} with data.low_resolution")  # fmt: skip
         require(not factor or not any(side % factor for side in self.model.sample_size), "data.low_resolution", factor, f"a divisor of model.sample_size {self.model.sample_size}")  # fmt: skip
         require(not (names and self.data.augment), "data.augment", self.data.augment, "false with data.condition, whose values rotations change")  # fmt: skip
         conditional = bool(self.model.num_class_embeds or names)

@@ -183,6 +183,8 @@ def picture(
 
     figure = Figure(figsize=(3.2 * len(seen), 3.4 + 1.2 * len(strips)), layout="constrained")
     heights = [3.2, *[1.1] * len(strips)]
+    margin = 0.15 * (ladder[-1] - ladder[0])
+    limits = (ladder[0] - margin, ladder[-1] + margin)
     rows = figure.add_gridspec(len(heights), len(seen), height_ratios=heights)
     for column, (key, (asked, found)) in enumerate(seen.items()):
         axes = figure.add_subplot(rows[0, column])
@@ -191,7 +193,7 @@ def picture(
         axes.set_title(f"{key}: R² {agreement(asked[RADIUS], found[RADIUS])['r2']:.3f}", fontsize=9)
         axes.set_xlabel("Einstein radius, asked for (arcsec)" if column else "Einstein radius, true (arcsec)", fontsize=8)  # fmt: skip
         axes.set_ylabel("seen by the extractor", fontsize=8)
-        axes.set_aspect("equal", "datalim")
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
     for row, (g, images) in enumerate(strips.items(), 1):
         axes = figure.add_subplot(rows[row, :])
         sheet = grid(np.pad(images.astype(np.float32), ((0, 0), (0, 0), (0, 1), (0, 0))), len(images), pad=0)

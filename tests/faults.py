@@ -62,7 +62,7 @@ TABLES = (
     ),
     Fault(
         "min-SNR weights cut from below", "core/diffusion/process.py",
-        "np.minimum(snr, config.min_snr_gamma) * x0", "np.maximum(snr, config.min_snr_gamma) * x0", 1,
+        "of_x0 = np.minimum(snr, config.min_snr_gamma)", "of_x0 = np.maximum(snr, config.min_snr_gamma)", 1,
     ),
     Fault(
         "the average's decay one step late", "core/training/optim.py",

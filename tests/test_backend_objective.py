@@ -20,6 +20,8 @@ TARGETS = {
     "eps": lambda x_0, eps, abar: eps,
     "x0": lambda x_0, eps, abar: x_0,
     "v": lambda x_0, eps, abar: np.sqrt(abar) * eps - np.sqrt(1 - abar) * x_0,
+    "flow": lambda x_0, eps, abar: eps - x_0,
+    "edm": lambda x_0, eps, abar: (2 * np.sqrt(1 - abar) * x_0 - np.sqrt(abar) / 2 * eps) / np.sqrt(1 - 0.75 * abar),
 }
 WEIGHTS = {
     ("simple", "eps"): lambda snr: 1.0,
@@ -28,6 +30,11 @@ WEIGHTS = {
     ("min_snr", "eps"): lambda snr: min(snr, 5) / snr,
     ("min_snr", "x0"): lambda snr: min(snr, 5),
     ("min_snr", "v"): lambda snr: min(snr, 5) / (snr + 1),
+    ("min_snr", "flow"): lambda snr: min(snr, 5) / (1 + np.sqrt(snr)) ** 2,
+    ("p2", "eps"): lambda snr: 1 / (1 + snr),
+    ("p2", "v"): lambda snr: snr / (1 + snr) ** 2,
+    ("edm", "x0"): lambda snr: snr + 4,
+    ("edm", "edm"): lambda snr: 1.0,
 }
 
 

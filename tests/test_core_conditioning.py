@@ -115,6 +115,9 @@ def test_one_class_more_than_the_data_is_needed_for_none():
     check_condition(recipe(), dataset())
     with pytest.raises(ValueError, match="num_class_embeds = 3, one of them for no class, but pictures has 3 classes"):
         check_condition(recipe(classes=3), dataset())
+    model = dataclasses.replace(recipe().model, in_channels=3, condition_channels=1)
+    with pytest.raises(ValueError, match=r"the data give no image beside the image; set data\.low_resolution"):
+        check_condition(dataclasses.replace(recipe(), model=model), dataset())
 
 
 def record():
@@ -161,9 +164,9 @@ def guided(sampler="ddim", **options):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_interval_is_of_sigma(sampler):
     """Rows between the bounds are guided, others not; sigma = noise / signal at the row's level."""
-    table = guided(sampler, guidance=3.0, guidance_min=0.2, guidance_max=2.0)
+    table = guided(sampler, guidance=3.0, guidance_min=0.7, guidance_max=4.0)
     known = np.interp([row.t for row in table.rows], PROCESS.time, np.log(PROCESS.noise / PROCESS.signal))
-    inside = (np.exp(known) > 0.2) & (np.exp(known) <= 2.0)
+    inside = (np.exp(known) > 0.7) & (np.exp(known) <= 4.0)
     assert [row.guidance for row in table.rows] == np.where(inside, 3.0, 1.0).tolist()
     assert 0 < inside.sum() < table.nfe and table.network_evaluations == table.nfe + inside.sum()
     assert guided(sampler, guidance=3.0).network_evaluations == 2 * table.nfe

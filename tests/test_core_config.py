@@ -74,7 +74,9 @@ BAD = [
     ("process", {"sigma_max": 0.001}, "0 < sigma_min < sigma_max"),
     ("process", {"sigma_max": float("inf")}, "0 < sigma_min < sigma_max"),
     ("process", {"sigma_data": 0.0}, "process.sigma_data = 0.0: must be above 0"),
-    ("process", {"loss_weight": "p2"}, "process.loss_weight"),
+    ("process", {"loss_weight": "p3"}, "process.loss_weight = 'p3': must be one of simple, min_snr, p2, edm"),
+    ("process", {"p2_k": 0.0}, "process.p2_k = 0.0: must be above 0"),
+    ("process", {"p2_gamma": -1.0}, "process.p2_gamma = -1.0: must be at least 0"),
     ("process", {"min_snr_gamma": 0.0}, "process.min_snr_gamma"),
     ("process", {"zero_terminal_snr": True}, "use prediction v or x0"),
     ("data", {"low_resolution": 1}, "data.low_resolution = 1: must be 0, or at least 2"),
@@ -224,8 +226,8 @@ def test_every_key_refuses_another_type(part):
             "model.out_channels = 1: must equal in_channels 3 - condition_channels 1",
         ),
         (
-            {"model": {"in_channels": 2, "condition_channels": 1}},
-            "model.condition_channels = 1: must be the image's channels with data.low_resolution, else 0",
+            {"model": {"in_channels": 3, "condition_channels": 1, "out_channels": 2}, "data": {"low_resolution": 2}},
+            "model.condition_channels = 1: must be the image's 2 with data.low_resolution",
         ),
         (
             {"model": {"in_channels": 2, "condition_channels": 1}, "data": {"low_resolution": 3}},

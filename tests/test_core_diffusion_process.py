@@ -52,7 +52,7 @@ def test_conversions_invert_the_forward_process_at_every_t(options):
     assert np.max(np.abs(predict_eps(process, x_t, t, output) - eps)) < INVERSION
 
 
-@pytest.mark.parametrize("weight", ("simple", "min_snr"))
+@pytest.mark.parametrize("weight", ("simple", "min_snr", "p2", "edm"))
 @pytest.mark.parametrize("options", CASES, ids=lambda o: "-".join(map(str, o.values())))
 def test_every_table_is_float64_finite_and_read_only(options, weight):
     process = make_process(ProcessConfig(**options, loss_weight=weight))
@@ -112,6 +112,40 @@ def test_min_snr_weighs_the_error_of_x0_alike_for_every_prediction(prediction):
     expected = np.minimum(process.snr, 3.0) * process.x0_from_output**2
     assert np.max(np.abs(process.weight / expected - 1)) < 1e-11
     assert np.all(make_process(ProcessConfig(prediction=prediction)).weight == 1)
+
+
+# The noise's error is the image's times the signal, which says nothing at a level without: the next test has that one.
+WEIGHED = [("edm", o) for o in CASES]
+WEIGHED += [("p2", o) for o in CASES if not o.get("zero_terminal_snr") and o["schedule"] != "flow"]
+
+
+@pytest.mark.parametrize(("weight", "options"), WEIGHED)
+def test_p2_and_edm_weigh_every_prediction_s_error_as_their_papers_do(weight, options):
+    """On errors of a chosen output: p2 is 1 / (k + SNR)^gamma of the noise's, edm lambda(sigma) of the image's."""
+    config = ProcessConfig(**options, loss_weight=weight, p2_k=0.7, p2_gamma=0.5)
+    process = make_process(config)
+    with np.errstate(divide="ignore"):
+        sigma = process.noise / process.signal
+        x0_error, eps_error = process.x0_from_output**2, process.eps_from_output**2
+        if weight == "p2":
+            expected = eps_error / (0.7 + sigma**-2.0) ** 0.5
+        else:  # Karras et al. 2022, table 1, divided by sigma^2 so that an infinite one has a value
+            expected = (1 + (config.sigma_data / sigma) ** 2) / config.sigma_data**2 * x0_error
+    assert np.max(np.abs(process.weight / expected - 1)) < 1e-11
+
+
+def test_weights_of_the_prediction_that_they_were_made_for():
+    snr = make_process(ProcessConfig()).snr
+    p2 = make_process(ProcessConfig(loss_weight="p2", p2_k=1.0, p2_gamma=0.5))
+    assert np.max(np.abs(p2.weight * np.sqrt(1 + snr) - 1)) < TOLERANCE
+    edm = make_process(ProcessConfig(schedule="edm", prediction="edm", loss_weight="edm", sigma_data=0.3))
+    assert np.max(np.abs(edm.weight - 1)) < TOLERANCE
+    # Without signal the noise's error is none, and lambda(sigma) is 1 / sigma_data^2.
+    last = {
+        w: make_process(ProcessConfig(schedule="flow", prediction="flow", loss_weight=w)).weight[-1]
+        for w in ("p2", "edm")
+    }
+    assert last == {"p2": 0.0, "edm": 4.0}
 
 
 @pytest.mark.parametrize("prediction", ("x0", "v"))

@@ -176,7 +176,7 @@ def test_the_climb_goes_on_after_a_red_rung_or_ends_there(checkout, monkeypatch)
     assert result["left_out"] == 0 and "stop-at-red" not in page + result["command"]
     code, result, page = parity(checkout, "--stop-at-red")
     assert code == 1 and {m["rung"] for m in result["rungs"]} == {1, 2, 3, 4, 5}
-    assert result["left_out"] == 6 and "6 of the ladder" in page and "--stop-at-red" in result["command"]
+    assert result["left_out"] == 7 and "7 of the ladder" in page and "--stop-at-red" in result["command"]
     monkeypatch.delenv("RED")
     code, result, _ = parity(checkout, "--stop-at-red", "--long-steps", "0")
     assert code == 0 and {m["rung"] for m in result["rungs"]} == set(RUNGS) and result["left_out"] == 0

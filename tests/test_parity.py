@@ -24,7 +24,7 @@ UNET = ModelConfig(
 BASELINE = ModelConfig(
     (8, 16), 2, 2, block_out_channels=(8, 16, 32, 32), num_class_embeds=3, architecture="baseline"
 )  # fmt: skip
-# Four classes, the last for none; two numbers; one image in ten without either.
+# Four classes, the last for none; two numbers; three images in ten without either.
 CONDITIONAL = dataclasses.replace(
     UNET, num_class_embeds=4, vector_channels=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     block_out_channels=(8,),
@@ -34,7 +34,7 @@ RECIPES = {
     "baseline": Recipe(BASELINE, ProcessConfig(schedule="cosine", prediction="v")),
     "conditional": Recipe(
         CONDITIONAL, ProcessConfig(prediction="v"), DataConfig(condition=("theta_e", "gamma1")),
-        TrainingConfig(condition_dropout=0.1),
+        TrainingConfig(condition_dropout=0.3),
     ),
 }  # fmt: skip
 IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)

@@ -228,10 +228,16 @@ def _weight(snr: Array, x0_from_output: Array, config: ProcessConfig) -> Array:
     # x_0's error, carried over to the output's own.
     if config.loss_weight == "simple":
         return np.ones_like(snr)
-    if config.loss_weight != "min_snr":
-        raise ValueError(f"process.loss_weight = {config.loss_weight!r}: must be one of simple, min_snr")
-    # Hang et al. 2023, section 3.4.
-    return np.minimum(snr, config.min_snr_gamma) * x0_from_output**2
+    if config.loss_weight == "min_snr":  # Hang et al. 2023, section 3.4
+        of_x0 = np.minimum(snr, config.min_snr_gamma)
+    elif config.loss_weight == "p2":  # Choi et al. 2022, eq. 8, of eps, whose squared error is SNR times that of x_0
+        of_x0 = snr / (config.p2_k + snr) ** config.p2_gamma
+    elif config.loss_weight == "edm":  # Karras et al. 2022, table 1: (sigma^2 + d^2) / (sigma d)^2, sigma^2 = 1 / SNR
+        of_x0 = snr + 1 / config.sigma_data**2
+    else:
+        raise ValueError(f"process.loss_weight = {config.loss_weight!r}: must be one of simple, min_snr, p2, edm")
+    weights: Array = of_x0 * x0_from_output**2
+    return weights
 
 
 def _rows(process: Process, t: Steps, *tables: Array, like: NDArray[Any] | None = None) -> list[Array]:

@@ -101,7 +101,7 @@ def _input(config: ProcessConfig, signal: Long, noise: Long) -> Long:
 def _weight(config: ProcessConfig, signal: Long, noise: Long) -> Long:
     """The loss's weight: one of the squared error of x_0, in terms of that of the output.
 
-    Source: Hang et al. 2023, section 3.4 (min_snr).
+    Source: Hang et al. 2023, section 3.4 (min_snr); Choi et al. 2022, eq. 8 (p2); Karras et al. 2022, table 1 (edm).
     """
     if config.loss_weight == "simple":
         return np.ones_like(signal)
@@ -113,8 +113,15 @@ def _weight(config: ProcessConfig, signal: Long, noise: Long) -> Long:
             "flow": (noise / (signal + noise)) ** 2,
             "edm": (noise * np.longdouble(config.sigma_data) / _input(config, signal, noise)) ** 2,
         }[config.prediction]
-    snr = (signal / noise) ** 2
-    return per_output * np.minimum(snr, np.longdouble(config.min_snr_gamma))
+    snr, data = (signal / noise) ** 2, np.longdouble(config.sigma_data)
+    return (
+        per_output
+        * {
+            "min_snr": np.minimum(snr, np.longdouble(config.min_snr_gamma)),
+            "p2": snr * (np.longdouble(config.p2_k) + snr) ** -np.longdouble(config.p2_gamma),
+            "edm": (noise**2 + (data * signal) ** 2) / (noise * data) ** 2,
+        }[config.loss_weight]
+    )
 
 
 def time_frequencies(config: ModelConfig) -> Long:

@@ -44,6 +44,7 @@ def all_rungs(images: int, ddpm_images: int, long_steps: int) -> list[tuple[int,
         (6, rungs_training.steps_of_training),
         (7, rungs_training.checkpoint),
         (8, rungs_training.going_on),
+        (7, rungs_training.checkpoint_in_float32),
         (9, rungs_images.images(images, ddpm_images)),
     ]
     return [*rungs, (6, rungs_training.long_run(long_steps))] if long_steps else rungs

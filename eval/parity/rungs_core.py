@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.config import SamplingConfig, Spacing
-from core.diffusion.noise import gaussian, integers
+from core.config import Recipe, SamplingConfig, Spacing
+from core.diffusion.noise import gaussian, generator, integers
 from core.diffusion.process import Process, make_process, q_sample
 from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
@@ -139,13 +139,27 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
         oracle = {"x_0": pixels[chosen], "t": t}
         oracle["eps"] = gaussian(seed, "training_eps", range(size), step, recipe.image_shape)
         oracle |= {name: exact[name][t].astype(np.float64) for name in ("time", "signal", "noise", "target_x0", "target_eps", "weight")}  # fmt: skip
-        oracle |= {"labels": given["labels"][chosen]} if "labels" in given else {}
+        oracle |= _condition(recipe, given, chosen, step)
         for name, value in oracle.items():
             found.setdefault(name, {})[f"step {step}"] = batch[name]
             expected.setdefault(name, {})[f"step {step}"] = value
     for name, values in expected.items():
         board.all_close(f"{name} of a batch", found[name], values, TABLE, floor=0.0)
     board.close("images of an epoch", np.sort(np.concatenate(seen)), np.arange(len(pixels)), EXACT)
+
+
+def _condition(recipe: Recipe, given: Arrays, chosen: NDArray[np.int64], step: int) -> Arrays:
+    """What a batch is conditioned on: class and numbers of its images, dropped together by seed, step and place."""
+    share, seed = recipe.training.condition_dropout, recipe.training.seed
+    drawn = [generator(seed, "condition_dropout", place, step).random() for place in range(len(chosen))]
+    dropped, oracle = np.array(drawn) < share, {}
+    if "labels" in given:
+        oracle["labels"] = np.where(dropped, recipe.classes, given["labels"][chosen])
+    if recipe.data.condition:
+        columns = [given[f"parameters/{name}"] for name in recipe.data.condition]
+        oracle["vector"] = np.stack([(c[chosen] - c.mean()) / c.std() for c in columns], axis=1)
+        oracle["keep"] = 1.0 - dropped
+    return oracle
 
 
 def optimal_network(process: Process) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
