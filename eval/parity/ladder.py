@@ -29,7 +29,6 @@ from eval.twins import ROOT, Framework, Worker
 
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
-TITLES: dict[str, str] = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
 PARTS = ("params", "ema", "exp_avg", "exp_avg_sq")
 
 
@@ -68,7 +67,7 @@ class Board:
     left_out: int = 0
     """Rungs (functions) that were not run, after a red one."""
     run: dict[int, dict[Framework, tuple[Arrays, dict[str, int]]]] = field(default_factory=dict)
-    """The uninterrupted training that several rungs share: step -> framework -> its arrays and counters there."""
+    """The training that several rungs share: step -> framework -> its arrays and counters there."""
 
     def record(
         self, quantity: str, dtype: str, measured: float, tolerance: Tolerance, where: str, unit: str = ""
@@ -112,8 +111,8 @@ class Board:
             rounding = float(np.abs((oracle or expected)[name]).max()) <= floor
             measured = apart.measured * (own or 1.0) / largest if rounding else apart.measured
             if measured > worst:
-                place = "" if not apart.index else f" at {list(apart.index)}"
-                label = "" if name == quantity else f"{name}"
+                place = f" at {list(apart.index)}" if apart.index else ""
+                label = "" if name == quantity else name
                 worst, where = measured, f"{label}{place}: {apart.found:.9g}, expected {apart.expected:.9g}".strip()
         self.record(quantity, dtype, worst, tolerance, where)
 
