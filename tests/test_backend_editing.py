@@ -28,7 +28,7 @@ TABLES = {
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", SAMPLER_FLOAT64), ("float32", SAMPLER_FLOAT32)])
 def test_the_executor_equals_numpys(backend, dtype, tolerance):
-    sampler = backend.worker.affine_sampler(SLOPE.astype(dtype), OFFSET.astype(dtype))
+    sampler = backend.worker.affine_sampler(*(values.astype(dtype) for values in (SLOPE, OFFSET, PROCESS.time)))
     x = np.random.default_rng(1).standard_normal(SHAPE).astype(dtype)
 
     def network(x, t):

@@ -238,3 +238,32 @@ def test_images_may_be_files_and_stand_as_the_second_word(trained, tmp_path):
 def test_what_cannot_be_done_is_one_line(trained, words, message):
     code, _, err = call("edit", *(trained if word == "RUN" else word for word in words))
     assert code == 2 and message in err.splitlines()[-1], err
+
+
+def test_small_images_are_upscaled_from_files_and_from_held_out_ones(tmp_path):
+    text = RECIPE.replace("CACHE", str(tmp_path / "cache")).replace(
+        "[data]", "[data]\nheld_out = 0.4\nlow_resolution = 2"
+    )
+    text = text.replace("[model]", "[model]\nin_channels = 2\nout_channels = 1\ncondition_channels = 1")
+    (tmp_path / "up.toml").write_text(text.replace("sample_count = 2", "sample_count = 0"))
+    code, _, err = call("train", "--config", tmp_path / "up.toml", "--run", tmp_path / "run")
+    assert code == 0, err
+    code, out, err = call("edit", "upscale", tmp_path / "run", "--n", 2, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert out.startswith("rms of bicubic grey levels: ")
+    with Image.open(tmp_path / "out" / "grid.png") as picture:
+        assert picture.size == (3 * 18 + 2, 2 * 10 + 2)
+    np.save(tmp_path / "small.npy", np.random.default_rng(0).random((3, 4, 8)))
+    code, _, err = call(
+        "edit", "upscale", tmp_path / "run", tmp_path / "small.npy", "--n", 3, "--out", tmp_path / "files"
+    )
+    assert code == 0, err
+    assert np.load(tmp_path / "files" / "samples.npy").shape == (3, 8, 16, 1)
+    with Image.open(tmp_path / "files" / "grid.png") as picture:
+        assert picture.size == (2 * 18 + 2, 3 * 10 + 2)
+    np.save(tmp_path / "large.npy", np.zeros((3, 8, 16)))
+    code, _, err = call("edit", "upscale", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
+    assert code == 2 and "8x16 pixels: must have 4x8" in err
+    code, _, err = call("edit", "img2img", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
+    assert code == 2 and "must be held-out, since the network is given a small image" in err
+    assert call("edit", "img2img", tmp_path / "run", "--n", 2)[0] == 0

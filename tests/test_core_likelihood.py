@@ -12,6 +12,7 @@ import pytest
 from core.cli import main
 from core.command import RunError
 from core.config import ProcessConfig
+from core.diffusion.likelihood import quantised
 from core.diffusion.process import conversions, make_process
 from core.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
 from tests.test_cli import RECIPE, TWIN
@@ -123,6 +124,22 @@ def test_without_dequantisation_the_flow_gives_a_density():
     )
     bits = flow_bits(GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20, "exact"), 64, "float64")
     assert np.max(np.abs(bits["total"] - density["total"] - math.log2(127.5))) < 0.05
+
+
+def test_dequantisation_fills_the_bin_of_each_grey_level():
+    """What the network sees first, at level 0: uniform within half a grey level of the rounded image."""
+    seen = []
+
+    class Watching(GaussianEvaluator):
+        def vector_jacobian(self, x, t, v, condition=None):
+            seen.append(x / PROCESS.signal[0])
+            return super().vector_jacobian(x, t, v, condition)
+
+    images = pictures(4, (16, 16, 1))
+    flow_bits(Watching(), PROCESS, images, 1, FlowOptions(1), 4, "float64")
+    offset = 255 * (seen[0] - quantised(images))
+    assert np.abs(offset).max() < 1 and offset.std() == pytest.approx(1 / math.sqrt(3), rel=0.05)
+    assert abs(offset.mean()) < 0.1 and len(np.unique(offset)) == offset.size
 
 
 def test_a_condition_s_rows_go_with_their_images():
