@@ -174,6 +174,11 @@ def _difference(exported: Exported, out: Path) -> float | None:
     return difference
 
 
+SCHEDULE_KEYS = (
+    "timesteps", "schedule", "beta_start", "beta_end", "zero_terminal_snr", "shift", "sigma_min", "sigma_max", "sigma_data",
+)  # fmt: skip
+
+
 def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict[str, Any]) -> dict[str, Any]:
     """What a caller must know: inputs and outputs by name, and what the network predicts on which noise schedule."""
     size = list(config.sample_size) if details["image_size"] == "fixed" else ["height", "width"]
@@ -190,13 +195,13 @@ def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict
     }
     if config.num_class_embeds is not None:
         inputs["labels"] = {"shape": ["batch"], "dtype": "int64", "range": f"class, 0 to {config.num_class_embeds - 1}"}
-    schedule = to_dict(process) if process else {}
+    said = to_dict(process) if process else {}
     return {
         **details,
         "inputs": inputs,
         "outputs": {"output": {"shape": image(config.out_channels), "dtype": "float32"}},
-        "predicts": schedule.pop("prediction", None),
-        "noise_schedule": {k: v for k, v in schedule.items() if k not in ("loss_weight", "min_snr_gamma")} or None,
+        "predicts": said.get("prediction"),
+        "noise_schedule": {key: said[key] for key in SCHEDULE_KEYS} if process else None,
     }
 
 

@@ -236,6 +236,7 @@ def test_the_manifest_says_what_a_caller_must_know(exports, backend, folder):
     assert manifest["predicts"] == "v"
     assert manifest["noise_schedule"] == {
         "timesteps": 200, "schedule": "cosine", "beta_start": 1e-4, "beta_end": 0.02, "zero_terminal_snr": False,
+        "shift": 1.0, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
     }  # fmt: skip
     assert manifest["weights_sha256"] == file_hash(folder / "conditional" / "unet" / WEIGHTS_FILE)
     assert manifest["verified"] is True and 0 <= manifest["difference"] <= TOLERANCE
