@@ -202,16 +202,19 @@ def samplers(twins: Twins, subject: Subject, board: Board) -> None:
             def noise(row: int, kind: str = dtype) -> NDArray[np.float64]:
                 return gaussian(4, "sampler", range(3), row, (4, 6, 2), kind).astype(np.float64)
 
-            def network(x: NDArray[Any], t: float, kind: str = dtype) -> NDArray[Any]:
-                level = int(np.array(t, kind))  # as the twins' network truncates what it is given
+            def at_level(x: NDArray[Any], level: int) -> NDArray[Any]:
                 return slope[level] * x + offset[level]
+
+            def at_time(x: NDArray[Any], t: float, kind: str = dtype) -> NDArray[Any]:
+                # The nearest level, as the twins' network.
+                return at_level(x, int(np.abs(process.time.astype(kind) - np.array(t, kind)).argmin()))
 
             # Formulas of the papers for three; for the others core's tables, which its tests hold against diffusers.
             start = x_T.astype(np.float64)
             if closed_forms.has(sampling):
-                expected = closed_forms.sample(recipe.process, sampling, network, start, noise)
+                expected = closed_forms.sample(recipe.process, sampling, at_level, start, noise)
             else:
-                expected = run(make_table(process, sampling), network, start, noise)
+                expected = run(make_table(process, sampling), at_time, start, noise)
             arrays: Arrays = {"slope": slope.astype(dtype), "offset": offset.astype(dtype), "x_T": x_T}
             options = {"process": dataclasses.asdict(recipe.process), "sampling": dataclasses.asdict(sampling)}
             for framework, (found, _) in zip(
