@@ -115,24 +115,23 @@ class Training:
         elif not fresh:
             self.trainer.load(*self.start)
         process = make_process(recipe.process)
-        levels = LevelSampler(recipe.training, process)
+        if given or not first:
+            self.levels = LevelSampler(recipe.training, process)
         if given:
-            levels.load(arrays)
+            self.levels.load(arrays)
         steps = range(first, first + options["steps"])
         self.next_step = steps.stop
-        out = self._steps(recipe, process, levels, as_dataset(arrays), steps, options.get("watch", 0))
+        out = self._steps(recipe, process, as_dataset(arrays), steps, options.get("watch", 0))
         averaged, state, counters = self.trainer.state()
         averages = {f"ema/{name}": value for name, value in averaged.items()}
-        return {**out, **averages, **state, **levels.state()}, {"counters": counters}
+        return {**out, **averages, **state, **self.levels.state()}, {"counters": counters}
 
-    def _steps(
-        self, recipe: Recipe, process: Process, levels: LevelSampler, dataset: Dataset, steps: range, watch: int
-    ) -> Arrays:
+    def _steps(self, recipe: Recipe, process: Process, dataset: Dataset, steps: range, watch: int) -> Arrays:
         losses, norms, watched = [], [], {}
         for step in steps:
-            batch = make_batch(recipe, process, dataset, step, levels)
+            batch = make_batch(recipe, process, dataset, step, self.levels)
             metrics = self.trainer.step(batch, scalars(recipe.training, step))
-            levels.note(batch, metrics)
+            self.levels.note(batch, metrics)
             losses.append(float(metrics["loss"]))
             norms.append(float(metrics["grad_norm"]))
             if watch and (step + 1) % watch == 0:
