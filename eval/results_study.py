@@ -23,7 +23,7 @@ from core.config import Recipe
 from core.data.dataset import Dataset, open_dataset
 from core.images import to_uint8, write_atomically
 from core.model.checkpoint import read_json, resolve_checkpoint, write_json
-from core.recipes import load_recipe, to_dict
+from core.recipes import load_recipe
 from eval.benchmark import machine
 from eval.compare import compare
 from eval.demo_folder import read_metrics, trained_steps
@@ -49,7 +49,7 @@ def train(place: Place, recipe: Recipe) -> None:
         ValueError: the run that is there is of another recipe.
     """
     done, steps = trained_steps(place.run), recipe.training.steps
-    if done and read_json(place.run / "recipe.json") != to_dict(recipe):
+    if done and load_recipe(place.run / "recipe.json") != recipe:
         raise ValueError(f"{place.run}: holds a run of another recipe than {place.config}; name another --out")
     if done >= steps:
         log.info("%s, %s: trained before, %d steps", place.name, TITLES[place.framework], done)
