@@ -18,7 +18,8 @@ from core.command import RunError
 from core.conditioning import Condition
 from core.config import ModelConfig, ProcessConfig, Variance
 from core.diffusion.flow_density import exact_probes, log_density
-from core.diffusion.likelihood import HALF_BIN, prior, quantised, term
+from core.diffusion.learned_variance import HALF_BIN
+from core.diffusion.likelihood import prior, quantised, term
 from core.diffusion.noise import gaussian, generator, integers
 from core.diffusion.process import Process, make_process
 from core.recipes import from_dict

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from core.config import Variance
 from core.diffusion.grids import levels_at, start_of
+from core.diffusion.learned_variance import HALF_BIN
 from core.diffusion.process import Process, Steps, predict_x0
 
 Array = NDArray[np.float64]
 
-HALF_BIN = 1 / 255
-"""Half the distance of two grey levels in [-1, 1]."""
 FAR = 25.0
 """Deviations beyond which the tail's asymptotic series is exact to 1e-11 and erfc soon underflows."""
 _erfc = np.frompyfunc(math.erfc, 1, 1)
