@@ -64,7 +64,9 @@ TWIN = """
 
     def make_sampler(slope, offset, time=None):
         def sampler(table, x_T, noise, labels=None, callback=None):
-            network = lambda x, t: slope[int(t)] * x + offset[int(t)]
+            def network(x, t):
+                level = 0 if time is None else int(np.abs(time - time.dtype.type(t)).argmin())
+                return slope[level] * x + offset[level]
             return tables.run(table, network, x_T, noise).astype(x_T.dtype)
         return sampler
 
@@ -84,7 +86,7 @@ TWIN = """
     tasks = {{
         "describe": lambda arrays, options: ({{}}, {{"framework": {name!r}}}),
         "train": Training(Trainer),
-        "sample": Sampling(lambda *_: make_sampler(np.full(1000, 0.3), np.full(1000, 0.1))),
+        "sample": Sampling(lambda *_: make_sampler([0.3], [0.1])),
         "sample_affine": affine_task(make_sampler),
         "forward": forward, "gradients": gradients, "trace_layers": trace_layers, "replay_layers": replay_layers,
     }}
