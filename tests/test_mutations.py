@@ -113,14 +113,14 @@ def test_an_unknown_name_or_folder_and_a_fault_that_does_not_fit_exit_2(monkeypa
     assert main(["--out", "nowhere/out.json"]) == 2
     assert "--out nowhere/out.json: its folder does not exist" in capsys.readouterr().err
     pretend(monkeypatch, 5)
-    monkeypatch.setattr(mutations, "FAULTS", (Fault("stale", "core/config.py", "no such text", "", 1),))
+    monkeypatch.setattr(mutations, "FAULTS", (Fault("stale", "core/config/model.py", "no such text", "", 1),))
     assert main([]) == 2
     assert "fault 'stale'" in capsys.readouterr().err
 
 
 def test_a_ladder_that_does_not_climb_is_no_catch(tmp_path):
     make_copy(tmp_path)
-    (tmp_path / "core" / "config.py").write_text("raise RuntimeError('broken')\n")
+    (tmp_path / "core" / "config" / "__init__.py").write_text("raise RuntimeError('broken')\n")
     with pytest.raises(RuntimeError, match=r"exit code 1, no report: .*broken"):
         climb(tmp_path, "classes")
     assert not (tmp_path / "parity").exists()
