@@ -110,7 +110,7 @@ def bound(
     Returns:
         prior, decoder, total (N,); divergences (N, K), each the sum over its run of levels, noisiest last.
     Raises:
-        ValueError: levels out of range, or a learned variance that the network does not have.
+        ValueError: levels out of range, or a variance that the process does not have.
         RunError: the network's output is not finite.
     """
     edges = strata(process.timesteps, options.levels)

@@ -509,6 +509,10 @@ def test_the_executor_on_a_table_by_hand():
         (dict(sampler="dpmsolver++", eta=1.0), r"sampling\.eta = 1\.0.*dpmsolver"),
         (dict(sampler="ddim", variance="fixed_large"), r"sampling\.variance = 'fixed_large'.*ddim"),
         (
+            dict(sampler="ddpm", variance="learned"),
+            r"sampling\.variance = 'learned': must be fixed_small or fixed_large where process\.variance is fixed",
+        ),
+        (
             dict(sampler="dpmsolver++", steps=1000, spacing="linspace"),
             r"sampling\.steps = 1000 with spacing linspace: must be below",
         ),

@@ -18,7 +18,7 @@ from core.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_an
 from tests.test_cli import RECIPE, TWIN
 from tests.test_core_diffusion_likelihood import DEVIATION, MEAN, optimal_fraction
 
-PROCESS = make_process(ProcessConfig(100, beta_start=1e-3, beta_end=0.2))
+PROCESS = make_process(ProcessConfig(100, beta_start=1e-3, beta_end=0.2, variance="learned", loss="hybrid"))
 
 
 class GaussianEvaluator:

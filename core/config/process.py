@@ -87,6 +87,15 @@ class ProcessConfig:
         """Whether signal^2 + noise^2 = 1 at every level."""
         return self.schedule not in ("flow", "edm")
 
+    def check_variance(self, variance: str, where: str = "sampling.variance") -> None:
+        """Raise ValueError where the reverse process cannot have this variance."""
+        if variance != "fixed_small" and not self.variance_preserving:
+            raise ValueError(
+                f"{where} = {variance!r} with process.schedule = {self.schedule!r}: must be fixed_small; beta bounds the "
+                "reverse variance only where the variance is preserved"
+            )
+        require(variance != "learned" or self.variance == "learned", where, variance, "fixed_small or fixed_large where process.variance is fixed")  # fmt: skip
+
     def signal_and_noise(self, half_log_snr: float) -> tuple[float, float]:
         """Signal and noise of a level of the process, from log(signal / noise).
 

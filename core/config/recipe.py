@@ -33,7 +33,7 @@ class Recipe:
                 f"model.out_channels = {self.model.out_channels}: must equal {twice}in_channels {self.model.in_channels}{beside}"
                 + (", the second half being the variance" if learned else "")
             )
-        require(learned or self.sampling.variance != "learned", "sampling.variance", self.sampling.variance, "fixed_small or fixed_large where process.variance is fixed")  # fmt: skip
+        self.process.check_variance(self.sampling.variance)
         require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
         if self.training.gradient_checkpointing:
             require(self.model.architecture == "unet", "training.gradient_checkpointing", True, "false where model.architecture is baseline")  # fmt: skip

@@ -92,22 +92,13 @@ def reverse_log_variance(process: Process, t: Steps, variance: Variance, fractio
     Source: Ho et al. 2020, section 3.2, and their code at t = 0, where both take the posterior's variance of t = 1;
         Nichol and Dhariwal 2021, eq. 15 (learned).
     """
-    if variance != "fixed_small" and not process.config.variance_preserving:
-        raise ValueError(
-            f"variance = {variance!r} with process.schedule = {process.config.schedule!r}: must be fixed_small; beta bounds "
-            "the reverse variance only where the variance is preserved"
-        )
+    process.config.check_variance(variance, "variance")
     small = process.posterior_log_variance_clipped
     large = np.log(process.betas)
     if variance == "fixed_small":
         return _at(small, t, like)
     if variance == "fixed_large":
         return _at(np.append(small[:1], large[1:]), t, like)
-    if fraction.shape != like.shape:
-        raise ValueError(
-            f"variance = 'learned': must be fixed_small or fixed_large, since the network's output has "
-            f"{like.shape[-1] + fraction.shape[-1]} channels, not twice the image's {like.shape[-1]}"
-        )
     low, high = _at(small, t, like), _at(large, t, like)
     return low + (fraction + 1) / 2 * (high - low)
 
@@ -137,7 +128,7 @@ def term(
     Returns:
         (B,) float64.
     Raises:
-        ValueError: t out of range, or a learned variance that the output does not hold.
+        ValueError: t out of range, or a variance that the process does not have.
     Source: Ho et al. 2020, eq. 5 and 7.
     """
     channels = x_0.shape[-1]

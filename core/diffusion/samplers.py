@@ -75,11 +75,7 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
     Source: the functions of each family name theirs.
     """
     check_options(config)
-    if config.variance != "fixed_small" and not process.config.variance_preserving:
-        raise ValueError(
-            f"sampling.variance = {config.variance!r} with process.schedule = {process.config.schedule!r}: must be fixed_small; "
-            "beta bounds the reverse variance only where the variance is preserved"
-        )
+    process.config.check_variance(config.variance)
     steps, start = make_steps(process, [*grid_of(process, config), CLEAN], config)
     return table_of(process, steps, config, start)
 
