@@ -59,7 +59,12 @@ def draw_from(
         sampling: `sampler` and `steps` in place of the recipe's.
     """
     out = run / name
-    made_from = {"n": n, "seed": 0, "weights_sha256": file_hash(resolve_checkpoint(run) / "unet" / WEIGHTS_FILE)}
+    made_from = {
+        "framework": framework,
+        "n": n,
+        "seed": 0,
+        "weights_sha256": file_hash(resolve_checkpoint(run) / "unet" / WEIGHTS_FILE),
+    }
     if (out / "manifest.json").is_file():
         manifest = read_json(out / "manifest.json")
         if all(manifest.get(key) == value for key, value in (made_from | sampling).items()):

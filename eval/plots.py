@@ -20,7 +20,10 @@ from core.images import to_uint8
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 SHARP_WIDTH = 720  # pixels that a grid has at least
-PALETTE = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#e11d48", "#14b8a6", "#ca8a04", "#64748b")
+PALETTE = (
+    "#3b82f6", "#f97316", "#10b981", "#a855f7", "#e11d48", "#14b8a6", "#ca8a04", "#64748b",
+    "#84cc16", "#0369a1", "#d946ef", "#78350f",
+)  # fmt: skip
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diptych",

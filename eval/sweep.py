@@ -69,7 +69,9 @@ def run(
         floor = frechet_distance_from_features(reference, spare[:n])
         for sampler in samplers:
             for count in sorted({spent(sampler, budget) for budget in nfe}):
-                drawn = draw_from(folder, n, chosen, python, f"sweep/{sampler}-{count}", sampler=sampler, nfe=count)
+                drawn = draw_from(
+                    folder, n, chosen, python, f"sweep/{chosen}/{sampler}-{count}", sampler=sampler, nfe=count
+                )
                 images, manifest = (
                     np.load(drawn / "samples.npy", allow_pickle=False),
                     read_json(drawn / "manifest.json"),

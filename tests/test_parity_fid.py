@@ -86,8 +86,10 @@ def test_a_run_is_watched_measured_and_swept(tmp_path, capsys, framework):
         ("dpmsolver++", 4),
     ]
     assert (run / "sweep" / "report.html").stat().st_size > 10_000
-    stamps = [path.stat().st_mtime_ns for path in sorted(run.glob("sweep/*/samples.npy"))]
+    drawn = sorted(run.glob(f"sweep/{framework}/*/samples.npy"))
+    stamps = [path.stat().st_mtime_ns for path in drawn]
     assert main(["sweep", *words, "--samplers", "ddim", "dpmsolver++", "--nfe", "2", "4", "--n", "30"]) == 0
-    assert [
-        path.stat().st_mtime_ns for path in sorted(run.glob("sweep/*/samples.npy"))
-    ] == stamps  # nothing drawn twice
+    assert len(drawn) == 4 and [path.stat().st_mtime_ns for path in drawn] == stamps  # nothing drawn twice
+    other = {"torch": "tensorflow", "tensorflow": "torch"}[framework]
+    assert main(["fid", str(run), str(run), "--framework", other, "--n", "30", "--json"]) == 0
+    assert json.loads((run / "fid-samples" / "manifest.json").read_text())["framework"] == other  # drawn anew
