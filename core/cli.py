@@ -6,6 +6,7 @@ that import theirs when they are called, so that --help answers at once.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,8 @@ def main(twin: Twin, argv: Sequence[str] | None = None) -> int:
 
 def _run(twin: Twin, argv: list[str]) -> int:
     name = verb(argv, VERBS, twin.prog)
+    if name != "worker":
+        keep_freed_memory()
     if name == "train":
         from core.cli_train import train
 
@@ -71,6 +74,18 @@ def _run(twin: Twin, argv: list[str]) -> int:
 
         return export(twin, argv[1:])
     return _worker(twin, argv[1:])
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to use freed blocks again, whatever their size, rather than return them to the system.
+
+    A tensor above 32 MiB is otherwise mapped anew, page by page, at every operation: half the time of sampling in PyTorch at
+    64 x 64 on a CPU. Where there is no glibc, nothing is done.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def _worker(twin: Twin, argv: list[str]) -> int:
