@@ -12,7 +12,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from core.config import Sampler
+from core.config import Sampler, Spacing
 
 log = logging.getLogger("eval")
 
@@ -253,6 +253,7 @@ def sweep(
     run: Positional[str],
     samplers: tuple[Sampler, ...] = ("dpmsolver++", "unipc", "heun", "ddim", "ddpm"),
     nfe: tuple[int, ...] = (5, 10, 15, 20, 50, 100),
+    spacing: Spacing | None = None,
     n: int = 0,
     extractor: Literal["lens", "inception"] = "lens",
     out: str | None = None,
@@ -275,6 +276,7 @@ def sweep(
         run: run whose network draws, and whose held-out images are the real ones.
         samplers: sampling methods.
         nfe: evaluations of the network an image.
+        spacing: grid of the steps; the recipe's where not given.
         n: images a point; 0 for as many as are held out, at most 2,000.
         extractor: as `eval fid`.
         out: folder for sweep.json and report.html; RUN/sweep where not given.
@@ -285,7 +287,11 @@ def sweep(
     from eval.sweep import run as measure
 
     pythons: dict[Literal["torch", "tensorflow"], str | None] = {"torch": torch_python, "tensorflow": tf_python}
-    print(measure(run, samplers, nfe, n=n, extractor=extractor, out=out, framework=framework, pythons=pythons))
+    print(
+        measure(
+            run, samplers, nfe, pythons=pythons, n=n, extractor=extractor, out=out, framework=framework, spacing=spacing
+        )
+    )
     return 0
 
 

@@ -40,6 +40,7 @@ def run(
     out: str | None,
     framework: str | None,
     pythons: Mapping[Framework, str | None],
+    spacing: str | None = None,
 ) -> str:
     """Draw, measure and write sweep.json and report.html.
 
@@ -50,6 +51,7 @@ def run(
         extractor: as `eval fid`.
         out: folder; the run's own folder `sweep` where None.
         framework, pythons: as `eval fid`.
+        spacing: grid of the steps; the run's own where None.
     Returns:
         What to print on stdout.
     Raises:
@@ -69,9 +71,11 @@ def run(
         floor = frechet_distance_from_features(reference, spare[:n])
         for sampler in samplers:
             for count in sorted({spent(sampler, budget) for budget in nfe}):
-                drawn = draw_from(
-                    folder, n, chosen, python, f"sweep/{chosen}/{sampler}-{count}", sampler=sampler, nfe=count
-                )
+                options: dict[str, str | int] = {"sampler": sampler, "nfe": count}
+                if spacing:
+                    options["spacing"] = spacing
+                name = "-".join(str(value) for value in options.values())
+                drawn = draw_from(folder, n, chosen, python, f"sweep/{chosen}/{name}", **options)
                 images, manifest = (
                     np.load(drawn / "samples.npy", allow_pickle=False),
                     read_json(drawn / "manifest.json"),
@@ -82,12 +86,17 @@ def run(
                 rows.append({"sampler": sampler, "nfe": count, "distance": distance, "seconds": manifest["seconds"]})
     result = {
         "run": path, "n": n, "floor": floor, "extractor": network.about(), "framework": chosen, "rows": rows,
-        "split": real.about["split"],
+        "split": real.about["split"], "spacing": manifest["spacing"],
     }  # fmt: skip
     target = Path(out) if out else folder / "sweep"
     text = json.dumps(result, indent=1, allow_nan=False)
     write_atomically(target / "sweep.json", lambda file: file.write_text(text + "\n", encoding="utf-8"))
-    render(target / "report.html", "Few steps, honestly", sections(result), lead=f"{path}, {n:,} images a point.")
+    render(
+        target / "report.html",
+        "Few steps, honestly",
+        sections(result),
+        lead=f"{path}, {n:,} images a point, grid {manifest['spacing']}.",
+    )
     return f"{text_table(result)}\n\nwrote {target / 'report.html'}"
 
 

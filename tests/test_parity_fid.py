@@ -90,6 +90,10 @@ def test_a_run_is_watched_measured_and_swept(tmp_path, capsys, framework):
     stamps = [path.stat().st_mtime_ns for path in drawn]
     assert main(["sweep", *words, "--samplers", "ddim", "dpmsolver++", "--nfe", "2", "4", "--n", "30"]) == 0
     assert len(drawn) == 4 and [path.stat().st_mtime_ns for path in drawn] == stamps  # nothing drawn twice
+    assert main(["sweep", *words, "--samplers", "ddim", "--nfe", "4", "--spacing", "log_snr", "--n", "30"]) == 0
+    again = json.loads((run / "sweep" / "sweep.json").read_text())
+    assert again["spacing"] == "log_snr" and swept["spacing"] == "trailing"
+    assert again["rows"][0]["distance"] != swept["rows"][1]["distance"]
     other = {"torch": "tensorflow", "tensorflow": "torch"}[framework]
     assert main(["fid", str(run), str(run), "--framework", other, "--n", "30", "--json"]) == 0
     assert json.loads((run / "fid-samples" / "manifest.json").read_text())["framework"] == other  # drawn anew
