@@ -94,7 +94,11 @@ def draw_flow(axes: Any, process: Process) -> None:
         label = f"{sampler}, {steps} evaluations: {np.abs(states[-1] - exact[-1]).mean():.3f} off"
         axes.plot(at, states, "o-", color=colour, lw=0.8, ms=3, label=[label, *[None] * (len(start) - 1)])
     axes.set(
-        xlim=(1.02, -0.02), xlabel="t / T (noise to image)", ylabel="x", title="Samplers: three Gaussians on a line"
+        xlim=(1.02, -0.02),
+        ylim=(-2.1, 3.4),
+        xlabel="t / T (noise to image)",
+        ylabel="x",
+        title="Samplers: three Gaussians on a line",
     )
     axes.legend(frameon=False, fontsize=8, loc="upper center")
 
