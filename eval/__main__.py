@@ -261,7 +261,7 @@ def sweep(
     torch_python: str | None = None,
     tf_python: str | None = None,
 ) -> int:
-    """Distance against evaluations of the network, for several samplers of one run: sweep.json and report.html.
+    """Distance against evaluations of the network, for several samplers of one run: sweep.json, curves.svg, report.html.
 
     A sampler is asked for in evaluations, not in steps (heun takes two a step), and every distance stands beside the real-against-real floor. What
     was drawn before is not drawn again, so a sweep that was cut off goes on.
@@ -279,7 +279,7 @@ def sweep(
         spacing: grid of the steps; the recipe's where not given.
         n: images a point; 0 for as many as are held out, at most 2,000.
         extractor: as `eval fid`.
-        out: folder for sweep.json and report.html; RUN/sweep where not given.
+        out: folder for the three files; RUN/sweep where not given.
         framework: who draws; the first found where not given.
         torch_python: Python that has PyTorch; found by itself where not given.
         tf_python: Python that has TensorFlow; found by itself where not given.

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from core.images import to_uint8
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
+MOST_INSIDE = 6  # curves whose names still fit into a plot
 SHARP_WIDTH = 720  # pixels that a grid has at least
 PALETTE = (
     "#3b82f6", "#f97316", "#10b981", "#a855f7", "#e11d48", "#14b8a6", "#ca8a04", "#64748b",
@@ -100,6 +101,7 @@ def line_plot(
         Inline SVG.
     """
     import matplotlib
+    from matplotlib.ticker import LogLocator
 
     with matplotlib.rc_context(STYLE):
         figure, axes = _axes(xlabel, ylabel)
@@ -112,7 +114,11 @@ def line_plot(
             axes.set_yscale("log", nonpositive="mask")
         if log_x:
             axes.set_xscale("log")
-        axes.legend()
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter("")
+        beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > MOST_INSIDE else {}
+        axes.legend(**beside)
         return _svg(figure, label)
 
 

@@ -42,7 +42,7 @@ def run(
     pythons: Mapping[Framework, str | None],
     spacing: str | None = None,
 ) -> str:
-    """Draw, measure and write sweep.json and report.html.
+    """Draw, measure and write sweep.json, curves.svg and report.html.
 
     Args:
         path: the run; its held-out images are the real ones.
@@ -91,6 +91,7 @@ def run(
     target = Path(out) if out else folder / "sweep"
     text = json.dumps(result, indent=1, allow_nan=False)
     write_atomically(target / "sweep.json", lambda file: file.write_text(text + "\n", encoding="utf-8"))
+    write_atomically(target / "curves.svg", lambda file: file.write_text(curves(result)[0], encoding="utf-8"))
     render(
         target / "report.html",
         "Few steps, honestly",
@@ -115,22 +116,31 @@ def text_table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def sections(result: Mapping[str, Any]) -> list[Section]:
-    """The page: what weakens the numbers, both curves, the table."""
-    curves: dict[str, dict[str, list[float]]] = {}
+def curves(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The distance against evaluations, with the floor, and against seconds, as SVG."""
+    counted: dict[str, dict[str, list[float]]] = {}
     timed: dict[str, dict[str, list[float]]] = {}
     for row in result["rows"]:
-        for plot, x in ((curves, row["nfe"]), (timed, row["seconds"] / result["n"])):
+        for plot, x in ((counted, row["nfe"]), (timed, row["seconds"] / result["n"])):
             curve = plot.setdefault(row["sampler"], {"x": [], "y": []})
             curve["x"].append(x)
             curve["y"].append(row["distance"])
     ends = [min(row["nfe"] for row in result["rows"]), max(row["nfe"] for row in result["rows"])]
-    curves["real"] = {"x": ends, "y": [result["floor"]] * 2}
+    counted["real"] = {"x": ends, "y": [result["floor"]] * 2}
     label = f"Fréchet distance, {result['extractor']['name']} features"
+    return (
+        line_plot(counted, "evaluations of the network", label, label=label, log_x=True, log_y=True),
+        line_plot(timed, "seconds an image", label, label=label, log_x=True, log_y=True),
+    )
+
+
+def sections(result: Mapping[str, Any]) -> list[Section]:
+    """The page: what weakens the numbers, both curves, the table."""
+    by_evaluations, by_seconds = curves(result)
     figures = [
-        Figure(line_plot(curves, "evaluations of the network", label, label=label, log_x=True, log_y=True), "By evaluations", "real: real images against other real ones at the same N."),
-        Figure(line_plot(timed, "seconds an image", label, label=label, log_x=True, log_y=True), "By seconds", "Drawing alone, on this machine, whatever else it did."),
-    ]  # fmt: skip
+        Figure(by_evaluations, "By evaluations", "real: real images against other real ones at the same N."),
+        Figure(by_seconds, "By seconds", "Drawing alone, on this machine, whatever else it did."),
+    ]
     rows: list[list[str | Cell]] = [
         [row["sampler"], str(row["nfe"]), Cell(f"{row['distance']:.4g}", f"{row['distance'] / result['floor']:.1f} x floor"), f"{row['seconds'] / result['n']:.3g}"]
         for row in result["rows"]

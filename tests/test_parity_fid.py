@@ -86,6 +86,7 @@ def test_a_run_is_watched_measured_and_swept(tmp_path, capsys, framework):
         ("dpmsolver++", 4),
     ]
     assert (run / "sweep" / "report.html").stat().st_size > 10_000
+    assert "dpmsolver++" in (run / "sweep" / "curves.svg").read_text()
     drawn = sorted(run.glob(f"sweep/{framework}/*/samples.npy"))
     stamps = [path.stat().st_mtime_ns for path in drawn]
     assert main(["sweep", *words, "--samplers", "ddim", "dpmsolver++", "--nfe", "2", "4", "--n", "30"]) == 0
