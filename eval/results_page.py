@@ -145,7 +145,7 @@ def section(outcome: Outcome) -> str:
         f"{count_parameters(one.recipe.model):,} parameters, {one.recipe.process.prediction}-prediction, "
         f"{one.recipe.process.schedule} schedule; {training.steps:,} steps of {training.batch_size}, that is {seen:,} images out "
         f"of {outcome.counts['train']:,} to train on, with {outcome.counts['held out']:,} held out; images drawn by "
-        f"{manifest['sampler']} with {manifest['nfe']} evaluations of the network (NFE), averaged weights, seed {manifest['seed']}. "
+        f"{manifest['sampler']} with {manifest['nfe']} evaluations of the network (NFE) on grid {manifest['spacing']}, averaged weights, seed {manifest['seed']}. "
         f"Recipe: `configs/results-{outcome.name}.toml`."
     )
     warnings = {text for found in outcome.found.values() for text in found.result["warnings"]}
