@@ -345,7 +345,7 @@ def conditioning(
 
     For instance:
 
-      python -m eval conditioning --checkpoint runs/lens-conditional-pytorch
+      python -m eval conditioning --checkpoint runs/lens-conditional-torch
 
     Args:
         checkpoint: run or checkpoint of a network with data.condition theta_e, trained on simulated lenses.
