@@ -28,6 +28,8 @@ from eval.twins import Framework, Worker
 
 SEED = 0
 """Of the choice of real images."""
+GREY = "#808080"
+"""Seen on light and on dark."""
 
 
 def run(
@@ -91,7 +93,8 @@ def run(
     target = Path(out) if out else folder / "sweep"
     text = json.dumps(result, indent=1, allow_nan=False)
     write_atomically(target / "sweep.json", lambda file: file.write_text(text + "\n", encoding="utf-8"))
-    write_atomically(target / "curves.svg", lambda file: file.write_text(curves(result)[0], encoding="utf-8"))
+    picture = curves(result)[0].replace("currentColor", GREY)  # outside a page there is no text whose colour to take
+    write_atomically(target / "curves.svg", lambda file: file.write_text(picture, encoding="utf-8"))
     render(
         target / "report.html",
         "Few steps, honestly",
