@@ -167,6 +167,8 @@ def random_weights(recipe: Recipe) -> Arrays:
     weights = {}
     for name, spec in param_specs(recipe.model).items():
         scale = 0.1 if len(spec.shape) < 2 else 1 / np.sqrt(np.prod(spec.shape[1:]))
+        if name.startswith("outc."):  # the baseline does not normalise before its last layer: images would be white
+            scale *= 0.1
         weights[name] = (spec.init == "ones") + scale * rng.standard_normal(spec.shape)
     return weights
 
