@@ -287,11 +287,7 @@ def sweep(
     from eval.sweep import run as measure
 
     pythons: dict[Literal["torch", "tensorflow"], str | None] = {"torch": torch_python, "tensorflow": tf_python}
-    print(
-        measure(
-            run, samplers, nfe, pythons=pythons, n=n, extractor=extractor, out=out, framework=framework, spacing=spacing
-        )
-    )
+    print(measure(run, samplers, nfe, n=n, extractor=extractor, out=out, framework=framework, pythons=pythons, spacing=spacing))  # fmt: skip
     return 0
 
 

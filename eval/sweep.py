@@ -59,6 +59,8 @@ def run(
     Raises:
         ValueError: input that the user must change. RuntimeError: a twin failed.
     """
+    if not samplers or not nfe:
+        raise ValueError("sweep: give at least one of --samplers and one of --nfe")
     chosen, network = first_framework(framework, pythons), open_extractor(extractor, "clean", None)
     python, folder = pythons.get(chosen), Path(path)
     real = read_side(path, "real", lambda other: other)

@@ -236,3 +236,8 @@ def test_pixels_need_no_network_and_say_so(folder, capsys, monkeypatch):
     assert not {"lens", "inception_score"} & result.keys()
     assert call(folder, "real.npy", "drawn", "--extractor", "pixels", "--weights", "some.safetensors") == 2
     assert "must be left out with --extractor pixels" in capsys.readouterr().err
+
+
+def test_a_sweep_of_nothing_is_refused_in_a_line(capsys):
+    assert main(["sweep", "runs/any", "--nfe"]) == 2
+    assert capsys.readouterr().err == "error: sweep: give at least one of --samplers and one of --nfe\n"
