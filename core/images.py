@@ -6,13 +6,14 @@ Images are (N, H, W, C) floats in [0, 1]. NumPy only at import (pillow inside th
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from core.files import write_atomically
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -144,18 +145,6 @@ def _picture(image: FloatArray) -> Any:
         raise ValueError(f"image: shape {image.shape}: must be (H, W) or (H, W, C)")
     pixels = to_uint8(image)
     return Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save_png(path: str | Path, image: FloatArray) -> None:

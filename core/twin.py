@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import platform
 from collections.abc import Callable
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from core.command import parse
+from core.command_line import parse
 from core.config import ModelConfig, Recipe
 
 if TYPE_CHECKING:
-    from core.features import Extractor
-    from core.likelihood import Evaluator
+    from core.extractors.features import Extractor
+    from core.inference.likelihood import Evaluator
 
 T = TypeVar("T")
 
@@ -78,42 +77,6 @@ def read_flags(default: T, twin: Twin, argv: list[str], name: str, more: str = "
     """Read a verb's flags; its docstring is the help's text, examples included, and `more` what only this twin has."""
     text = inspect.cleandoc(type(default).__doc__ or "").replace("PACKAGE", twin.package)
     return parse(type(default), argv, f"{twin.prog} {name}", f"{text}\n\n{more}".rstrip(), default)
-
-
-def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) -> list[str]:
-    """name_the_words, for the verbs that take one."""
-    return name_the_words(cls, argv, name, (field,), f"one {what}")
-
-
-def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...], what: str) -> list[str]:
-    """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the words that are no flag's value.
-
-    Args:
-        cls: the verb's dataclass, which has the fields `names`.
-        argv: what follows the verb.
-        name: the verb, for the message.
-        names: fields that the words go to, in this order, such as checkpoint.
-        what: what the words name, for the message.
-    Raises:
-        ValueError: more such words than names.
-    """
-    fields = dataclasses.fields(cls)
-    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
-    flags: list[str] = []
-    words: list[str] = []
-    takes_value = False
-    for word in argv:
-        bare = not takes_value and not word.startswith("-")
-        (words if bare else flags).append(word)
-        takes_value = not takes_value and not bare and "=" not in word and word not in switches
-    if len(words) > len(names):
-        raise ValueError(f"{name} {' '.join(words)}: takes {what}; options start with --")
-    return [*(part for field, word in zip(names, words, strict=False) for part in (f"--{field}", word)), *flags]
-
-
-def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
-    """name_the_word, for the verbs that take a run or checkpoint."""
-    return name_the_word(cls, argv, name, "checkpoint", "run or checkpoint")
 
 
 def environment(twin: Twin) -> dict[str, Any]:

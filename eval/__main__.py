@@ -46,7 +46,7 @@ def compare(
         seed: seed of the random cuts of the real set.
         json: print the result as JSON instead of a table.
     """
-    from eval.compare_run import run
+    from eval.verbs.compare import run
 
     log.info("reading and comparing; this takes seconds for thousands of small images")
     print(run(real, generated, out, train=train, pixel_scale=pixel_scale, seed=seed, as_json=json))
@@ -79,7 +79,7 @@ def demo(
         torch_python: Python that has PyTorch; found by itself where not given.
         tf_python: Python that has TensorFlow; found by itself where not given.
     """
-    from eval.demo import run
+    from eval.verbs.demo import run
 
     print(f"wrote {run(config, out, n=n, fresh=fresh, pythons={'torch': torch_python, 'tensorflow': tf_python})}")
     return 0
@@ -123,7 +123,7 @@ def benchmark(
         tf_python: Python that has TensorFlow; found by itself where not given.
         json: print the result as JSON instead of a table.
     """
-    from eval.benchmark_page import run
+    from eval.pages.benchmark_page import run
 
     text = run(
         config,
@@ -240,8 +240,8 @@ def fid(
         tf_python: Python that has TensorFlow; found by itself where not given.
         json: print the result as JSON instead of a table.
     """
-    from eval.fid_result import run
-    from eval.fid_run import Request
+    from eval.verbs.fid import Request
+    from eval.verbs.fid_result import run
 
     request = Request(real, generated, extractor, resize, weights, train, n, fit, eight_bit, seed, framework)
     files = {"out": out, "expect": expect, "statistics": save_statistics}
@@ -284,7 +284,7 @@ def sweep(
         torch_python: Python that has PyTorch; found by itself where not given.
         tf_python: Python that has TensorFlow; found by itself where not given.
     """
-    from eval.sweep import run as measure
+    from eval.verbs.sweep import run as measure
 
     pythons: dict[Literal["torch", "tensorflow"], str | None] = {"torch": torch_python, "tensorflow": tf_python}
     print(measure(run, samplers, nfe, n=n, extractor=extractor, out=out, framework=framework, pythons=pythons, spacing=spacing))  # fmt: skip
@@ -320,7 +320,7 @@ def damage(
         framework: the twin that evaluates the lens extractor.
         python: Python that has the framework; found by itself where not given.
     """
-    from eval.damage_run import run
+    from eval.studies.damage import run
 
     log.info("simulating %s images and measuring them", f"{11 * n:,}")
     print(run(out, n=n, size=size, field_of_view=field_of_view, seed=seed, framework=framework, python=python))
@@ -353,7 +353,7 @@ def conditioning(
         python: Python that has the framework; found by itself where not given.
         threads: CPU threads; 0 for the framework's choice.
     """
-    from eval.conditioning import run
+    from eval.studies.conditioning import run
 
     print(run(checkpoint, out, n=n, guidance=guidance, seed=seed, framework=framework, python=python, threads=threads))
     return 0

@@ -92,7 +92,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by -m
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.name.startswith("test_parity"):
+        if item.path.parent.name == "parity":
             item.add_marker(pytest.mark.cross)
 
 

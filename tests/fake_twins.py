@@ -42,10 +42,10 @@ TWIN = """
     import os, sys, time
     sys.path.insert(0, {root!r})
     import numpy as np
-    from core.cli import Twin, main
-    from core.command import RunError
-    from core.model.unet_spec import initial_weights
-    from core.worker import TimedTraining, peak_memory, serve
+    from core.commands.main import Twin, main
+    from core.command_line import RunError
+    from core.networks.unet import initial_weights
+    from core.worker.tasks import TimedTraining, peak_memory, serve
 
     name, seconds, shift, threads = {name!r}, {seconds!r}, {shift!r}, [0]
 

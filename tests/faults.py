@@ -69,7 +69,7 @@ TABLES = (
         "    n = step + 1\n    return min(config.ema_decay", "    n = step\n    return min(config.ema_decay", 1,
     ),
     Fault(
-        "freq_shift left out", "core/model/unet_spec.py", "/ (half - config.freq_shift)", "/ half", 1, "shift",
+        "freq_shift left out", "core/networks/specs.py", "/ (half - config.freq_shift)", "/ half", 1, "shift",
     ),
     Fault("weight decay on biases, in core", "core/training/optim.py", "len(spec.shape) >= 2", "len(spec.shape) >= 1", 2),
     Fault(
@@ -234,15 +234,15 @@ IMAGES = (
         "Sampler(build_unet(config, weights, dtype).to(device).train())", 9,
     ),
     Fault(
-        "starting noise by place in the batch", "core/sampling.py",
+        "starting noise by place in the batch", "core/inference/sampling.py",
         'gaussian(seed, "x_T", chosen,', 'gaussian(seed, "x_T", range(len(chosen)),', 9,
     ),
     Fault(
-        "step noise by place in the batch", "core/sampling.py",
+        "step noise by place in the batch", "core/inference/sampling.py",
         'gaussian(seed, "sampler", chosen,', 'gaussian(seed, "sampler", range(len(chosen)),', 9,
     ),
     Fault(
-        "every batch with the first one's classes", "core/sampling.py",
+        "every batch with the first one's classes", "core/inference/sampling.py",
         "_rows(condition or {}, part)", "_rows(condition or {}, slice(len(chosen)))", 9,
     ),
 )  # fmt: skip

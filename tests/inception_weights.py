@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core.model.inception_graph import graph_constants
-from core.model.inception_spec import inception_shapes
+from core.extractors.inception import inception_shapes
+from core.extractors.inception_graph import graph_constants
 
 
 def random_weights(seed: int = 0) -> dict[str, np.ndarray]:

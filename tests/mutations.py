@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.recipes import to_dict
+from core.config.recipes import to_dict
 from tests.faults import FAULTS, RECIPES, Fault
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,7 +1,7 @@
 """The DDPM U-Net in float64 NumPy, by the formulas: the oracle of both twins' layers and networks.
 
 Written from the papers and diffusers' documentation of its keys, by parameter name; it shares no line with the twins
-and does not use core.model.unet_spec. NHWC images; weights in the canonical layout (OIHW, (out, in)).
+and does not use core.networks.unet. NHWC images; weights in the canonical layout (OIHW, (out, in)).
 """
 
 import math

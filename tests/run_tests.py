@@ -1,6 +1,6 @@
 """Run the tests in the environments that they need, and say what ran where: `python -m tests.run_tests [--slow]`.
 
-Three runs of pytest: all that needs one framework, in the PyTorch environment; test_backend_*.py again, in the
+Three runs of pytest: all that needs one framework, in the PyTorch environment; tests/backend again, in the
 TensorFlow one; what needs both (marker `cross`), launched from the PyTorch one. The last line is the sum.
 """
 
@@ -12,7 +12,7 @@ import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from eval.interpreters import THREAD_VARIABLES, find_python
+from eval.twins.interpreters import THREAD_VARIABLES, find_python
 
 HERE = Path(__file__).resolve().parent
 COUNTS = ("passed", "failed", "skipped")
@@ -65,11 +65,9 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    pattern = "test_backend_*.py"
-    backend_tests = sorted(f"tests/{path.name}" for path in HERE.glob(pattern)) or [f"tests/{pattern}"]
     runs = {
         "PyTorch environment": (torch, "torch", f"not cross{slow}", ["tests"]),
-        "TensorFlow environment": (tensorflow, "tensorflow", f"not cross and not diffusers{slow}", backend_tests),
+        "TensorFlow environment": (tensorflow, "tensorflow", f"not cross and not diffusers{slow}", ["tests/backend"]),
         "both frameworks": (torch, "torch", f"cross{slow}", ["tests"]),
     }
     results = {title: run(title, *arguments) for title, arguments in runs.items()}

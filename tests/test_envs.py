@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.interpreters import ENVIRONMENTS, find_python
+from eval.twins.interpreters import ENVIRONMENTS, find_python
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVS = ROOT / "envs"

@@ -15,21 +15,22 @@ import os, pytest
 FRAMEWORK = os.environ["DIPTYCH_BACKEND"]
 """
 TESTS = {
-    "test_core_a.py": "def test_a(): assert FRAMEWORK == 'torch'\n@pytest.mark.slow\ndef test_slow(): pass\n",
-    "test_backend_b.py": "def test_b(): assert FRAMEWORK == 'torch'\n"
+    "core/test_a.py": "def test_a(): assert FRAMEWORK == 'torch'\n@pytest.mark.slow\ndef test_slow(): pass\n",
+    "backend/test_b.py": "def test_b(): assert FRAMEWORK == 'torch'\n"
     "@pytest.mark.diffusers\ndef test_peer(): assert FRAMEWORK == 'torch'\n"
     "def test_skip(): pytest.skip('why')\n",
-    "test_parity_c.py": "def test_c(): assert os.environ['OMP_NUM_THREADS']\n",
+    "parity/test_c.py": "def test_c(): assert os.environ['OMP_NUM_THREADS']\n",
 }
 
 
 def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
-    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "twins").mkdir(parents=True)
     (tmp_path / "tests" / "peers").mkdir(parents=True)
     for name in (
         "pyproject.toml",
         "eval/__init__.py",
-        "eval/interpreters.py",
+        "eval/twins/__init__.py",
+        "eval/twins/interpreters.py",
         "tests/__init__.py",
         "tests/run_tests.py",
         "tests/conftest.py",
@@ -37,6 +38,7 @@ def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
     ):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, text in TESTS.items():
+        (tmp_path / "tests" / name).parent.mkdir()
         (tmp_path / "tests" / name).write_text(RUN + text)
 
     def run(*flags: str) -> tuple[list[str], int]:
@@ -54,12 +56,12 @@ def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
         ],
         1,
     )
-    (tmp_path / "tests" / "test_backend_b.py").write_text("def test_b(): pass\n")
+    (tmp_path / "tests" / "backend" / "test_b.py").write_text("def test_b(): pass\n")
     lines = ["PyTorch environment 3 passed, 0 failed", "TensorFlow environment 1 passed, 0 failed"]
     assert run("--slow") == ([*lines, "both frameworks 1 passed, 0 failed", "5 passed, 0 failed"], 0)
     # A run that finds no test, or cannot read one, is a failure and not a success.
-    (tmp_path / "tests" / "test_backend_b.py").unlink()
-    (tmp_path / "tests" / "test_core_a.py").write_text("import no_such_module\n")
+    (tmp_path / "tests" / "backend" / "test_b.py").unlink()
+    (tmp_path / "tests" / "core" / "test_a.py").write_text("import no_such_module\n")
     assert run() == (
         [
             "PyTorch environment 0 passed, 1 failed",
@@ -83,14 +85,14 @@ BACKEND_TEST = "def test_b(backend): assert backend.layers.NAME and backend.name
     ],
 )
 def test_the_backend_asked_for_is_the_one_used_or_the_test_fails(tmp_path, framework, expected):
-    for folder in ("tests", "torch_impl", "tf_impl", "torch"):
-        (tmp_path / folder).mkdir()
+    for folder in ("tests/backend", "torch_impl", "tf_impl", "torch"):
+        (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "torch" / "__init__.py").write_text("")
     for twin in ("torch_impl", "tf_impl"):
         (tmp_path / twin / "layers.py").write_text("NAME = 'ours'\n")
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "tests" / "test_backend_b.py").write_text(BACKEND_TEST.format(name=framework))
+    (tmp_path / "tests" / "backend" / "test_b.py").write_text(BACKEND_TEST.format(name=framework))
     answer = subprocess.run(
         [sys.executable, "-m", "pytest", "tests"],
         cwd=tmp_path,

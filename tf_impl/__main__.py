@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.cli import main
+from core.commands.main import main
 from core.config import ModelConfig, Recipe
 from core.twin import Exported, Published, Twin
 
 if TYPE_CHECKING:
-    from core.features import Extractor
+    from core.extractors.features import Extractor
 
 FORMATS = {
     "saved-model": ("", "for tf.saved_model.load and TensorFlow Serving; stands alone"),

@@ -12,9 +12,9 @@ import keras
 from keras import ops
 
 from core.config import ModelConfig
-from core.model.baseline_spec import HEADS, NORM_EPS, baseline_plan, bilinear_matrix
-from core.model.unet_spec import BASELINE_TIME_CHANNELS, time_frequencies
-from core.recipes import from_dict, to_dict
+from core.config.recipes import from_dict, to_dict
+from core.networks.baseline import BASELINE_TIME_CHANNELS, HEADS, NORM_EPS, baseline_plan, bilinear_matrix
+from core.networks.specs import time_frequencies
 from tf_impl.layers import GroupNorm, conv, gelu, linear
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.conditioning import Condition
 from core.config import ModelConfig
+from core.inference.conditioning import Condition
 from tf_impl.sampler import Sampler
 from tf_impl.weights import build_unet
 
 
 class Evaluator:
-    """Evaluates a network; see core.likelihood.Evaluator for shapes.
+    """Evaluates a network; see core.inference.likelihood.Evaluator for shapes.
 
     Args:
         network: the U-Net, or any function with its signature.

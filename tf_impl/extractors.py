@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.features import Extractor
+from core.extractors.features import Extractor
 from tf_impl.inception import Inception, prepare
 from tf_impl.lens_extractor import make_lens_extractor
 
@@ -43,7 +43,7 @@ def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dt
     """An extractor by name.
 
     Args:
-        name: a key of core.features.EXTRACTORS.
+        name: a key of core.extractors.features.EXTRACTORS.
         weights: its parameters by canonical name.
         resize: clean or legacy, for inception.
         dtype: float32 or float64.

@@ -12,9 +12,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from keras import ops
 
-from core.model.inception_graph import graph_constants
-from core.model.inception_input import INPUT_SCALE, input_matrices
-from core.model.inception_spec import (
+from core.extractors.inception import (
     CLASSES,
     STAGES,
     Conv,
@@ -24,6 +22,8 @@ from core.model.inception_spec import (
     convolutions,
     folded,
 )
+from core.extractors.inception_graph import graph_constants
+from core.extractors.inception_input import INPUT_SCALE, input_matrices
 from core.twin import Published
 from tf_impl.layers import linear
 
@@ -57,7 +57,7 @@ class Inception(keras.Model):
         Args:
             x: (B, H, W, 3) as `prepare` gives it; any size of at least 75 pixels.
         Returns:
-            Features (B, d) by tap, see core.model.inception_spec.TAPS.
+            Features (B, d) by tap, see core.extractors.inception.TAPS.
         """
         features = {}
         for stage in STAGES:
@@ -100,7 +100,7 @@ def prepare(images: Any, resize: str) -> Any:
 
     Args:
         images: (B, H, W, C) float in [0, 1], C 1 or 3.
-        resize: clean or legacy, see core.model.inception_input.RESIZES.
+        resize: clean or legacy, see core.extractors.inception_input.RESIZES.
     Returns:
         (B, 299, 299, 3) of the same dtype.
     Raises:

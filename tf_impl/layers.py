@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from core.config import ModelConfig
-from core.model.unet_spec import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan, time_frequencies
+from core.networks.specs import time_frequencies
+from core.networks.unet import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
 
 
 def gelu(x: Any) -> Any:

@@ -9,13 +9,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from core.model.lens_spec import CONVOLUTIONS, FEATURES, HEADS, PARAM_SPECS, check_lens_weights, prepare
+from core.extractors.lens import CONVOLUTIONS, FEATURES, HEADS, PARAM_SPECS, check_lens_weights, prepare
 from tf_impl.layers import linear
 from tf_impl.weights import to_keras
 
 
 class LensExtractor(keras.Model):
-    """The network of core.model.lens_spec."""
+    """The network of core.extractors.lens."""
 
     def __init__(self, dtype: Any = "float32") -> None:
         super().__init__(dtype=dtype)
@@ -32,7 +32,7 @@ class LensExtractor(keras.Model):
         """Evaluate the network.
 
         Args:
-            x: (B, 64, 64, 3), as core.model.lens_spec.prepare makes it.
+            x: (B, 64, 64, 3), as core.extractors.lens.prepare makes it.
         Returns:
             features (B, 128), parameters (B, 8), logits (B, 3).
         """
@@ -47,7 +47,7 @@ def build_lens_network(weights: Mapping[str, np.ndarray], dtype: str = "float32"
     """The network with given weights.
 
     Args:
-        weights: every parameter of core.model.lens_spec.PARAM_SPECS.
+        weights: every parameter of core.extractors.lens.PARAM_SPECS.
         dtype: float32 or float64.
     Raises:
         ValueError: names or shapes differ from the network's, or a value is not finite.
@@ -67,7 +67,7 @@ def make_lens_extractor(
     """What turns images into features, on a GPU where there is one.
 
     Args:
-        weights: as core.model.lens_weights.read_lens_weights gives them.
+        weights: as core.extractors.lens_weights.read_lens_weights gives them.
         dtype: float32 or float64.
     Returns:
         A function from images (N, H, W, 1) in [0, 1], squares of 32 to 150 pixels, to arrays of that dtype: `features`

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.conditioning import Condition
 from core.config import ModelConfig
 from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
+from core.inference.conditioning import Condition
 from tf_impl.weights import build_unet
 
 
 class Sampler:
-    """Runs sampling tables; see core.sampling.Sampler for shapes.
+    """Runs sampling tables; see core.inference.sampling.Sampler for shapes.
 
     Args:
         network: the U-Net, or any function with its signature.

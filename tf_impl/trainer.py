@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import Recipe
-from core.model.unet_spec import initial_weights, param_specs
+from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
 from tf_impl.objective import losses
 from tf_impl.sampler import Sampler

@@ -12,8 +12,8 @@ import keras
 from keras import ops
 
 from core.config import ModelConfig
-from core.model.unet_spec import unet_plan
-from core.recipes import from_dict, to_dict
+from core.config.recipes import from_dict, to_dict
+from core.networks.unet import unet_plan
 from tf_impl.layers import Block, GroupNorm, TimeEmbedding, VectorEmbedding, conv
 
 

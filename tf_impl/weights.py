@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoints.importing import read_unet, refuse_pickle
 from core.config import ModelConfig
-from core.model.checkpoint import check_weights
-from core.model.importing import read_unet, refuse_pickle
-from core.model.unet_spec import Kind, param_specs
+from core.networks.parameters import Kind
+from core.networks.specs import check_weights, param_specs
 from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.unet import UNet
 
@@ -85,7 +85,7 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:
-        folder: see core.model.importing.read_network.
+        folder: see core.checkpoints.importing.read_network.
         dtype: float32 or float64.
     Returns:
         The network: called with x (B, H, W, C), t (B,) and what it is conditioned on by keyword; dropout is off.

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from core.conditioning import CONDITIONS
 from core.config import ModelConfig, Recipe
-from core.recipes import from_dict
-from core.worker import Arrays, affine_task, with_prefix
+from core.config.recipes import from_dict
+from core.inference.conditioning import CONDITIONS
+from core.worker.protocol import Arrays, with_prefix
+from core.worker.tasks import affine_task
 from tf_impl.sampler import Sampler
 from tf_impl.trainer import Trainer
 from tf_impl.weights import build_unet, find_layer, from_keras, set_weights

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.config import ModelConfig
-from core.model.baseline_spec import HEADS, NORM_EPS, baseline_plan
-from core.model.unet_spec import BASELINE_TIME_CHANNELS, time_frequencies
+from core.networks.baseline import BASELINE_TIME_CHANNELS, HEADS, NORM_EPS, baseline_plan
+from core.networks.specs import time_frequencies
 
 
 class DoubleConv(nn.Module):

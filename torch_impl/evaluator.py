@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.conditioning import Condition
 from core.config import ModelConfig
+from core.inference.conditioning import Condition
 from torch_impl.sampler import Sampler, to_numpy
 from torch_impl.weights import build_unet
 
 
 class Evaluator:
-    """Evaluates a network; see core.likelihood.Evaluator for shapes.
+    """Evaluates a network; see core.inference.likelihood.Evaluator for shapes.
 
     Args:
         network: the U-Net in evaluation mode, or any module with its signature.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from core.features import Extractor
+from core.extractors.features import Extractor
 from torch_impl.inception import Inception, prepare
 from torch_impl.lens_extractor import make_lens_extractor
 
@@ -36,7 +36,7 @@ def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dt
     """An extractor by name.
 
     Args:
-        name: a key of core.features.EXTRACTORS.
+        name: a key of core.extractors.features.EXTRACTORS.
         weights: its parameters by canonical name.
         resize: clean or legacy, for inception.
         dtype: float32 or float64.

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.model.inception_input import INPUT_SCALE, input_matrices
-from core.model.inception_spec import (
+from core.extractors.inception import (
     CLASSES,
     STAGES,
     Conv,
@@ -21,6 +20,7 @@ from core.model.inception_spec import (
     convolutions,
     folded,
 )
+from core.extractors.inception_input import INPUT_SCALE, input_matrices
 from core.twin import Published
 from torch_impl.weights import read_pickle
 
@@ -55,7 +55,7 @@ class Inception(nn.Module):
         Args:
             x: (B, 3, H, W) as `prepare` gives it; any size of at least 75 pixels.
         Returns:
-            Features (B, d) by tap, see core.model.inception_spec.TAPS.
+            Features (B, d) by tap, see core.extractors.inception.TAPS.
         """
         features = {}
         for stage in STAGES:
@@ -100,7 +100,7 @@ def prepare(images: torch.Tensor, resize: str) -> torch.Tensor:
 
     Args:
         images: (B, H, W, C) float in [0, 1], C 1 or 3.
-        resize: clean or legacy, see core.model.inception_input.RESIZES.
+        resize: clean or legacy, see core.extractors.inception_input.RESIZES.
     Returns:
         (B, 3, 299, 299) of the same dtype.
     Raises:

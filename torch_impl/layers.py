@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.config import ModelConfig
-from core.model.unet_spec import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan, time_frequencies
+from core.networks.specs import time_frequencies
+from core.networks.unet import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
 
 ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu}  # F.gelu is the exact form, with erf
 

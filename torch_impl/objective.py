@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from core.conditioning import CONDITIONS
 from core.config import Loss
 from core.diffusion.learned_variance import EDGE, FAR, HALF_BIN, SWITCH, TAIL_SERIES
+from core.inference.conditioning import CONDITIONS
 from torch_impl.unet import UNet
 
 
@@ -18,7 +18,7 @@ def losses(network: UNet, batch: dict[str, torch.Tensor], kind: Loss = "simple")
     Args:
         network: the U-Net.
         batch: `x_0`, `eps` (B, C, H, W); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
-            and what the network is conditioned on, by the names of core.conditioning.CONDITIONS.
+            and what the network is conditioned on, by the names of core.inference.conditioning.CONDITIONS.
         kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.learned_variance.
     Returns:
         (B,): weight[t] times the mean over pixels of the squared error; the loss is their mean. hybrid adds, and vlb has

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from core.conditioning import Condition
 from core.config import ModelConfig
 from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
+from core.inference.conditioning import Condition
 from torch_impl.weights import build_unet
 
 
 class Sampler:
-    """Runs sampling tables; see core.sampling.Sampler for shapes.
+    """Runs sampling tables; see core.inference.sampling.Sampler for shapes.
 
     Args:
         network: the U-Net in evaluation mode, or any module with its signature.

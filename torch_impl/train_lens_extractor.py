@@ -1,6 +1,6 @@
 """Makes the lens extractor's weights: simulate, train, score on held-out images, write.
 
-    python -m torch_impl.train_lens_extractor --out core/model
+    python -m torch_impl.train_lens_extractor --out core/extractors
 
 The weights are made once, in PyTorch, and read by both twins; so this file has no twin. Some fifteen minutes on two CPU
 cores. The same command gives the same data, order and initial weights; the last digits go by machine and threads.
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.command import end, parse
-from core.model.lens_spec import QUALITY, channels, initial_weights
-from core.model.lens_training import (
+from core.command_line import end, parse
+from core.extractors.lens import QUALITY, channels, initial_weights
+from core.extractors.lens_training import (
     GROUP,
     SCORED,
     Group,
@@ -31,7 +31,7 @@ from core.model.lens_training import (
     simulate_groups,
     training_groups,
 )
-from core.model.lens_weights import write_lens_weights
+from core.extractors.lens_weights import write_lens_weights
 from torch_impl.lens_extractor import LensExtractor, build_lens_network
 
 
@@ -39,7 +39,7 @@ from torch_impl.lens_extractor import LensExtractor, build_lens_network
 class Options:
     """How the weights are made."""
 
-    out: str = "core/model"
+    out: str = "core/extractors"
     """Folder for lens_extractor.safetensors and lens_extractor.json."""
     images: int = 48000
     """Images simulated to train on, a multiple of 1,500."""
@@ -80,7 +80,7 @@ def train(
     """The trained network, whose parameters are in the targets' own units.
 
     Args:
-        data: images (N, 64, 64, 1) float32, labels (N,), targets (N, 8), as core.model.lens_training simulates them.
+        data: images (N, 64, 64, 1) float32, labels (N,), targets (N, 8), as core.extractors.lens_training simulates them.
         steps: of the optimiser (Adam, clipped).
         batch_size: images a step.
         peak: highest learning rate.
@@ -125,7 +125,7 @@ def train(
 
 
 def held_out_scores(network: LensExtractor, count: int, threads: int) -> dict[str, Any]:
-    """Scores on `count` fresh images of each of core.model.lens_training.SCORED, as they are and degraded, 50 by one blur."""
+    """Scores on `count` fresh images of each of core.extractors.lens_training.SCORED, as they are and degraded, 50 by one blur."""
     found = {}
     for preset, size, field in SCORED:
         groups = [Group(preset, size, field, HELD_OUT_SEED, first) for first in range(0, count, GROUP)]

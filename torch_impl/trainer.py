@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from core.config import Recipe
-from core.model.unet_spec import initial_weights, param_specs
+from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
 from torch_impl.objective import losses
 from torch_impl.sampler import Sampler

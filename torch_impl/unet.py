@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from core.config import ModelConfig
-from core.model.unet_spec import unet_plan
+from core.networks.unet import unet_plan
 from torch_impl.layers import Block, TimeEmbedding, VectorEmbedding
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.checkpoints.importing import read_unet
 from core.config import ModelConfig
-from core.model.checkpoint import check_weights
-from core.model.importing import read_unet
+from core.networks.specs import check_weights
 from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.unet import UNet
 
@@ -55,7 +55,7 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:
-        folder: see core.model.importing.read_network.
+        folder: see core.checkpoints.importing.read_network.
         dtype: float32 or float64.
     Returns:
         The network in evaluation mode: called with x (B, C, H, W), t (B,) and what it is conditioned on by keyword.

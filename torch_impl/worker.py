@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from core.conditioning import CONDITIONS
 from core.config import ModelConfig, Recipe
-from core.recipes import from_dict
-from core.worker import Arrays, affine_task, with_prefix
+from core.config.recipes import from_dict
+from core.inference.conditioning import CONDITIONS
+from core.worker.protocol import Arrays, with_prefix
+from core.worker.tasks import affine_task
 from torch_impl.sampler import Sampler, to_numpy
 from torch_impl.trainer import Trainer
 from torch_impl.weights import build_unet, set_weights

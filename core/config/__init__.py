@@ -1,6 +1,6 @@
 """Recipes: what a run is, as frozen dataclasses, one a table.
 
-Each dataclass validates itself where it is made. Flags of the command line come from these fields; core.recipes reads and
+Each dataclass validates itself where it is made. Flags of the command line come from these fields; core.config.recipes reads and
 writes them as files. This package imports no framework.
 """
 

@@ -79,7 +79,7 @@ def simulate(
     import numpy as np
 
     from core.data import lenses
-    from core.images import write_atomically
+    from core.files import write_atomically
 
     is_file = out.suffix == ".npz"
     if not is_file and out.exists() and (out.is_file() or any(out.iterdir())):
@@ -165,7 +165,8 @@ def _draw(values: Any, title: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from core.images import grid, write_atomically
+    from core.files import write_atomically
+    from core.images import grid
 
     sample = values[np.unique(np.linspace(0, len(values) - 1, 36).astype(int))].astype(np.float64)
     low, high = sample.min(), sample.max()

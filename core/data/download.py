@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from core.command import RunError
-from core.images import write_atomically
+from core.command_line import RunError
+from core.files import write_atomically
 
 
 @dataclass(frozen=True)

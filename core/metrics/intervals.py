@@ -10,7 +10,7 @@ rows of a Gaussian with d = 32 against 2,000 more the distance is 0.297 +- 0.018
 interval of them does not hold what it is an interval of. Rows left out do not repeat. The delete-a-group jackknife uses
 the spread of the distance under the loss of each group; the excess, N / (N - N / groups) times as large in all of them
 alike, leaves the spread alone. Its standard error is right where the two distributions differ, and up to 1.6 times too
-large where they are the same (tests/test_core_metrics_intervals.py).
+large where they are the same (tests/core/test_metrics_intervals.py).
 """
 
 from __future__ import annotations

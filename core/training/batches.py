@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.conditioning import training_condition
 from core.config import Recipe
 from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
 from core.diffusion.learned_variance import bound_columns
 from core.diffusion.noise import gaussian
 from core.diffusion.process import Process, coefficients
 from core.images import from_unit
+from core.inference.conditioning import training_condition
 from core.training.levels import LevelSampler
 
 Batch = dict[str, np.ndarray]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.conditioning import own_condition, weak_condition
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
+from core.inference.conditioning import own_condition, weak_condition
+from core.inference.sampling import Sampler, draw
 from core.metrics.frechet import frechet_distance_from_features
-from core.sampling import Sampler, draw
 
 Extract = Callable[[np.ndarray], np.ndarray]
 """Images (N, H, W, C) in [0, 1] -> features (N, d)."""

@@ -17,20 +17,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from core.command import RunError
-from core.conditioning import data_record, own_condition, weak_condition
+from core.checkpoints.checkpoint import Checkpoint
+from core.checkpoints.run_folder import RunFolder
+from core.command_line import RunError
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.diffusion.process import Process, make_process
 from core.diffusion.samplers import make_table
 from core.images import grid, save_png
-from core.model.checkpoint import Checkpoint
-from core.sampling import Sampler, draw
+from core.inference.conditioning import data_record, own_condition, weak_condition
+from core.inference.sampling import Sampler, draw
 from core.training.batches import Batch, make_batch
 from core.training.evaluation import Evaluator
 from core.training.levels import LevelSampler
 from core.training.optim import scalars
-from core.training.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.config import TrainingConfig
 from core.diffusion.noise import generator
-from core.model.unet_spec import ParamSpec
+from core.networks.parameters import ParamSpec
 from core.training.posthoc_ema import profile_decay
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from core.command import RunError
+from core.command_line import RunError
 
 
 class NotCloseError(RunError):

@@ -42,7 +42,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "norm_num_groups": (4, 8),
 }
 
-# One network a row, in the order of FACTORS. Found by annealing; tests/test_core_unet_spec.py counts the pairs.
+# One network a row, in the order of FACTORS. Found by annealing; tests/core/test_unet_spec.py counts the pairs.
 # fmt: off
 _ROWS: tuple[tuple[Any, ...], ...] = (
     (DOWN_RES, DOWN_ATTN, UP, UP_RES, "attention", "conv", "conv", 1, "scale_shift", None, None, 1e-05, False, 0, "silu", True, None, ROOT, 2, (8, 8), (8, 16), 1, 4),

@@ -1,7 +1,7 @@
 """The parity ladder: who is compared on what, and the list of what was measured.
 
 Each rung is a function in one of the rungs_*.py beside this file; `climb` runs them in order. Imports NumPy, core and
-eval's own modules; the twins are reached through their workers alone (`eval.twins.Worker`).
+eval's own modules; the twins are reached through their workers alone (`eval.twins.client.Worker`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from core.checkpoints.checkpoint import resolve_checkpoint
+from core.checkpoints.trained import open_source
 from core.config import Recipe, TrainingConfig
+from core.config.recipes import load_recipe
 from core.data.lenses import simulate
-from core.model.checkpoint import resolve_checkpoint
-from core.model.unet_spec import param_specs
-from core.recipes import load_recipe
-from core.sampling import open_source
+from core.networks.specs import param_specs
 from eval.parity.closeness import NotCloseError, difference
 from eval.parity.tolerances import GRADIENT_FLOOR, Tolerance
-from eval.twins import ROOT, Framework, Worker
+from eval.twins.client import ROOT, Framework, Worker
 
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")

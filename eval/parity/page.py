@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.page import Cell, Figure, Figures, Notice, Section, Table, Text
+from eval.pages.page import Cell, Figure, Figures, Notice, Section, Table, Text
+from eval.pages.plots import image_grid, line_plot
 from eval.parity.ladder import Board, Measurement, Subject
-from eval.plots import image_grid, line_plot
 
 RUNGS = {
     1: "schedules and tables",

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.images import write_atomically
-from core.model.unet_spec import count_parameters
-from core.recipes import to_dict
-from eval.page import render
+from core.config.recipes import to_dict
+from core.files import write_atomically
+from core.networks.specs import count_parameters
+from eval.pages.page import render
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.closeness import NotCloseError
 from eval.parity.ladder import Board, Measurement, Rung, Subject, climb, open_subject, start_twins
 from eval.parity.page import sections, text_table
-from eval.twins import ROOT, Framework
+from eval.twins.client import ROOT, Framework
 
 
 def all_rungs(images: int, ddpm_images: int, long_steps: int) -> list[tuple[int, Rung]]:

@@ -17,10 +17,10 @@ from core.diffusion.noise import gaussian, generator, integers
 from core.diffusion.process import Process, make_process, q_sample
 from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
-from core.model.unet_spec import param_specs, time_frequencies
+from core.networks.specs import param_specs, time_frequencies
 from core.training.batches import make_batch
 from core.training.optim import ema_decay, is_decayed, learning_rate
-from core.worker import as_dataset
+from core.worker.tasks import as_dataset
 from eval.parity import closed_forms
 from eval.parity.closed_forms import process_tables
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.conditioning import own_condition
 from core.config import Recipe, SamplingConfig
+from core.config.recipes import to_dict
 from core.diffusion.noise import gaussian
-from core.recipes import to_dict
-from core.worker import as_dataset
+from core.inference.conditioning import own_condition
+from core.worker.tasks import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, under
 from eval.parity.tolerances import EXACT, GREY_LEVELS
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from core.config import Recipe
+from core.config.recipes import to_dict
 from core.diffusion.process import make_process
-from core.recipes import to_dict
 from core.training.batches import make_batch
-from core.worker import as_dataset
+from core.worker.tasks import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under
 from eval.parity.tolerances import (
     GRADIENT_FLOAT32,

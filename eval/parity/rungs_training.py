@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.config import Recipe
-from core.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from core.recipes import to_dict
+from core.config.recipes import to_dict
 from eval.parity.ladder import PARTS, Arrays, Board, Subject, Twins, at_once, images_for, part, stress, under
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, RESUMED_FLOAT64
-from eval.twins import Framework, Worker
+from eval.twins.client import Framework, Worker
 
 STEPS, HALF = 20, 10
 """Optimiser steps of the uninterrupted run, and where the run that changes frameworks goes on."""

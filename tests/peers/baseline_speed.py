@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from core.config import ModelConfig
-from core.model.unet_spec import initial_weights
+from core.networks.specs import initial_weights
 from tests.peers.original_baseline import UNet
 from torch_impl.weights import build_unet
 

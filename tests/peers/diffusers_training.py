@@ -1,7 +1,7 @@
 """A peer for the benchmark: diffusers' UNet2DModel under the training step of torch_impl/trainer.py.
 
 Everything but the network is as in our PyTorch twin, so that a difference in speed is the network's. Speaks the worker's
-protocol (core/worker.py), tasks `time_training`, `peak_memory` and `describe`; run by the PyTorch interpreter from the
+protocol (core/worker/tasks.py), tasks `time_training`, `peak_memory` and `describe`; run by the PyTorch interpreter from the
 checkout: `python -m tests.peers.diffusers_training`.
 """
 
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 import tests.peers.torchvision_stub  # noqa: F401  diffusers imports torchvision when UNet2DModel is first named
+from core.checkpoints.diffusers_config import unet_to_diffusers
 from core.config import Recipe
-from core.model.diffusers_config import unet_to_diffusers
-from core.model.unet_spec import initial_weights
-from core.worker import TimedTraining, peak_memory, serve
+from core.networks.specs import initial_weights
+from core.worker.protocol import serve
+from core.worker.timing import TimedTraining, peak_memory
 
 
 class Trainer:

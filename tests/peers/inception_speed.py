@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 import tests.peers.torchvision_stub  # noqa: F401  before the peer, which imports torchvision
-from core.model.checkpoint import write_tensors
-from eval.twins import Worker
+from core.files import write_tensors
+from eval.twins.client import Worker
 from tests.inception_weights import random_weights
 
 

@@ -1,7 +1,7 @@
 """The metrics held against torch-fidelity and pytorch-fid on the same features: a table of values and differences.
 
 Run by the PyTorch interpreter from the checkout: `python -m tests.peers.metrics_exactness [--rows N] [--dim D]`; two to
-three minutes at the defaults. tests/test_core_metrics_peers.py demands the same of smaller sets.
+three minutes at the defaults. tests/core/test_metrics_peers.py demands the same of smaller sets.
 """
 
 import argparse

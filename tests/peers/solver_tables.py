@@ -11,7 +11,7 @@ from core.config import ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_steps, make_table, table_of
 from core.diffusion.table import run
-from tests.test_core_diffusion_samplers import (
+from tests.core.test_diffusion_samplers import (
     PROCESSES,
     curved_network,
     diffusers_loop,
@@ -21,7 +21,7 @@ from tests.test_core_diffusion_samplers import (
     step_noise,
     x_start,
 )
-from tests.test_core_diffusion_solvers import DATA, ORDERS, STARTS, X0, slopes, uniform_levels
+from tests.core.test_diffusion_solvers import DATA, ORDERS, STARTS, X0, slopes, uniform_levels
 
 CLIPPED = {"thresholding": True, "sample_max_value": 1.0}
 # sampler, its options; module, class, the peer's options, spacing

@@ -1,0 +1,156 @@
+"""Checkpoints: dict[str, ndarray] and a recipe <-> a folder that diffusers opens too.
+
+    model_index.json                                   a DDPMPipeline or DDIMPipeline (its own class name where diffusers has none)
+    unet/config.json, diffusion_pytorch_model.safetensors   EMA weights, diffusers' names and layout
+    scheduler/scheduler_config.json
+    recipe.json, data.json                             the whole recipe; the data's manifest
+    training_state.safetensors, training_state.json    raw weights, Adam's moments, step
+
+Folders are written beside their final name, synced, then renamed: a name that exists holds a whole checkpoint.
+Networks that others saved are core.checkpoints.importing's. This module imports no framework, and safetensors only inside
+the functions that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints.diffusers_config import (
+    BASELINE_CLASS,
+    DIFFUSERS_VERSION,
+    VECTOR_CLASS,
+    unet_to_diffusers,
+)
+from core.checkpoints.scheduler_config import scheduler_to_diffusers
+from core.config import ModelConfig, Recipe
+from core.config.recipes import load_recipe, to_dict
+from core.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text_atomic
+from core.networks.specs import check_weights
+
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+FORMAT_VERSION = 1
+# Any scheduler that follows a variance-preserving process serves DDPMPipeline.
+_NOT_PRESERVING = ("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint folder holds; `state` maps 'params/NAME', 'exp_avg/NAME', 'exp_avg_sq/NAME' to arrays."""
+
+    recipe: Recipe
+    ema: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
+    progress: dict[str, Any]
+    data: dict[str, Any]
+
+
+def write_pipeline(
+    folder: Path, model: ModelConfig, weights: Mapping[str, np.ndarray], scheduler: Mapping[str, Any]
+) -> None:
+    """Write a network and its scheduler into an empty folder, as a diffusers pipeline where diffusers has one.
+
+    Args:
+        folder: an existing folder.
+        model: the network.
+        weights: every parameter in diffusers' names and layout.
+        scheduler: the content of scheduler_config.json.
+    Raises:
+        OSError: disk full or not writable.
+    """
+    conditional, baseline = model.num_class_embeds is not None, model.architecture == "baseline"
+    for name in ("unet", "scheduler"):
+        (folder / name).mkdir()
+    write_json(folder / "unet" / "config.json", unet_to_diffusers(model))
+    write_tensors(folder / "unet" / WEIGHTS_FILE, weights)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    scheduler_class = scheduler.get("_class_name", "DDPMScheduler")
+    pipeline = "DDIMPipeline" if scheduler_class == "DDIMScheduler" else "DDPMPipeline"
+    text = ""
+    if baseline:
+        pipeline = "DiptychBaselinePipeline"
+        text = "The baseline network: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
+    elif model.vector_channels:
+        pipeline = "DiptychConditionalPipeline"
+        text = "Conditioned on numbers: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
+    elif conditional or model.condition_channels:
+        pipeline = "DiptychConditionalPipeline"
+        kind = "Class-conditional" if conditional else "Conditioned on an image"
+        text = f"{kind}: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
+    elif scheduler.get("variance_type") == "learned_range":
+        text = "Learned variance: of diffusers' pipelines only DDPMPipeline, with variance_type learned_range, can sample it.\n"
+    elif scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
+        pipeline = "DiptychPipeline"
+        text = "A process that diffusers' pipelines of a UNet2DModel cannot sample; UNet2DModel.from_pretrained opens `unet`.\n"
+    network = ["diptych", VECTOR_CLASS] if model.vector_channels else ["diffusers", "UNet2DModel"]
+    if baseline:
+        network = ["diptych", BASELINE_CLASS]
+    index = {
+        "_class_name": pipeline,
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "scheduler": ["diffusers", scheduler_class],
+        "unet": network,
+    }
+    write_json(folder / "model_index.json", index)
+    if text:
+        write_text_atomic(folder / "README", text)
+
+
+def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint folder atomically.
+
+    Args:
+        target: the folder's final name.
+        checkpoint: its content; weights in diffusers' names and layout.
+    Raises:
+        OSError: disk full or not writable; nothing is left at `target`.
+    """
+    recipe = checkpoint.recipe
+    with atomic_folder(target) as folder:
+        scheduler = scheduler_to_diffusers(recipe.process, recipe.sampling)
+        write_pipeline(folder, recipe.model, checkpoint.ema, scheduler)
+        write_json(folder / "recipe.json", to_dict(recipe))
+        write_json(folder / "data.json", checkpoint.data)
+        write_tensors(folder / "training_state.safetensors", checkpoint.state)
+        write_json(folder / "training_state.json", {"format": FORMAT_VERSION, **checkpoint.progress})
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder, training state included.
+
+    Raises:
+        ValueError: a file missing, cut short, or not of the network that the recipe names.
+    """
+    recipe = load_recipe(folder / "recipe.json")
+    ema = read_tensors(folder / "unet" / WEIGHTS_FILE)
+    check_weights(ema, recipe.model, str(folder / "unet" / WEIGHTS_FILE))
+    state_path = folder / "training_state.safetensors"
+    state = read_tensors(state_path)
+    for part in ("params", "exp_avg", "exp_avg_sq"):
+        tensors = {n.removeprefix(f"{part}/"): v for n, v in state.items() if n.startswith(f"{part}/")}
+        check_weights(tensors, recipe.model, f"{state_path} ({part})")
+    progress = read_json(folder / "training_state.json")
+    return Checkpoint(recipe, ema, state, progress, read_json(folder / "data.json"))
+
+
+def resolve_checkpoint(path: str | Path) -> Path:
+    """The checkpoint folder that a path names: a run (its `latest`), the `best` of a run, or a checkpoint itself.
+
+    Raises:
+        ValueError: neither; the message says what is missing.
+    """
+    path = Path(path)
+    named = path if path.name in ("latest", "best") else path / "latest"
+    if named.is_file():
+        path = named.parent / "checkpoints" / named.read_text(encoding="utf-8").strip()
+    if not path.is_dir():
+        raise ValueError(f"{path}: no such run or checkpoint folder")
+    if not (path / "unet" / "config.json").is_file() and not (path / "config.json").is_file():
+        raise ValueError(
+            f"{path}: neither a run with a checkpoint (no 'latest') nor a checkpoint (no unet/config.json)"
+        )
+    return path

@@ -1,0 +1,104 @@
+"""Our network's configuration in diffusers' words, and back: `unet/config.json`.
+
+This module imports no framework and not diffusers: it knows the file's keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.config import BASELINE_KEYS, ModelConfig
+from core.config.recipes import from_dict, nearest, to_dict
+
+DIFFUSERS_VERSION = "0.42.1"
+BASELINE_CLASS = "DiptychBaselineUNet"
+VECTOR_CLASS = "DiptychVectorUNet"
+"""The U-Net with vector_channels: diffusers' keys, and parameters that UNet2DModel does not have."""
+OWN_KEYS = ("vector_channels", "condition_channels")
+"""What diffusers does not know of a U-Net; recipe.json alone has it."""
+
+# UNet2DModel's own defaults, for keys that a configuration file leaves out.
+_UNET_DEFAULTS: dict[str, Any] = {
+    "sample_size": None,
+    "in_channels": 3,
+    "out_channels": 3,
+    "center_input_sample": False,
+    "freq_shift": 0,
+    "flip_sin_to_cos": True,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [224, 448, 672, 896],
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1.0,
+    "downsample_padding": 1,
+    "downsample_type": "conv",
+    "upsample_type": "conv",
+    "dropout": 0.0,
+    "act_fn": "silu",
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+    "attn_norm_num_groups": None,
+    "norm_eps": 1e-5,
+    "resnet_time_scale_shift": "default",
+    "add_attention": True,
+    "num_class_embeds": None,
+}
+# Keys that exist in UNet2DModel and are supported at one value only.
+_UNET_FIXED: dict[str, tuple[Any, ...]] = {
+    "time_embedding_type": ("positional",),
+    "time_embedding_dim": (None,),
+    "class_embed_type": (None,),
+    "num_train_timesteps": (None,),
+}
+
+
+def unet_to_diffusers(config: ModelConfig) -> dict[str, Any]:
+    """The content of `unet/config.json`, without OWN_KEYS; the baseline network's, which diffusers does not know, has its few keys."""
+    values = {key: value for key, value in to_dict(config).items() if key not in OWN_KEYS}
+    if values.pop("architecture") == "baseline":
+        return {"_class_name": BASELINE_CLASS, **{key: values[key] for key in BASELINE_KEYS}}
+    class_name = VECTOR_CLASS if config.vector_channels else "UNet2DModel"
+    return {"_class_name": class_name, "_diffusers_version": DIFFUSERS_VERSION, **values}
+
+
+def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> ModelConfig:
+    """The network that a `UNet2DModel` configuration describes, or ours of the baseline network; without OWN_KEYS.
+
+    Args:
+        values: the parsed file; keys it leaves out take diffusers' defaults. A null sample_size becomes 32, or the
+            next size that fits (the network itself takes any).
+        where: the file's name, for messages.
+    Raises:
+        ValueError: another class, an unknown key, or a key or value that is not supported, by name.
+    """
+    class_name = values.get("_class_name", "UNet2DModel")
+    if class_name not in ("UNet2DModel", VECTOR_CLASS, BASELINE_CLASS):
+        raise ValueError(f"{where}: _class_name = {class_name!r}: only UNet2DModel can be read")
+    known = {key: value for key, value in values.items() if not key.startswith("_")}
+    if class_name == BASELINE_CLASS:
+        return _model_config({**known, "architecture": "baseline"}, where)
+    for key, allowed in _UNET_FIXED.items():
+        value = known.pop(key, allowed[0])
+        if value not in allowed:
+            raise ValueError(f"{where}: {key} = {value!r} is not supported (only {allowed[0]!r})")
+    for key in known:
+        if key not in _UNET_DEFAULTS:
+            raise ValueError(f"{where}: key {key!r} is not supported{nearest(key, _UNET_DEFAULTS)}")
+    merged = {**_UNET_DEFAULTS, **known}
+    for key in ("down_block_types", "up_block_types"):
+        merged[key] = [name.removeprefix("UNetRes") for name in merged[key]]
+    if merged["sample_size"] is None:
+        step = 2 ** (len(merged["block_out_channels"]) - 1)
+        merged["sample_size"] = -(-32 // step) * step
+    for key in ("attention_head_dim", "num_class_embeds", "attn_norm_num_groups"):
+        if isinstance(merged[key], float) and merged[key].is_integer():
+            merged[key] = int(merged[key])
+    return _model_config(merged, where)
+
+
+def _model_config(values: dict[str, Any], where: str) -> ModelConfig:
+    try:
+        return from_dict(ModelConfig, values, "model")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error

@@ -1,0 +1,174 @@
+"""Networks as others saved them: one file or shards, old attention names, half precision -> canonical weights.
+
+This module imports no framework; a pickle is read by a function that a twin hands in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
+from core.checkpoints.diffusers_config import OWN_KEYS, VECTOR_CLASS, unet_from_diffusers
+from core.config import ModelConfig
+from core.config.recipes import load_recipe
+from core.files import read_json, read_tensors
+from core.networks.specs import check_weights
+
+logger = logging.getLogger(__name__)
+
+Tensors = dict[str, np.ndarray]
+PICKLE_FILE = "diffusion_pytorch_model.bin"
+# diffusers before 0.13 -> since then.
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network on disk: its configuration, every weight by canonical name, and the files that they stand in."""
+
+    config: ModelConfig
+    weights: Tensors
+    files: tuple[Path, ...]
+
+
+def refuse_pickle(path: Path) -> Tensors:
+    """What a reader of pickles does where there is none.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(
+        f"{path}: a pickle, which is read by PyTorch's import alone; convert it: python -m torch_impl import FOLDER --out OUT"
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model folder's weights: safetensors, its shards, or else pickles.
+
+    Raises:
+        ValueError: none of them, or an index that is damaged.
+    """
+    for name in (WEIGHTS_FILE, PICKLE_FILE):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = read_json(index).get("weight_map")
+            if (
+                not isinstance(shards, dict)
+                or not shards
+                or not all(isinstance(n, str) and Path(n).name == n for n in shards.values())
+            ):
+                raise ValueError(f"{index}: holds no weight_map from tensors to files beside it")
+            return [folder / shard for shard in sorted(set(shards.values()))]
+    raise ValueError(f"{folder / WEIGHTS_FILE}: no such file, nor its shards' index, nor {PICKLE_FILE}")
+
+
+def read_weights(files: list[Path], read_pickle: Callable[[Path], Tensors] = refuse_pickle) -> Tensors:
+    """Every tensor of a network's files, as float32 or float64, under the names of today.
+
+    Args:
+        files: safetensors files, which end so, or pickles.
+        read_pickle: a twin's reader of a pickled state_dict.
+    Raises:
+        ValueError: a damaged file, a tensor that occurs twice, or one that is not of floating point.
+    """
+    found: Tensors = {}
+    for path in files:
+        tensors = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        for name, value in _widened(tensors, path).items():
+            name, value = _modern(name, value)
+            if name in found:
+                raise ValueError(f"{path}: {name} occurs twice (its old name counts)")
+            found[name] = value
+    return found
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        return read_tensors(path)
+    except TypeError:  # safetensors' NumPy reader does not know bfloat16
+        return _read_bfloat16(path)
+
+
+def _read_bfloat16(path: Path) -> Tensors:
+    """A safetensors file with bfloat16 tensors: the upper halves of float32."""
+    from safetensors import deserialize
+
+    found = {}
+    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+        kind = tensor["dtype"]
+        if kind != "BF16" and kind not in _FLOATS:
+            raise ValueError(f"{path}: {name} is of type {kind}, not of floating point")
+        value = np.frombuffer(tensor["data"], _FLOATS.get(kind, "<u2"))
+        if kind == "BF16":
+            value = (value.astype(np.uint32) << 16).view(np.float32)
+        found[name] = value.reshape(tensor["shape"])
+    logger.warning("%s: bfloat16 weights are made float32", path)
+    return found
+
+
+def _widened(tensors: Mapping[str, np.ndarray], path: Path) -> Tensors:
+    """Half precision as float32, and said so; float32 and float64 as they are."""
+    for name, value in tensors.items():  # TensorFlow gives NumPy a bfloat16
+        if value.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+            raise ValueError(f"{path}: {name} is of type {value.dtype}, not of floating point")
+    half = {name: value for name, value in tensors.items() if value.dtype.name in ("float16", "bfloat16")}
+    for kind in sorted({value.dtype.name for value in half.values()}):
+        logger.warning("%s: %s weights are made float32", path, kind)
+    return {**tensors, **{name: value.astype(np.float32) for name, value in half.items()}}
+
+
+def _modern(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    """An attention's old name as today's, its 1x1 convolution as a matrix; anything else as it is."""
+    *path, part, leaf = ("", *name.split("."))
+    if "attentions" not in path:
+        return name, value
+    if part in OLD_ATTENTION:
+        name = ".".join((*path[1:], OLD_ATTENTION[part], leaf))
+    return name, value[:, :, 0, 0] if value.ndim == 4 and value.shape[2:] == (1, 1) else value
+
+
+def read_network(path: str | Path, read_pickle: Callable[[Path], Tensors] = refuse_pickle) -> Network:
+    """A network from a run, a pipeline folder or a bare model folder.
+
+    Args:
+        path: holds `unet/config.json` (a pipeline or checkpoint), or `config.json` beside the weights (as diffusers'
+            `save_pretrained` writes them).
+        read_pickle: a twin's reader of a pickled state_dict; pickles are refused without one.
+    Returns:
+        The network (for our checkpoints: the EMA weights).
+    Raises:
+        ValueError: unsupported configuration, or weights that do not fit it exactly.
+    """
+    folder = resolve_checkpoint(path)
+    recipe = folder / "recipe.json"
+    if (folder / "unet" / "config.json").is_file():
+        folder = folder / "unet"
+    values = read_json(folder / "config.json")
+    config = unet_from_diffusers(values, str(folder / "config.json"))
+    if recipe.is_file():  # what diffusers' keys do not say
+        model = load_recipe(recipe).model
+        config = dataclasses.replace(config, **{key: getattr(model, key) for key in OWN_KEYS})
+    elif values.get("_class_name") == VECTOR_CLASS:
+        raise ValueError(
+            f"{folder}: conditioned on numbers, and no recipe.json that names them; name the whole checkpoint"
+        )
+    files = weight_files(folder)
+    weights = read_weights(files, read_pickle)
+    check_weights(weights, config, str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}")
+    return Network(config, weights, tuple(files))
+
+
+def read_unet(folder: str | Path) -> tuple[ModelConfig, Tensors]:
+    """The configuration and weights of read_network(), without pickles."""
+    network = read_network(folder)
+    return network.config, network.weights

@@ -1,0 +1,163 @@
+"""The folder of a run: recipe, metrics, sample grids, checkpoints, and which one is the latest.
+
+    runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, averages/, latest, best}
+
+This module imports no framework.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from core.config import Recipe
+from core.config.recipes import to_dict
+from core.files import read_tensors, write_json, write_tensors, write_text_atomic
+
+
+def _step_of(path: Path) -> int:
+    """The step in the name of a snapshot."""
+    return int(path.stem.removeprefix("step-"))
+
+
+class RunFolder:
+    """A run's folder.
+
+    Args:
+        path: the folder; made where it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file of metrics, one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def check_new(self) -> None:
+        """Raise ValueError where the folder already holds a run."""
+        if (self.path / "recipe.json").exists():
+            raise ValueError(
+                f"{self.path}: already holds a run; go on with --resume {self.path}, or name another --run"
+            )
+
+    def create(self, recipe: Recipe) -> None:
+        """Make the folder of a new run.
+
+        Raises:
+            ValueError: it already holds a run.
+        """
+        self.check_new()
+        (self.path / "samples").mkdir(parents=True, exist_ok=True)
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        write_json(self.path / "recipe.json", to_dict(recipe))
+        self.metrics_path.touch()
+
+    def recover(self, step: int) -> None:
+        """Tidy up after a run that was killed: half-written files, and what is later than its last checkpoint
+        among metrics and averages.
+
+        Args:
+            step: that checkpoint's; 0 where there is none.
+        """
+        for left in [*self.path.rglob(".*.partial"), *self.path.rglob(".*.tmp")]:
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)  # gone with its folder
+        for later in (self.path / "averages").glob("step-*.safetensors"):
+            if _step_of(later) > step:
+                later.unlink()
+        self._drop_metrics_after(step)
+
+    def _drop_metrics_after(self, step: int) -> None:
+        """Forget later lines, and a last line cut short."""
+        kept = []
+        self.metrics_path.touch()  # killed before the first line
+        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:
+                break
+        write_text_atomic(self.metrics_path, "".join(f"{line}\n" for line in kept))
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Append one line of metrics."""
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def save(self, checkpoint: Checkpoint, keep: int) -> Path:
+        """Write a checkpoint, point `latest` at it, and remove all but the last `keep` (0 keeps all).
+
+        Raises:
+            OSError: disk full or not writable; `latest` still names the checkpoint before.
+        """
+        name = f"step-{checkpoint.progress['step']:08d}"
+        folder = self.path / "checkpoints" / name
+        if folder.exists():  # written, but killed before `latest` named it
+            self._remove(folder)
+        save_checkpoint(folder, checkpoint)
+        self._save_averages(checkpoint, f"{name}.safetensors")
+        write_text_atomic(self.path / "latest", f"{name}\n")
+        spared = (folder, self._best())
+        others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p not in spared)
+        for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
+            self._remove(old)
+        return folder
+
+    def _save_averages(self, checkpoint: Checkpoint, name: str) -> None:
+        """Keep a checkpoint's profiles of training.ema_profiles when it is gone itself."""
+        kept = {n: value for n, value in checkpoint.state.items() if n.startswith("profile_")}
+        if not kept:
+            return
+        folder = self.path / "averages"
+        folder.mkdir(exist_ok=True)
+        partial = folder / f".{name}.{os.getpid()}.partial"
+        write_tensors(partial, kept)
+        os.replace(partial, folder / name)
+
+    def averages(self, profiles: Sequence[float]) -> list[tuple[int, float, dict[str, np.ndarray]]]:
+        """All snapshots of averages: steps done, sigma_rel, weights by name.
+
+        Args:
+            profiles: the run's training.ema_profiles.
+        """
+        found = []
+        for path in sorted((self.path / "averages").glob("step-*.safetensors")):
+            tensors = read_tensors(path)
+            for i, sigma_rel in enumerate(profiles):
+                prefix = f"profile_{i}/"
+                weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+                found.append((_step_of(path), sigma_rel, weights))
+        return found
+
+    def _best(self) -> Path | None:
+        """The checkpoint that `best` names, where there is one."""
+        path = self.path / "best"
+        return self.path / "checkpoints" / path.read_text(encoding="utf-8").strip() if path.is_file() else None
+
+    def best_distance(self) -> float:
+        """The smallest distance in the metrics so far; infinite where there is none."""
+        lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
+        return min((line["distance"] for line in lines if "distance" in line), default=math.inf)
+
+    def keep_best(self, folder: Path) -> None:
+        """Point `best` at a checkpoint, which is then kept; the best one so far goes the way of the others."""
+        write_text_atomic(self.path / "best", f"{folder.name}\n")
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        """Rename, then remove: killed between, nothing half-removed keeps a checkpoint's name."""
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed)

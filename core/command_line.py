@@ -1,0 +1,141 @@
+"""Reading a command line into a dataclass, and ending a program well: one line for an error, the right exit code.
+
+Exit codes: 0; 1 the run failed; 2 input or options that the user must change; 130 Ctrl-C.
+This module imports no framework, and tyro only inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class RunError(RuntimeError):
+    """The run failed through no fault of its input; the command line prints the message and exits 1."""
+
+
+def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | None = None) -> T:
+    """Read flags into a dataclass (tyro: kebab-case flags from its fields, help from its docstrings).
+
+    Args:
+        cls: the dataclass.
+        argv: the flags.
+        prog: how the program is called.
+        text: what --help says above the flags, line by line.
+        default: the values of flags that are not given; the dataclass's own where None.
+    Raises:
+        ValueError: unknown flag (with the nearest known one), wrong or missing value: one line.
+        SystemExit: code 0, after printing --help.
+    """
+    import tyro
+
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            given = tyro.MISSING_NONPROP if default is None else default
+            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=given)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise ValueError(f"{_one_line(captured.getvalue())}; see {prog} --help") from error
+
+
+def _one_line(box: str) -> str:
+    """The message inside tyro's box (drawn in ASCII where stdout is not UTF-8), with the first flag that it suggests."""
+    lines = [line.strip("│╭╰╮╯ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    parts: list[list[str]] = [[]]
+    for line in filter(None, lines[1:]):  # the first line is the box's title
+        if set(line) <= {"─", "-"}:
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    message, *more = [part for part in parts if part]
+    text = " ".join(message).rstrip(".")
+    hint = next((line.split()[0].rstrip(",") for part in more for line in part if line.startswith("--")), None)
+    return f"{text}; did you mean {hint}?" if "Unrecognized" in text and hint else text
+
+
+def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
+    """The first word of a command line, which must be one of `verbs` (name -> one line of help).
+
+    Raises:
+        ValueError: missing or unknown.
+        SystemExit: code 0, after printing the list, for -h or --help.
+    """
+    listed = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
+        raise SystemExit(0)
+    if not argv or argv[0] not in verbs:
+        given = f"unknown verb {argv[0]!r}" if argv else "no verb given"
+        raise ValueError(f"{given}: must be one of {', '.join(verbs)}; see {prog} --help")
+    return argv[0]
+
+
+def end(run: Callable[[], int | None]) -> int:
+    """Run a program; what the user did wrong, a failure and Ctrl-C become one line on stderr and an exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return run() or 0
+    except ValueError as error:
+        return _fail(error, 2)
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+        return 1
+    except (OSError, RunError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(error: Any, code: int) -> int:
+    message = str(error)
+    if isinstance(error, OSError) and error.filename:
+        message = f"{error.filename}: {error.strerror}"
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) -> list[str]:
+    """name_the_words, for the verbs that take one."""
+    return name_the_words(cls, argv, name, (field,), f"one {what}")
+
+
+def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...], what: str) -> list[str]:
+    """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the words that are no flag's value.
+
+    Args:
+        cls: the verb's dataclass, which has the fields `names`.
+        argv: what follows the verb.
+        name: the verb, for the message.
+        names: fields that the words go to, in this order, such as checkpoint.
+        what: what the words name, for the message.
+    Raises:
+        ValueError: more such words than names.
+    """
+    fields = dataclasses.fields(cls)
+    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
+    flags: list[str] = []
+    words: list[str] = []
+    takes_value = False
+    for word in argv:
+        bare = not takes_value and not word.startswith("-")
+        (words if bare else flags).append(word)
+        takes_value = not takes_value and not bare and "=" not in word and word not in switches
+    if len(words) > len(names):
+        raise ValueError(f"{name} {' '.join(words)}: takes {what}; options start with --")
+    return [*(part for field, word in zip(names, words, strict=False) for part in (f"--{field}", word)), *flags]
+
+
+def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
+    """name_the_word, for the verbs that take a run or checkpoint."""
+    return name_the_word(cls, argv, name, "checkpoint", "run or checkpoint")

@@ -1,0 +1,218 @@
+"""The verb `export`: the network of a run or checkpoint as a file for another runtime. Imports no framework.
+
+The twin writes the file and evaluates it; here is decided what is asked of it and whether it is good enough to keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.command_line import RunError, name_the_checkpoint
+from core.config import ModelConfig, ProcessConfig
+from core.config.recipes import load_recipe, to_dict
+from core.diffusion.noise import gaussian
+from core.twin import Exported, Twin, environment, read_flags
+
+TOLERANCE = 1e-4
+"""Largest max abs(export - network) / max abs(network) in float32: some forty convolutions of 1.6e-6 each."""
+
+
+@dataclass(frozen=True)
+class ExportCommand:
+    """Write the network of a run, a checkpoint or a diffusers model folder as a file for another runtime.
+
+    The network alone, with averaged weights in float32: x, t (and labels, where it is class-conditional) in, what it
+    was trained to predict out; any batch size, images of the checkpoint's size. OUT.json (manifest.json in a folder)
+    says shapes, layout, prediction and noise schedule. The file is opened by its own runtime and compared with the
+    network before it takes its name.
+    """
+
+    checkpoint: str = ""
+    """Run, checkpoint, pipeline or model folder; may also be given as the first word after `export`."""
+    format: str = ""
+    """Format of the file, see above."""
+    out: str = ""
+    """File to write, with its format's suffix; for saved-model a folder."""
+    overwrite: bool = False
+    """Replace an export that is already there."""
+
+
+def export(twin: Twin, argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    argv = name_the_checkpoint(ExportCommand, argv, "export")
+    command = read_flags(ExportCommand(), twin, argv, "export", _formats_and_examples(twin))
+    if not command.checkpoint:
+        raise ValueError("export: no run or checkpoint given; for example: export runs/mine --format FORMAT --out FILE")
+    out, manifest = _targets(command, {name: suffix for name, (suffix, _) in twin.formats.items()})
+    from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.checkpoints.importing import read_network
+    from core.files import file_hash, write_json
+
+    folder = resolve_checkpoint(command.checkpoint)
+    network = read_network(folder)
+    config, weights = network.config, network.weights
+    if config.vector_channels or config.condition_channels:
+        raise ValueError(
+            f"export {command.checkpoint}: a network conditioned on numbers or an image; only x, t and labels can be exported"
+        )
+    process = _read_process(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        partial = Path(temporary) / out.name
+        with _quiet():
+            exported = twin.export(config, weights, command.format, partial, _batch(config, process))
+        difference = _difference(exported, out)
+        values = {
+            "format": command.format,
+            **_signature(config, process, exported.details),
+            "verified": difference is not None,
+            "difference": difference,
+            "weights_sha256": file_hash(*network.files),
+            **environment(twin),
+        }
+        write_json(Path(temporary) / manifest.relative_to(out.parent), values)
+        _publish(partial, out, manifest)
+    says = "not verified: pip install onnxruntime" if difference is None else f"verified: differs by {difference:.1e}"
+    print(f"wrote {out}, {manifest} ({says})")
+    return 0
+
+
+def _formats_and_examples(twin: Twin) -> str:
+    """The part of --help that differs between the twins."""
+    formats = [f"  {name:<13} {suffix or 'a folder'}, {about}" for name, (suffix, about) in twin.formats.items()]
+    examples = [
+        f"  {twin.prog} export runs/mine --format {name} --out mine{suffix}"
+        for name, (suffix, _) in twin.formats.items()
+    ]
+    return "\n".join(["Formats:", *formats, "", "Examples:", *examples])
+
+
+def _targets(command: ExportCommand, formats: dict[str, str]) -> tuple[Path, Path]:
+    """The export's path and its manifest's; refuses what must not be written over."""
+    if command.format not in formats:
+        raise ValueError(f"--format {command.format or '(none)'}: must be one of {', '.join(formats)}")
+    if not command.out:
+        raise ValueError("--out is missing: give the file to write, for example --out mine" + formats[command.format])
+    out, suffix = Path(command.out), formats[command.format]
+    if out.suffix != suffix and suffix:
+        raise ValueError(f"--out {out}: must end in {suffix} for --format {command.format}")
+    manifest = out.with_name(f"{out.name}.json") if suffix else out / "manifest.json"
+    for path in (out, manifest):
+        if path.exists() and not command.overwrite:
+            raise ValueError(f"{path}: exists already; name another --out, or give --overwrite")
+    # A folder is replaced as a whole: it must be an export, not someone's results.
+    if out.exists() and (out.is_dir() == bool(suffix) or not (suffix or (out / "saved_model.pb").is_file())):
+        raise ValueError(
+            f"{out}: is no {command.format} export, so --overwrite does not replace it; name another --out"
+        )
+    return out, manifest
+
+
+def _read_process(folder: Path) -> ProcessConfig | None:
+    """The noise schedule and prediction that stand beside the network; None for a bare model folder."""
+    from core.checkpoints.scheduler_config import process_from_diffusers
+    from core.files import read_json
+
+    if (folder / "recipe.json").is_file():
+        return load_recipe(folder / "recipe.json").process
+    path = folder / "scheduler" / "scheduler_config.json"
+    return process_from_diffusers(read_json(path), str(path)) if path.is_file() else None
+
+
+def _batch(config: ModelConfig, process: ProcessConfig | None) -> dict[str, np.ndarray]:
+    """Three images of noise (B, H, W, C), the first, middle and last noise level, and labels where there are classes."""
+    last = (process.timesteps if process else 1000) - 1
+    batch = {
+        "x": gaussian(0, "x_T", range(3), 0, (*config.sample_size, config.in_channels), np.float32),
+        "t": np.array([0, last // 2, last], np.float32),
+    }
+    if config.num_class_embeds is not None:
+        batch["labels"] = np.arange(3, dtype=np.int64) % config.num_class_embeds
+    return batch
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters print, warn and log; none of it is for the user."""
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _difference(exported: Exported, out: Path) -> float | None:
+    """max abs(found - expected) / max abs(expected), or None where the runtime that reads the export is missing.
+
+    Raises:
+        RunError: another shape or type, values that are not finite, or a difference beyond TOLERANCE.
+    """
+    found, expected = exported.found, exported.expected
+    if not np.isfinite(expected).all():
+        raise RunError(f"{out}: not written: the network's own output is not finite; use an earlier checkpoint")
+    if found is None:
+        return None
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise RunError(f"{out}: not written: the export gives {found.dtype} {found.shape}, not {expected.shape}")
+    # An untrained network ends in zeros: its difference is absolute.
+    difference = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1.0))
+    if not difference <= TOLERANCE:  # NaN too
+        raise RunError(f"{out}: not written: the export differs from the network by {difference:.2g} (> {TOLERANCE})")
+    return difference
+
+
+SCHEDULE_KEYS = (
+    "timesteps", "schedule", "beta_start", "beta_end", "zero_terminal_snr", "shift", "sigma_min", "sigma_max", "sigma_data",
+)  # fmt: skip
+
+
+def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict[str, Any]) -> dict[str, Any]:
+    """What a caller must know: inputs and outputs by name, and what the network predicts on which noise schedule."""
+    size = list(config.sample_size) if details["image_size"] == "fixed" else ["height", "width"]
+    first = details["layout"] == "NCHW"
+
+    def image(channels: int) -> list[Any]:
+        return ["batch", channels, *size] if first else ["batch", *size, channels]
+
+    last = process.timesteps - 1 if process else None
+    t_range = "noise level, 0-based" + (f", 0 to {last}" if process else "") + "; may be fractional"
+    inputs: dict[str, Any] = {
+        "x": {"shape": image(config.in_channels), "dtype": "float32", "range": "image in [-1, 1] with its noise"},
+        "t": {"shape": ["batch"], "dtype": "float32", "range": t_range},
+    }
+    if config.num_class_embeds is not None:
+        inputs["labels"] = {"shape": ["batch"], "dtype": "int64", "range": f"class, 0 to {config.num_class_embeds - 1}"}
+    said = to_dict(process) if process else {}
+    return {
+        **details,
+        "inputs": inputs,
+        "outputs": {"output": {"shape": image(config.out_channels), "dtype": "float32"}},
+        "predicts": said.get("prediction"),
+        "noise_schedule": {key: said[key] for key in SCHEDULE_KEYS} if process else None,
+    }
+
+
+def _publish(partial: Path, out: Path, manifest: Path) -> None:
+    """Give the export and its manifest their names; a manifest that is there always describes the file beside it."""
+    if partial.is_dir():
+        if out.exists():
+            shutil.rmtree(out)
+        os.replace(partial, out)
+        return
+    manifest.unlink(missing_ok=True)
+    os.replace(partial, out)
+    os.replace(partial.with_name(manifest.name), manifest)

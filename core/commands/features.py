@@ -1,0 +1,115 @@
+"""The verb `features`: what an extractor sees in images, as a file for the Fréchet distance and others.
+
+This module imports no framework.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from core.command_line import name_the_word
+from core.config import ExtractorName, Resize
+from core.twin import Twin, environment, read_flags
+
+
+@dataclass(frozen=True)
+class FeaturesCommand:
+    """Write the features of images: an .npz with one (N, d) float32 array a tap, and `manifest`, a JSON text.
+
+    Images must be in [0, 1], or integers, which are divided by their type's maximum; they are never rounded to 8 bits.
+    For inception grey is repeated to three channels, and weights are fetched once: python -m PACKAGE fetch inception.
+
+    Examples:
+      python -m PACKAGE features runs/mine/out --out generated.npz
+      python -m PACKAGE features data/real.npy --extractor inception --resize legacy --taps 2048,logits_unbiased --out real.npz
+    """
+
+    images: str = ""
+    """Folder or zip of pictures or .npy files, a .npy or .npz array, or a folder that `sample` wrote; may also be given as the first word after `features`."""
+    out: str = ""
+    """File to write, ending in .npz."""
+    extractor: ExtractorName = "lens"
+    """Network: lens was trained on simulated lenses and needs no download; inception is that of the Fréchet Inception
+    Distance."""
+    resize: Resize = "clean"
+    """How inception's images come to 299x299 pixels: clean is antialiased bicubic (clean-fid), legacy TensorFlow 1's bilinear (torch-fidelity)."""
+    taps: str = ""
+    """Features, with commas between: of lens features (where not given), parameters, logits; of inception 64, 192, 768,
+    2048 (where not given), logits_unbiased, logits."""
+    weights: str = ""
+    """File of weights: safetensors, or as published; the fetched ones where not given."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Precision of the computation; the file is float32."""
+    batch_size: int = 0
+    """Images at a time; 0 for as many as serve and fit into memory."""
+    threads: int = 0
+    """CPU threads; 0 for the framework's choice."""
+    overwrite: bool = False
+    """Replace a file that is already there."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "threads"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 0")
+
+
+def features(twin: Twin, argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    argv = name_the_word(FeaturesCommand, argv, "features", "images", "source of images")
+    command = read_flags(FeaturesCommand(), twin, argv, "features")
+    if not command.images:
+        raise ValueError("features: no images given; for example: features runs/mine/out --out features.npz")
+    out = Path(command.out)
+    if out.suffix != ".npz":
+        raise ValueError(f"--out {command.out or '(none)'}: must be a file that ends in .npz")
+    if out.exists() and not command.overwrite:
+        raise ValueError(f"{out}: exists already; name another --out, or give --overwrite")
+    from tqdm import tqdm
+
+    from core.data.sources import describe, open_source
+    from core.extractors.features import choose_taps, extract, first_batch_size, read_images, write_features
+    from core.files import file_hash, read_json
+
+    taps, path = choose_taps(command.extractor, command.taps), Path(command.images)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    source = open_source(path / "samples.npy" if (path / "samples.npy").is_file() else path)
+    weights_file, weights = _weights(twin, command)
+    twin.set_threads(command.threads)
+    extractor = twin.make_extractor(command.extractor, weights, command.resize, command.dtype)
+    facts = environment(twin)
+    batch_size = command.batch_size or first_batch_size(command.extractor, facts["device"], command.dtype)
+    count = len(source.names)
+    with tqdm(total=count, desc="features", unit="image", dynamic_ncols=True) as bar:
+        found = extract(extractor, lambda a, b: read_images(source, a, b), count, batch_size, taps, bar.update)
+    manifest = {
+        "extractor": command.extractor,
+        "resize": command.resize,
+        "taps": taps,
+        "n": count,
+        "dtype": command.dtype,
+        "weights": str(weights_file),
+        "weights_sha256": file_hash(weights_file),
+        "images": {"stored": describe(source.shape, source.dtype), **source.identity},
+        "samples": read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None,
+        **facts,
+    }
+    write_features(out, found, manifest)
+    print(f"wrote {out}: " + ", ".join(f"{tap} {rows.shape}" for tap, rows in found.items()))
+    return 0
+
+
+def _weights(twin: Twin, command: FeaturesCommand) -> tuple[Path, dict[str, Any]]:
+    """The file of weights and what is in it."""
+    from core.extractors.features import default_weights, read_weights
+    from core.files import read_tensors
+
+    if not command.weights:
+        return default_weights(command.extractor)
+    path, published = Path(command.weights), twin.published()
+    if command.extractor not in published and path.suffix != ".safetensors":
+        raise ValueError(f"--weights {path}: must be a .safetensors file for --extractor {command.extractor}")
+    reader = published[command.extractor].read if command.extractor in published else read_tensors
+    return path, read_weights(command.extractor, path, reader)

@@ -1,0 +1,57 @@
+"""The verb `fetch`: an extractor's published weights, checked and kept as one safetensors file. Imports no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.command_line import name_the_word
+from core.twin import Twin, read_flags
+
+
+@dataclass(frozen=True)
+class FetchCommand:
+    """Download an extractor's published weights, check them, and keep them as one safetensors file.
+
+    The file is read by both frameworks and the same whichever fetched it: PyTorch converts the weights of pytorch-fid,
+    TensorFlow Google's graph. It is kept in ~/.cache/diptych, or in the folder that DIPTYCH_CACHE names.
+
+    Examples:
+      python -m PACKAGE fetch inception
+      python -m PACKAGE fetch inception --url https://mirror.example/the-same-file
+    """
+
+    name: str = ""
+    """Extractor: inception; may also be given as the first word after `fetch`."""
+    url: str = ""
+    """Another address of the same file, whose SHA-256 is checked all the same."""
+
+
+def fetch(twin: Twin, argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    command = read_flags(FetchCommand(), twin, name_the_word(FetchCommand, argv, "fetch", "name", "extractor"), "fetch")
+    from core.data.download import download_file
+    from core.extractors.features import EXTRACTORS
+    from core.files import file_hash, read_tensors, write_atomically, write_tensors
+
+    published = twin.published()
+    if command.name not in published:
+        raise ValueError(f"fetch {command.name or '(nothing)'}: must be one of {', '.join(published)}")
+    facts, file = next((facts, published[name]) for name, facts in EXTRACTORS.items() if name == command.name)
+    path = facts.weights_file()
+    if path.exists():
+        try:
+            facts.check(read_tensors(path), str(path))
+        except ValueError as error:
+            raise ValueError(f"{error}; remove the file and fetch again") from error
+        print(f"{path}: is there already, SHA-256 {file_hash(path)}")
+        return 0
+    arrived = path.with_name(Path(file.url).name)
+    download_file(command.url or file.url, arrived, file.sha256)
+    try:
+        tensors = file.read(arrived)
+        write_atomically(path, lambda temporary: write_tensors(temporary, tensors))
+    finally:
+        arrived.unlink()
+    print(f"wrote {path}: {len(tensors)} tensors, SHA-256 {file_hash(path)}")
+    return 0

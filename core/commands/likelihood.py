@@ -1,0 +1,192 @@
+"""The verb `likelihood`: bits per dimension of images under a trained network. Imports no framework."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from core.command_line import name_the_checkpoint
+from core.config import Variance
+from core.twin import Twin, environment, read_flags
+
+if TYPE_CHECKING:
+    from core.checkpoints.trained import Source
+    from core.inference.conditioning import Condition
+
+FILE = "likelihood.json"
+SHOWN = 8
+"""Rows into which the divergences of the bound are gathered for people."""
+
+
+@dataclass(frozen=True)
+class LikelihoodCommand:
+    """How many bits per dimension (pixel and channel) images cost under a trained network: fewer is better.
+
+    vlb: the variational bound of DDPM, an upper bound for images of eight bits, to which they are rounded. Every term is
+    shown: the last level against pure noise (prior), a divergence at each level, and the image at level 0 (decoder). It
+    takes one evaluation a level; --levels 50 draws 50 of them, without bias, and the standard error says what that costs.
+
+    ode: the density that the deterministic flow (ddim with eta 0) gives, by its divergence, whose trace random vectors
+    estimate without bias; --probe exact is for small images. Images have uniform noise as wide as a grey level added
+    (--no-dequantise: their own values count, and the number is a density, which may be negative).
+
+    The numbers of a seed are the same in both frameworks, whatever the batch size. They also go to RUN/likelihood.json.
+
+    Examples:
+      python -m PACKAGE likelihood runs/mine
+      python -m PACKAGE likelihood runs/mine --levels 50 --n 1000
+      python -m PACKAGE likelihood runs/mine --method ode --n 64 --json
+      python -m PACKAGE likelihood runs/mine --data images.npy --n 16 --method ode --steps 100 --probes 4
+    """
+
+    checkpoint: str = ""
+    """Run, checkpoint or pipeline folder; may also be given as the first word after `likelihood`."""
+    data: str = "held-out"
+    """Images: held-out are those that the run did not train on; or a picture, .npy, .npz, folder or zip."""
+    n: int = 256
+    """Number of images."""
+    first: int = 0
+    """Index of the first image."""
+    method: Literal["vlb", "ode"] = "vlb"
+    """Variational bound, or density of the deterministic flow."""
+    levels: int = 0
+    """vlb: levels drawn an image, one from each of as many runs of them; 0 for all."""
+    variance: Variance | None = None
+    """vlb: of the reverse process; learned where the network predicts it and fixed_small elsewhere, if not given."""
+    clip: bool = True
+    """vlb: clip the predicted image to [-1, 1]."""
+    steps: int = 50
+    """ode: steps in log-SNR of the Runge-Kutta method of order 4, which evaluates the network 4 times in each."""
+    probe: Literal["rademacher", "normal", "exact"] = "rademacher"
+    """ode: random vectors of the trace: signs, normal numbers; or exact: one evaluation a pixel and channel."""
+    probes: int = 1
+    """ode: random vectors an image."""
+    dequantise: bool = True
+    """ode: round to eight bits and add uniform noise."""
+    seed: int = 0
+    """Seed of the noise, the levels and the vectors."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Averaged weights, or those of the last step."""
+    batch_size: int = 64
+    """Images at a time; the numbers do not depend on it."""
+    json: bool = False
+    """Print what is written to likelihood.json, rather than a table."""
+    threads: int = 0
+    """CPU threads; 0 for the framework's choice."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("n", 1), ("first", 0), ("levels", 0), ("steps", 1), ("probes", 1), ("seed", 0), ("batch_size", 1), ("threads", 0)):  # fmt: skip
+            if getattr(self, name) < low:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
+        others = {"vlb": ("steps", "probe", "probes", "dequantise"), "ode": ("levels", "variance", "clip")}
+        for field in dataclasses.fields(self):
+            if field.name in others[self.method] and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"--{field.name} with --method {self.method}: must be left out, the other method has it"
+                )
+
+
+def likelihood(twin: Twin, argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    argv = name_the_checkpoint(LikelihoodCommand, argv, "likelihood")
+    command = read_flags(LikelihoodCommand(), twin, argv, "likelihood")
+    if not command.checkpoint:
+        raise ValueError("likelihood: no run or checkpoint given; for example: likelihood runs/mine")
+    from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.checkpoints.trained import open_source
+    from core.files import file_hash, read_json, write_json
+    from core.inference.given_images import given_images
+
+    folder = resolve_checkpoint(command.checkpoint)
+    source = open_source(folder, command.weights)
+    given = given_images(command.data, folder, source.model, command.first, command.n)
+    if given.condition is None and source.model.conditional:
+        raise ValueError(f"--data {command.data}: must be held-out, since the network is told of each image what it is")
+    twin.set_threads(command.threads)
+    started = time.monotonic()
+    found, more = _compute(twin, command, source, given.images, given.condition)
+    result: dict[str, Any] = {
+        "method": command.method,
+        "n": command.n,
+        **summary(found),
+        **more,
+        "data": given.identity,
+        "weights": command.weights,
+        "checkpoint": str(source.weights_files[0].parent),
+        "weights_sha256": file_hash(*source.weights_files),
+        "seed": command.seed,
+        "batch_size": command.batch_size,
+        "dtype": source.dtype,
+        "seconds": round(time.monotonic() - started, 3),
+        **environment(twin),
+    }
+    path = Path(command.checkpoint) / FILE
+    write_json(path, {**(read_json(path) if path.is_file() else {}), command.method: result})
+    print(json.dumps(result, indent=2) if command.json else f"{table(result)}\nwrote {path}")
+    return 0
+
+
+def _compute(
+    twin: Twin, command: LikelihoodCommand, source: Source, images: np.ndarray, condition: Condition | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The numbers of every image with a progress bar over evaluations, and the options that they depend on."""
+    from tqdm import tqdm
+
+    from core.diffusion.process import make_process
+    from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, strata
+
+    process, model = make_process(source.process), source.model
+    evaluator = twin.make_evaluator(model, source.weights, source.dtype)
+    batches, size = -(-command.n // command.batch_size), (command.batch_size, source.dtype, condition)
+    if command.method == "vlb":
+        learned = model.out_channels == 2 * images.shape[-1]
+        variance: Variance = command.variance or ("learned" if learned else "fixed_small")
+        how = BoundOptions(variance, command.clip, command.levels, command.seed)
+        edges = strata(process.timesteps, command.levels)
+        with tqdm(total=batches * len(edges), desc="likelihood", unit="eval", dynamic_ncols=True) as bar:
+            found = bound(evaluator, process, images, how, *size, bar.update)
+        return found, {**dataclasses.asdict(how), "nfe": len(edges), "edges": edges.tolist()}
+    flow = FlowOptions(command.steps, command.probe, command.probes, command.dequantise, command.seed)
+    nfe = 4 * command.steps * (math.prod(images.shape[1:]) if command.probe == "exact" else command.probes)
+    with tqdm(total=batches * nfe, desc="likelihood", unit="eval", dynamic_ncols=True) as bar:
+        found = flow_bits(evaluator, process, images, model.out_channels, flow, *size, bar.update)
+    return found, {**dataclasses.asdict(flow), "nfe": nfe}
+
+
+def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means over images with their standard errors, in bits per dimension."""
+    from core.inference.likelihood import mean_and_error
+
+    mean, error = mean_and_error(found["total"])
+    result: dict[str, Any] = {"bits_per_dimension": mean, "standard_error": None if math.isnan(error) else error}
+    if "prior" in found:
+        parts = {"prior": found["prior"], "divergences": found["divergences"].sum(axis=1), "decoder": found["decoder"]}
+        result["terms"] = {name: float(values.mean()) for name, values in parts.items()}
+        result["divergence_by_run"] = found["divergences"].mean(axis=0).tolist()
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    error = result["standard_error"]
+    spread = "" if error is None else f" ± {error:.4f}"
+    whole = f"{result['bits_per_dimension']:.4f}{spread} bits/dim"
+    if result["method"] == "ode":
+        kind = "upper bound on -log2 P, eight bits" if result["dequantise"] else "-log2 density of values in [-1, 1]"
+        trace = result["probe"] + (f" x {result['probes']}" if result["probe"] != "exact" else " trace")
+        return f"flow        {whole}   ({kind}; {result['nfe']} evaluations, {trace}, {result['n']} images)"
+    edges, runs = result["edges"], result["divergence_by_run"]
+    lines = [f"{'prior':<18}{result['terms']['prior']:>10.5f}"]
+    for part in reversed(np.array_split(np.arange(len(runs)), min(SHOWN, len(runs)))):
+        name = f"t = {edges[part[0]]} ... {edges[part[-1] + 1] - 1}"
+        lines.append(f"{name:<18}{sum(runs[k] for k in part):>10.5f}")
+    lines.append(f"{'decoder (t = 0)':<18}{result['terms']['decoder']:>10.5f}")
+    end = f"variational bound  {whole}   (variance {result['variance']}, {result['nfe']} evaluations, {result['n']} images)"
+    return "\n".join([*lines, end])

@@ -1,0 +1,67 @@
+"""The verb `synthesise-ema`: average the weights of a run over another length than was tracked. Imports no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.command_line import name_the_word
+from core.twin import Twin, read_flags
+
+
+@dataclass(frozen=True)
+class SynthesiseCommand:
+    """Make a checkpoint of averaged weights of any length, after training.
+
+    Needs a run with training.ema_profiles. The result can be drawn from and not trained on.
+
+    Examples:
+      python -m PACKAGE synthesise-ema runs/mine --sigma-rel 0.12 --out runs/mine/ema-0.12
+      python -m PACKAGE synthesise-ema runs/mine --sigma-rel 0.08 --step 20000 --out early
+    """
+
+    run: str = ""
+    """Folder of the run; may also be given as the first word after `synthesise-ema`."""
+    sigma_rel: float = 0.1
+    """Length of the average: the standard deviation of its weights over steps, relative to all steps; below 0.2887."""
+    step: int = 0
+    """Step at which the average ends; 0 for the last one with a snapshot."""
+    out: str = ""
+    """Folder to write; must not exist."""
+
+
+def synthesise_ema(twin: Twin, argv: list[str]) -> int:
+    """Run the verb; returns the exit code."""
+    argv = name_the_word(SynthesiseCommand, argv, "synthesise-ema", "run", "run")
+    command = read_flags(SynthesiseCommand(), twin, argv, "synthesise-ema")
+    if not command.run or not command.out:
+        raise ValueError("synthesise-ema: needs a run and --out; for example: synthesise-ema runs/mine --out averaged")
+    path, out = Path(command.run), Path(command.out)
+    if out.exists():
+        raise ValueError(f"--out {out}: exists already; name another")
+    if not (path / "recipe.json").is_file():
+        raise ValueError(f"{path}: no run there (no recipe.json)")
+    from core.checkpoints.checkpoint import resolve_checkpoint, write_pipeline
+    from core.checkpoints.run_folder import RunFolder
+    from core.checkpoints.scheduler_config import scheduler_to_diffusers
+    from core.config.recipes import load_recipe, to_dict
+    from core.files import atomic_folder, read_json, write_json
+    from core.networks.specs import check_weights
+    from core.training.posthoc_ema import synthesise
+
+    recipe = load_recipe(path / "recipe.json")
+    snapshots = RunFolder(path).averages(recipe.training.ema_profiles)
+    if not snapshots:
+        raise ValueError(f"{path}: no averages to work from; train with training.ema_profiles, such as [0.05, 0.1]")
+    step = command.step or max(t for t, _, _ in snapshots)
+    weights = synthesise(snapshots, step, command.sigma_rel)
+    check_weights(weights, recipe.model, str(path / "averages"))
+    data = read_json(resolve_checkpoint(path) / "data.json")
+    with atomic_folder(out) as folder:
+        write_pipeline(folder, recipe.model, weights, scheduler_to_diffusers(recipe.process, recipe.sampling))
+        write_json(folder / "recipe.json", to_dict(recipe))
+        write_json(folder / "data.json", data)
+        made = {"run": str(path), "sigma_rel": command.sigma_rel, "step": step, "snapshots": len(snapshots)}
+        write_json(folder / "averaged.json", made)
+    print(f"wrote {out}: sigma_rel {command.sigma_rel:g} at step {step}, from {len(snapshots)} snapshots")
+    return 0

@@ -1,0 +1,100 @@
+"""Images that a verb is given: the held-out ones of a run, or files, in the network's size. Imports no framework."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import ModelConfig
+from core.config.recipes import load_recipe
+from core.data.dataset import open_dataset, to_float
+from core.data.sources import decode_picture, open_source
+from core.inference.conditioning import Condition, own_images_condition
+
+HELD_OUT = "held-out"
+PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class GivenImages:
+    """Images, their classes, and where they come from."""
+
+    images: np.ndarray
+    """(N, H, W, C) float32 in [0, 1]."""
+    condition: Condition | None
+    """What the network is to be told of them; None where nothing says it."""
+    identity: dict[str, Any]
+    """For a manifest."""
+
+
+def given_images(where: str, folder: Path, model: ModelConfig, first: int, count: int, factor: int = 1) -> GivenImages:
+    """Images `first` to `first + count` of those held out of a run's training, or of files.
+
+    Args:
+        where: held-out, or a picture, or what core.data.sources.open_source opens.
+        folder: checkpoint, whose recipe says what was held out.
+        model: the network, which says the size and channels.
+        first, count: which of them.
+        factor: how many times smaller than the network's the images of files are.
+    Raises:
+        ValueError: fewer images, another size, values outside [0, 1], or a checkpoint without a recipe.
+    """
+    shape = (*model.sample_size, model.image_channels)
+    if where == HELD_OUT:
+        path = folder / "recipe.json"
+        if not path.is_file():
+            raise ValueError(
+                f"{folder}: no recipe.json, so nothing says which images were held out; give a file of images"
+            )
+        recipe = load_recipe(path)
+        dataset = open_dataset(recipe.data, shape)
+        chosen = dataset.held_out[first : first + count]
+        _check_count(
+            len(dataset.held_out), first, count, "held-out images; raise data.held_out, or give a file of images"
+        )
+        images = np.asarray(dataset.images[chosen])
+        identity = {"path": HELD_OUT, "data_sha256": dataset.manifest["sha256"], "indices": chosen.tolist()}
+        return GivenImages(images, own_images_condition(recipe, dataset, chosen, images), identity)
+    names, read, identity = _files(Path(where), shape[2])
+    _check_count(len(names), first, count, f"images in {where}")
+    size = (shape[0] // factor, shape[1] // factor)
+    images = np.empty((count, *size, shape[2]), np.float32)
+    for index in range(count):
+        name = names[first + index]
+        values = to_float(read(first + index), name)
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"{name}: values from {values.min():.6g} to {values.max():.6g}: must be in [0, 1], or integers"
+            )
+        images[index] = _of_size(values, size, name)
+    return GivenImages(images, None, {"path": where, "first": first, **identity})
+
+
+def _files(path: Path, channels: int) -> tuple[Sequence[str], Callable[[int], np.ndarray], dict[str, Any]]:
+    """Names, reader by index, and identity of one picture, or of what open_source opens."""
+    if path.is_file() and path.suffix.lower() in PICTURES:
+        data = path.read_bytes()
+        picture = decode_picture(data, str(path))
+        if picture.shape[2] != channels:
+            raise ValueError(f"{path}: {picture.shape[2]} channels: must have {channels}, as the network's images")
+        return [str(path)], lambda index: picture, {"sha256": hashlib.sha256(data).hexdigest()}
+    samples = path / "samples.npy"  # a folder that `sample` wrote
+    source = open_source(samples if samples.is_file() else path, channels)
+    return source.names, source.read, source.identity
+
+
+def _check_count(there: int, first: int, count: int, what: str) -> None:
+    if first + count > there:
+        raise ValueError(f"--first {first} --n {count}: must be at most {there} together, the number of {what}")
+
+
+def _of_size(image: np.ndarray, size: tuple[int, int], name: str) -> np.ndarray:
+    if image.shape[:2] != size:
+        found = "x".join(map(str, image.shape[:2]))
+        raise ValueError(f"{name}: {found} pixels: must have {size[0]}x{size[1]}, as the network takes")
+    return image

@@ -1,0 +1,64 @@
+"""The door through which tests, the parity ladder and the benchmark reach a twin: arrays in and out as .npz.
+
+One JSON line a request on stdin, `{"task", "input", "output", "options"}`; one JSON line an answer on stdout,
+`{"ok": true, "info"}` or `{"ok": false, "error", "kind"}`. The client is eval/twins/client.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+Task = Callable[[dict[str, np.ndarray], dict[str, Any]], tuple[dict[str, np.ndarray], dict[str, Any]]]
+
+
+def serve(set_threads: Callable[[int], None], tasks: dict[str, Task], argv: Sequence[str]) -> int:
+    """Answer requests until stdin ends.
+
+    Args:
+        set_threads: limits CPU threads, called before the framework runs anything.
+        tasks: name -> function(arrays, options) -> (arrays, info).
+        argv: `--threads N`, or nothing.
+    """
+    if argv and (len(argv) != 2 or argv[0] != "--threads" or not argv[1].isdigit()):
+        raise ValueError(f"worker {' '.join(argv)}: takes nothing but --threads N")
+    # Whatever prints to stdout (frameworks do) goes to stderr; the answers keep the real stdout.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    set_threads(int(argv[1]) if argv else 0)
+    for line in sys.stdin:
+        print(json.dumps(_answer(tasks, line)), file=answers, flush=True)
+    return 0
+
+
+def _answer(tasks: dict[str, Task], line: str) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        if request["task"] not in tasks:
+            raise ValueError(f"task {request['task']!r}: must be one of {', '.join(tasks)}")
+        arrays: dict[str, np.ndarray] = {}
+        if request.get("input"):
+            with np.load(request["input"], allow_pickle=False) as file:
+                arrays = dict(file)
+        result, info = tasks[request["task"]](arrays, request.get("options") or {})
+        np.savez(request["output"], **result)  # type: ignore[arg-type]
+        return {"ok": True, "info": info}
+    except Exception as error:  # one request must not end the worker
+        traceback.print_exc()
+        kind = "input" if isinstance(error, ValueError | KeyError) else "run"
+        return {"ok": False, "error": " ".join(f"{type(error).__name__}: {error}".split()), "kind": kind}
+
+
+def with_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose name starts with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

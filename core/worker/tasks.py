@@ -1,0 +1,234 @@
+"""The door through which tests, the parity ladder and the benchmark reach a twin: arrays in and out as .npz.
+
+One JSON line a request on stdin, `{"task", "input", "output", "options"}`; one JSON line an answer on stdout,
+`{"ok": true, "info"}` or `{"ok": false, "error", "kind"}`. Client: eval/twins/client.py. This module imports no framework.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
+from core.config.recipes import from_dict
+from core.data.dataset import Dataset
+from core.diffusion.noise import gaussian
+from core.diffusion.process import Process, make_process
+from core.diffusion.samplers import make_table
+from core.diffusion.table import Row, SamplingTable
+from core.extractors.features import EXTRACTORS, Extractor, extract
+from core.files import read_tensors
+from core.inference.conditioning import weak_condition
+from core.inference.likelihood import BoundOptions, Evaluator, FlowOptions, bound, flow_bits
+from core.inference.sampling import draw
+from core.training.batches import make_batch
+from core.training.levels import LevelSampler
+from core.training.optim import scalars
+from core.worker.protocol import Arrays, Task, with_prefix
+
+
+def as_dataset(arrays: Arrays) -> Dataset:
+    """Arrays `images` (N, H, W, C) in [0, 1], where there are any `labels` and `parameters/NAME`, with nothing held out."""
+    images, labels = arrays["images"], arrays.get("labels")
+    return Dataset(images, labels, (), with_prefix(arrays, "parameters/"), np.arange(len(images)), np.arange(0), {})
+
+
+class Training:
+    """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or from the seed.
+
+    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and what importance
+    sampling remembers, `timesteps/NAME`. Arrays out: the same, `loss` and `grad_norm` (steps,). options.counters and
+    info.counters: Adam's steps and the skipped ones.
+    With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
+    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps:
+    a call with `first` above 0 and no state goes on from the call before, with nothing loaded in between.
+    """
+
+    def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
+        self.make_trainer = make_trainer
+        self.recipe: Recipe | None = None
+        self.next_step = 0
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Train."""
+        recipe, first = from_dict(Recipe, options["recipe"]), options.get("first", 0)
+        fresh = recipe != self.recipe
+        if fresh:
+            self.trainer = self.make_trainer(recipe)
+            self.recipe, self.start, self.next_step = recipe, self.trainer.state(), 0
+        if given := with_prefix(arrays, "ema/"):
+            self.trainer.load(given, arrays, options["counters"])
+        elif first:
+            if first != self.next_step:
+                raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
+        elif not fresh:
+            self.trainer.load(*self.start)
+        process = make_process(recipe.process)
+        if given or not first:
+            self.levels = LevelSampler(recipe.training, process)
+        if given:
+            self.levels.load(arrays)
+        steps = range(first, first + options["steps"])
+        self.next_step = steps.stop
+        out = self._steps(recipe, process, as_dataset(arrays), steps, options.get("watch", 0))
+        averaged, state, counters = self.trainer.state()
+        averages = {f"ema/{name}": value for name, value in averaged.items()}
+        return {**out, **averages, **state, **self.levels.state()}, {"counters": counters}
+
+    def _steps(self, recipe: Recipe, process: Process, dataset: Dataset, steps: range, watch: int) -> Arrays:
+        losses, norms, watched = [], [], {}
+        for step in steps:
+            batch = make_batch(recipe, process, dataset, step, self.levels)
+            metrics = self.trainer.step(batch, scalars(recipe.training, step))
+            self.levels.note(batch, metrics)
+            losses.append(float(metrics["loss"]))
+            norms.append(float(metrics["grad_norm"]))
+            if watch and (step + 1) % watch == 0:
+                weights = with_prefix(self.trainer.state()[1], "params/")
+                watched[step + 1] = np.concatenate([value.ravel() for value in weights.values()])
+        out = {"loss": np.array(losses), "grad_norm": np.array(norms)}
+        return out | (
+            {"watched": np.stack([*watched.values()]), "watched_steps": np.array([*watched])} if watched else {}
+        )
+
+
+class Executors:
+    """A twin's executor over given weights, kept while network and weights are the same."""
+
+    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
+        self.make_sampler = make_sampler
+        self.made: tuple[ModelConfig, str, Arrays] | None = None
+
+    def get(self, config: ModelConfig, weights: Arrays, dtype: str) -> Any:
+        """The executor."""
+        if not (self.made and self.made[:2] == (config, dtype) and _equal(self.made[2], weights)):
+            self.sampler, self.made = self.make_sampler(config, weights, dtype), (config, dtype, weights)
+        return self.sampler
+
+
+class Sampling(Executors):
+    """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
+
+    options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `condition/NAME`.
+    Arrays out: `images` (n, H, W, C) in [0, 1], `x_T` (n, H, W, C), the starting noise as the executor was given it. The
+    sampler is kept while network and weights are the same.
+    """
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Draw; info: network evaluations."""
+        recipe, seed, first = from_dict(Recipe, options["recipe"]), options["seed"], options["first"]
+        dtype = recipe.training.dtype
+        sampler = self.get(recipe.model, with_prefix(arrays, "weights/"), dtype)
+        samples, condition = range(first, first + options["n"]), with_prefix(arrays, "condition/")
+        table, starts = make_table(make_process(recipe.process), recipe.sampling), []
+
+        def noted(table: SamplingTable, x_T: np.ndarray, *arguments: Any, **named: Any) -> np.ndarray:
+            starts.append(x_T)
+            drawn: np.ndarray = sampler(table, x_T, *arguments, **named)
+            return drawn
+
+        images = draw(
+            noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
+            weak=weak_condition(recipe, condition),
+        )  # fmt: skip
+        return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": table.nfe}
+
+
+class TableRun(Executors):
+    """`run_table`: rows of any table whose state is the image alone, on `x`, the images `first` and on of options.seed.
+
+    options: model, seed, first, clip, and first_row, the number of the first row, since a row's number keys its noise.
+    Arrays in: `weights/NAME`; `x` (n, H, W, C); the rows as `t`, `p`, `q`, `s` (R,) and `matrix` (R, 1, 3). Arrays out:
+    `x` after the last row, in the network's range and not clipped.
+    """
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Run the rows."""
+        x, first_row = arrays["x"], options["first_row"]
+        samples = range(options["first"], options["first"] + len(x))
+        columns = (*(arrays[name].tolist() for name in ("t", "p", "q")), arrays["matrix"], arrays["s"].tolist())
+        table = SamplingTable(tuple(Row(*values) for values in zip(*columns, strict=True)), options["clip"], "rows")
+
+        def noise(row: int) -> np.ndarray:
+            return gaussian(options["seed"], "sampler", samples, first_row + row, x.shape[1:], x.dtype)
+
+        sampler = self.get(from_dict(ModelConfig, options["model"]), with_prefix(arrays, "weights/"), x.dtype.name)
+        return {"x": sampler(table, x, noise)}, {}
+
+
+def _equal(a: Arrays, b: Arrays) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]) -> Task:
+    """`sample_affine`: run options.sampling on a network of closed form, output = slope[t] x + offset[t], t being the level
+    whose time is nearest.
+
+    options: process, sampling, seed. Arrays in: `slope`, `offset` (T,), `x_T` (B, H, W, C). Out: `x_0` (B, H, W, C).
+    """
+
+    def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        process = make_process(from_dict(ProcessConfig, options["process"]))
+        table, x_T = make_table(process, from_dict(SamplingConfig, options["sampling"])), arrays["x_T"]
+        samples, shape = range(len(x_T)), x_T.shape[1:]
+
+        def noise(row: int) -> np.ndarray:
+            return gaussian(options["seed"], "sampler", samples, row, shape, x_T.dtype)
+
+        sampler = make_sampler(arrays["slope"], arrays["offset"], process.time.astype(x_T.dtype))
+        return {"x_0": sampler(table, x_T, noise)}, {}
+
+    return task
+
+
+class LikelihoodTask:
+    """`likelihood`: bits per dimension of `images` under the weights of arrays.
+
+    options: model, process, dtype, method (vlb or ode), batch_size, and `how`, the method's options. Arrays in:
+    `weights/NAME`, `images` (N, H, W, C), `condition/NAME`. Arrays out: as bound() or flow_bits().
+    """
+
+    def __init__(self, make_evaluator: Callable[[ModelConfig, dict[str, np.ndarray], str], Evaluator]) -> None:
+        self.make_evaluator = make_evaluator
+
+    def __call__(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Compute."""
+        model, process = from_dict(ModelConfig, options["model"]), from_dict(ProcessConfig, options["process"])
+        weights, condition = with_prefix(arrays, "weights/"), with_prefix(arrays, "condition/") or None
+        evaluator, images = self.make_evaluator(model, weights, options["dtype"]), arrays["images"]
+        size, dtype, tables = options["batch_size"], options["dtype"], make_process(process)
+        if options["method"] == "vlb":
+            how = from_dict(BoundOptions, options["how"])
+            return bound(evaluator, tables, images, how, size, dtype, condition), {}
+        flow = from_dict(FlowOptions, options["how"])
+        return flow_bits(evaluator, tables, images, model.out_channels, flow, size, dtype, condition), {}
+
+
+class FeaturesTask:
+    """The worker's task `features`: features of `images` (N, H, W, C) in [0, 1].
+
+    options: extractor, weights (path of a safetensors file), resize, dtype, taps (a list), batch_size. Arrays out: (N, d)
+    by tap in options.dtype. The extractor is kept while the options of its making are the same.
+    """
+
+    def __init__(self, make_extractor: Callable[..., Extractor]) -> None:
+        self.make_extractor = make_extractor
+        self.made: tuple[Any, ...] = ()
+
+    def __call__(
+        self, arrays: dict[str, np.ndarray], options: dict[str, Any]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Take the features."""
+        key = tuple(options[name] for name in ("extractor", "weights", "resize", "dtype"))
+        if key != self.made:
+            name, path, resize, dtype = key
+            weights = read_tensors(Path(path))
+            EXTRACTORS[name].check(weights, path)
+            self.extractor, self.made = self.make_extractor(name, weights, resize, dtype), key
+        images = arrays["images"]
+        return extract(
+            self.extractor, lambda start, stop: images[start:stop], len(images), options["batch_size"], options["taps"]
+        ), {}

@@ -1,0 +1,97 @@
+"""The worker's tasks that time a twin: seconds of training steps and of drawing, and the peak of memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.config import ModelConfig, Recipe
+from core.config.recipes import from_dict
+from core.data.dataset import Dataset
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.inference.conditioning import own_condition, weak_condition
+from core.inference.sampling import draw
+from core.networks.specs import initial_weights
+from core.training.batches import make_batch
+from core.training.optim import scalars
+from core.worker.protocol import Arrays
+from core.worker.tasks import as_dataset
+
+
+class TimedTraining:
+    """`time_training`: seconds of each of options.steps optimiser steps of options.recipe on random images.
+
+    The trainer is kept from call to call while the recipe is the same, so that interleaved repetitions compile once.
+    Arrays out: `seconds` (steps,).
+    """
+
+    def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
+        self.make_trainer = make_trainer
+        self.recipe: Recipe | None = None
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Run the steps; info: seconds to make the trainer (0 where it was kept)."""
+        recipe, started = from_dict(Recipe, options["recipe"]), time.perf_counter()
+        if recipe != self.recipe:
+            self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
+        made = time.perf_counter() - started
+        dataset = _random_dataset(recipe)
+        process, seconds = make_process(recipe.process), []
+        for step in range(self.done, self.done + options["steps"]):
+            started = time.perf_counter()
+            metrics = self.trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
+            float(metrics["loss"])  # waits for the device
+            seconds.append(time.perf_counter() - started)
+        self.done += options["steps"]
+        return {"seconds": np.array(seconds)}, {"make_seconds": made}
+
+
+class TimedSampling:
+    """`time_sampling`: seconds that options.n images of options.recipe's sampler take, with the initial weights.
+
+    The sampler is kept while the recipe is the same. Arrays out: `seconds` (1,).
+    """
+
+    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
+        self.make_sampler = make_sampler
+        self.recipe: Recipe | None = None
+
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Draw; info: network evaluations."""
+        recipe = from_dict(Recipe, options["recipe"])
+        dtype, n = recipe.training.dtype, options["n"]
+        if recipe != self.recipe:
+            weights = initial_weights(recipe.model, 0, dtype)
+            self.sampler, self.recipe = self.make_sampler(recipe.model, weights, dtype), recipe
+        table, started = make_table(make_process(recipe.process), recipe.sampling), time.perf_counter()
+        condition = own_condition(recipe, _random_dataset(recipe), range(n), 0)
+        draw(
+            self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, condition,
+            weak=weak_condition(recipe, condition),
+        )  # fmt: skip
+        return {"seconds": np.array([time.perf_counter() - started])}, {"nfe": table.nfe}
+
+
+def _random_dataset(recipe: Recipe) -> Dataset:
+    """Images, labels and parameters to time on."""
+    rng, count = np.random.default_rng(0), 4 * recipe.training.batch_size
+    arrays: Arrays = {"images": rng.random((count, *recipe.image_shape), np.float32)}
+    arrays["labels"] = np.arange(count) % (recipe.classes or 1)
+    return as_dataset(arrays | {f"parameters/{name}": rng.random(count) for name in recipe.data.condition})
+
+
+def peak_memory(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """`peak_memory`: info.bytes, the most main memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage's peak begins at that of the process that started this one
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return {}, {"bytes": int(line.split()[1]) * 1024}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {}, {"bytes": peak * (1 if sys.platform == "darwin" else 1024)}

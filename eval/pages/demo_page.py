@@ -1,0 +1,211 @@
+"""The demo as one page.
+
+Imports NumPy, core and eval's own modules: no framework, no twin.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.config import Recipe
+from core.images import to_uint8
+from core.networks.specs import count_parameters
+from eval.pages.compare_page import compare_sections, number
+from eval.pages.page import Cell, Figure, Figures, Notice, Section, Table, Text, render
+from eval.pages.plots import image_grid, line_plot
+
+Images = npt.NDArray[Any]
+TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
+REAL_TITLE = "Real, held out"
+GRID = 6
+PAIRS = 24
+PAIR_COLUMNS = 6
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the demo made; dictionaries have a framework's title as key, PyTorch first."""
+
+    recipe: Recipe
+    real: Images
+    """(R, H, W, C) in [0, 1], held out of training."""
+    train: Images
+    """(T, H, W, C) in [0, 1]."""
+    generated: Mapping[str, Images]
+    """(N, H, W, C) in [0, 1] from each framework's own network."""
+    same_weights: Images
+    """(M, H, W, C): TensorFlow's drawing of the first M images with PyTorch's weights."""
+    metrics: Mapping[str, list[dict[str, Any]]]
+    """Lines of metrics.jsonl."""
+    manifests: Mapping[str, Mapping[str, Any]]
+    """manifest.json of the generated images."""
+    record: Mapping[str, Any]
+    """demo.json: seconds a phase, seconds to the first step, commands."""
+
+    @property
+    def same_pair(self) -> tuple[Images, Images]:
+        """The same images, of the same weights and noise, by PyTorch and by TensorFlow."""
+        return self.generated["PyTorch"][: len(self.same_weights)], self.same_weights
+
+    @property
+    def largest_difference(self) -> float:
+        """Largest difference of the pair in any pixel, images being in [0, 1]."""
+        first, second = self.same_pair
+        return float(np.abs(second.astype(np.float64) - first).max())
+
+
+def amplification(largest: float) -> float:
+    """The largest power of ten that keeps a difference within 1; 1 where there is none."""
+    return 10.0 ** max(math.floor(-math.log10(largest)), 0) if largest else 1.0
+
+
+def _which_is_which(material: Material) -> Figures:
+    """Three grids: can you tell them apart?"""
+    sets = {REAL_TITLE: material.real, **material.generated}
+    count = GRID * GRID
+    figures = [
+        Figure(image_grid(images[:count], GRID, label=f"{len(images[:count])} images: {title}"), title)
+        for title, images in sets.items()
+    ]
+    first, second = (images.astype(np.float64) for images in material.generated.values())
+    apart = 255 * float(np.median(np.abs(second - first).mean(axis=(1, 2, 3))))
+    intro = (
+        f"The first {count} of each, not selected; neither network has seen the images on the left. Each framework trained "
+        "its own network, from the same initial weights over the same batches, and image by image both began with the same "
+        "noise. So the second and the third grid are alike as far as the frameworks are: an image of one lies "
+        f"{number(apart)} grey levels of 255 from its twin (mean over pixels, median over images)."
+    )
+    return Figures(figures, "Can you tell which is which?", intro)
+
+
+def _same_weights(material: Material) -> Figures:
+    """The same weights and noise in both frameworks, and what is left between them."""
+    first, second = material.same_pair
+    largest = material.largest_difference
+    factor = amplification(largest)
+    levels = int(np.abs(to_uint8(first).astype(int) - to_uint8(second)).max())
+    difference = (second.astype(np.float64) - first)[:PAIRS] * factor
+    grids = {"PyTorch": first[:PAIRS], "TensorFlow": second[:PAIRS]}
+    figures = [Figure(image_grid(x, PAIR_COLUMNS, label=f"drawn by {name}"), name) for name, x in grids.items()]
+    picture = image_grid(difference, PAIR_COLUMNS, label="difference", signed=True)
+    figures.append(Figure(picture, f"Difference × {factor:,.0f}", "TensorFlow minus PyTorch; white: none."))
+    intro = (
+        f"The network that PyTorch trained, evaluated by both, from the same noise in {material.manifests['PyTorch']['steps']} "
+        f"steps. The largest difference in any pixel of {len(second)} images is {number(255 * largest)} grey levels of 255 "
+        f"before rounding, and {levels} after."
+    )
+    return Figures(figures, "Same weights, same noise, both frameworks", intro)
+
+
+def _curves(metrics: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, list[float]]]:
+    """Loss over optimiser steps; intervals without a finite loss are left out."""
+    lines = {name: [line for line in run if line["loss"] is not None] for name, run in metrics.items()}
+    return {
+        name: {"x": [line["step"] for line in run], "y": [line["loss"] for line in run]} for name, run in lines.items()
+    }
+
+
+def _largest_gap(curves: Mapping[str, Mapping[str, list[float]]]) -> float:
+    """Largest relative difference of the two losses at the same step."""
+    first, second = (dict(zip(c["x"], c["y"], strict=True)) for c in curves.values())
+    return max(
+        (abs(second[step] - first[step]) / first[step] for step in first.keys() & second.keys()), default=math.nan
+    )
+
+
+def _training(material: Material) -> list[Section]:
+    """Both losses and speeds."""
+    curves, config = _curves(material.metrics), material.recipe.training
+    caption = f"Mean squared error, averaged over {config.log_every} steps. They differ by at most {100 * _largest_gap(curves):.2g} %."
+    plot = Figure(line_plot(curves, "optimiser step", "loss", label="training loss", log_y=True), "Loss", caption)
+    intro = (
+        "Both start from the same weights and see the same images, noise levels and noise in the same order, so the "
+        "curves lie on each other until rounding errors have grown."
+    )
+    rates = {name: [line["images_per_second"] for line in run[1:] or run] for name, run in material.metrics.items()}
+    first = {TITLES[key]: value for key, value in material.record["first_step_seconds"].items()}
+    rows: list[list[str | Cell]] = [
+        [
+            "training, images/s",
+            *(Cell(f"{statistics.median(r):.0f}", f"{min(r):.0f} to {max(r):.0f}") for r in rates.values()),
+        ],
+        ["training, seconds in all", *(f"{run[-1]['seconds']:.0f}" for run in material.metrics.values())],
+        ["seconds to the first step", *(f"{first[name]:.1f}" if name in first else "–" for name in rates)],
+        ["sampling, seconds an image", *(f"{m['seconds'] / m['n']:.3f}" for m in material.manifests.values())],
+    ]
+    speed = (
+        "Measured while the demo ran, one framework after the other: whatever else the machine did is in it. "
+        "`python -m eval benchmark` compares speed fairly. To the first step: from the start of Python, imports, data and "
+        "compilation included; a dash where a run was resumed. Sampling includes start-up of the network."
+    )
+    figures = [plot, *_distances(material)]
+    return [Figures(figures, "Training", intro), Table(["", *rates], rows, "Speed", speed)]
+
+
+def _distances(material: Material) -> list[Figure]:
+    """The distance to held-out images against steps and against seconds, where the recipe asks for it."""
+    evaluation = material.recipe.evaluation
+    figures = []
+    for key, label, title in (
+        ("step", "optimiser step", "Distance by steps"),
+        ("seconds", "seconds of training, evaluations included", "Distance by seconds"),
+    ):
+        curves = {}
+        for name, lines in material.metrics.items():
+            measured = [line for line in lines if "distance" in line]
+            if measured:
+                curves[name] = {"x": [line[key] for line in measured], "y": [line["distance"] for line in measured]}
+        if curves:
+            what = f"Fréchet distance, {evaluation.extractor} features"
+            caption = f"{evaluation.n:,} drawn images against as many held out, of the average weights."
+            figures.append(Figure(line_plot(curves, label, what, label=what, log_y=True), title, caption))  # fmt: skip
+    return figures
+
+
+def _how(material: Material) -> list[Section]:
+    """Commands, seconds, versions."""
+    recipe, manifests = material.recipe, material.manifests
+    keys = ("framework", "version", "keras", "python", "numpy", "threads", "device", "machine")
+    rows = [[key, *(str(m.get(key, "–")) for m in manifests.values())] for key in keys]
+    caption = (
+        f"{count_parameters(recipe.model):,} parameters in each; {len(material.train):,} images to train on, "
+        f"{len(material.real):,} held out; {recipe.training.steps:,} steps of {recipe.training.batch_size} images. "
+        "0 threads: the framework's choice."
+    )
+    seconds = [[what, f"{value:.1f}"] for what, value in material.record["seconds"].items()]
+    return [
+        Table(["", *manifests], rows, "How it was made", caption),
+        Table(
+            ["Phase", "Seconds"], seconds, caption="Of a demo that was cut off, the last attempt and what was resumed."
+        ),
+        Text("\n\n".join(material.record["commands"]), "Commands"),
+    ]
+
+
+def write_page(path: Path, material: Material, result: dict[str, Any]) -> None:
+    """Write the demo's page.
+
+    Args:
+        path: file to write.
+        material: what the demo made.
+        result: what `eval.measure.compare.compare` returned for material's real, generated and train.
+    """
+    steps = material.recipe.training.steps
+    lead = (
+        "One diffusion model, written twice, in PyTorch and in TensorFlow: each trained here for "
+        f"{steps:,} steps on the same images, and held against images that neither has seen."
+    )
+    comparison = compare_sections(result, material.real, material.generated, material.train)
+    notices = [section for section in comparison if isinstance(section, Notice)]
+    first, *others = [section for section in comparison if not isinstance(section, Notice)]
+    comparison = [first, *notices, *others]  # what is compared, before what must be known of it
+    sections = [_which_is_which(material), _same_weights(material), *_training(material), *comparison, *_how(material)]
+    render(path, "Two frameworks, one diffusion model", sections, lead=lead)

@@ -1,0 +1,185 @@
+"""Do the metrics see damage that is known? Simulated lenses, spoilt in seven ways at five strengths, against whole ones.
+
+Imports NumPy and core, and reaches the lens extractor through a twin's worker: no framework. All sets have N images. The
+reference is one random half of 2N held-out images; its other half says how far whole images lie from whole images at
+that N, the floor. Spoilt sets of one kind grow out of the same images, so that only the damage differs between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.data.lenses import Parameters, blur_matrix, simulate
+from core.extractors.lens import in_arcsec
+from core.metrics.distances import nearest_images, wasserstein
+from core.metrics.frechet import frechet_distance_from_features
+from eval.measure.metrics import METRICS, Array, Features, Metric, measure_features
+
+SPLITS = 5
+NEAR = 0.01
+"""Quantile of the reference's distances to the training set below which an image counts as a copy."""
+
+SEEDS = {"real": 3_000_001, "train": 3_000_002, "other": 3_000_003}
+"""Of the simulator, beside the run's seed; the extractor was trained on others."""
+
+Images = npt.NDArray[np.float32]
+Extract = Callable[[Images], dict[str, npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One way to spoil a set, from weak to strong."""
+
+    key: str
+    label: str
+    strengths: tuple[float, ...]
+    """In the unit that the label names."""
+
+
+DAMAGES = (
+    Damage("blur", "Blur, sigma in pixels", (0.25, 0.35, 0.5, 0.7, 1.0)),
+    Damage("noise", "Noise added, in intensity", (0.001, 0.002, 0.004, 0.008, 0.016)),
+    Damage("theta_e", "Einstein radius too large, in arcsec", (0.01, 0.02, 0.04, 0.08, 0.16)),
+    Damage("dropped", "Mode dropped: share of sources, the farthest from the axis", (0.05, 0.1, 0.2, 0.3, 0.4)),
+    Damage("copies", "Distinct training images: share of the set", (0.1, 0.2, 0.4, 0.7, 1.0)),
+    Damage("few", "Copies of each of a few training images", (2.0, 4.0, 8.0, 16.0, 32.0)),
+    Damage("smooth", "Substructure missing: share of images of class no instead", (0.2, 0.4, 0.6, 0.8, 1.0)),
+)
+
+
+def _scalar(key: str) -> Callable[[Features, Features], float]:
+    return lambda a, b: wasserstein(a[key], b[key])
+
+
+def _class_difference(a: Features, b: Features) -> float:
+    """Total variation between the mean class probabilities."""
+    return float(np.abs(a["lens_classes"].mean(axis=0) - b["lens_classes"].mean(axis=0)).sum() / 2)
+
+
+def _copies(a: Features, b: Features) -> float:
+    """Share of a nearer to the training set than all but 1 % of b, less that 1 %."""
+    return max(float((a["nearest"] < np.quantile(b["nearest"], NEAR)).mean()) - NEAR, 0.0)
+
+
+LENS_METRICS = (
+    Metric(
+        "lens_frechet",
+        "Lens Fréchet",
+        "Fréchet distance in the lens extractor's features.",
+        lambda a, b: frechet_distance_from_features(a["lens"], b["lens"]),
+        "",
+    ),
+    Metric("lens_theta_e", "Einstein radius (W1)", "Of the regressed values.", _scalar("lens_theta_e"), "arcsec"),
+    Metric("lens_gamma1", "Shear (W1)", "Of the regressed values.", _scalar("lens_gamma1"), ""),
+    Metric("lens_source_x", "Source x (W1)", "Of the regressed values.", _scalar("lens_source_x"), "arcsec"),
+    Metric("lens_source_y", "Source y (W1)", "Of the regressed values.", _scalar("lens_source_y"), "arcsec"),
+    Metric("lens_source_e1", "Source e1 (W1)", "Of the regressed values.", _scalar("lens_source_e1"), ""),
+    Metric("lens_source_e2", "Source e2 (W1)", "Of the regressed values.", _scalar("lens_source_e2"), ""),
+    Metric("lens_blur", "Blur (W1)", "Of the regressed values.", _scalar("lens_blur"), "px of 64"),
+    Metric("lens_noise", "Noise (W1)", "Of the regressed values.", _scalar("lens_noise"), ""),
+    Metric("lens_classes", "Class probabilities", "Total variation between the mean ones.", _class_difference, ""),
+    Metric("nearest", "Nearest training image", "Share of images nearer than held-out ones are.", _copies, ""),
+)
+ALL_METRICS = (*LENS_METRICS, *METRICS)
+
+
+def lens_features(images: Images, extract: Extract, field_of_view: float) -> Features:
+    """What the lens extractor says of images, by name; angles in arcsec."""
+    found = extract(images)
+    logits = found["logits"].astype(np.float64)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    named = in_arcsec(found["parameters"], field_of_view)
+    return {
+        "lens": found["features"].astype(np.float64),
+        "lens_classes": weights / weights.sum(axis=1, keepdims=True),
+        **{f"lens_{name}": values for name, values in named.items()},
+    }
+
+
+def blurred(images: Images, pixels: float) -> Images:
+    """A Gaussian of a width in pixels over (N, H, W, 1); the edge's value goes on outside."""
+    rows, columns = (blur_matrix(side, 1, 1.0, pixels) for side in images.shape[1:3])
+    wide = np.einsum("hi,nijc,wj->nhwc", rows, images, columns, optimize=True)
+    return np.clip(wide, 0, 1).astype(np.float32)
+
+
+def noisier(images: Images, sigma: float, seed: int) -> Images:
+    """White noise added and the result clipped to [0, 1]; the same noise at every sigma."""
+    noise = np.random.Generator(np.random.Philox(key=[seed, 0])).standard_normal(images.shape)
+    return np.clip(images + sigma * noise, 0, 1).astype(np.float32)
+
+
+def selected(damage: Damage, strength: float, n: int, offset: Array, seed: int) -> list[tuple[str, npt.NDArray[Any]]]:
+    """What a set is made of where damage is a choice of images: (pool, rows of it), n rows in all.
+
+    Args:
+        damage, strength: one of dropped, copies, few, smooth.
+        n: images.
+        offset: (2n,) distance of the sources of the pool `other` from the axis.
+        seed: of the choice.
+    """
+    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    if damage.key == "dropped":
+        return [("other", np.flatnonzero(offset <= np.quantile(offset, 1 - strength))[:n])]
+    if damage.key == "few":
+        return [("train", np.resize(np.arange(max(1, round(n / strength))), n))]
+    spoilt = rng.permutation(n) < round(strength * n)
+    return [("train" if damage.key == "copies" else "smooth", np.flatnonzero(spoilt)), ("other", np.flatnonzero(~spoilt))]  # fmt: skip
+
+
+class Pools:
+    """Simulated and spoilt images as features, by name: real and other (2n), train and every other pool (n)."""
+
+    def __init__(self, n: int, size: int, field_of_view: float, seed: int, extract: Extract) -> None:
+        self.n, self.seed = n, seed
+        self._size, self._field, self._extract = size, field_of_view, extract
+        images, _, _ = self._simulate("train", n)
+        self._train = images
+        other, _, drawn = self._simulate("other", 2 * n)
+        self.offset = np.hypot(drawn["source_x"], drawn["source_y"])
+        real, _, _ = self._simulate("real", 2 * n)
+        smooth, _, _ = self._simulate("other", n, classes=("no",))
+        self.features: dict[str, Features] = {
+            name: self._measure(pool)
+            for name, pool in (("real", real), ("other", other), ("train", images), ("smooth", smooth))
+        }
+        for damage in DAMAGES[:3]:
+            for strength in damage.strengths:
+                self.features[f"{damage.key} {strength:g}"] = self._measure(self._spoilt(damage, strength, other[:n]))
+
+    def _simulate(self, name: str, count: int, **options: Any) -> tuple[Images, npt.NDArray[np.int64], dict[str, Array]]:  # fmt: skip
+        seed = SEEDS[name] + 10 * self.seed
+        return simulate("lensing", count, (self._size, self._size), seed, field_of_view=self._field, **options)
+
+    def _spoilt(self, damage: Damage, strength: float, images: Images) -> Images:
+        if damage.key == "blur":
+            return blurred(images, strength)
+        if damage.key == "noise":
+            return noisier(images, strength, self.seed)
+
+        def larger(p: Parameters) -> Parameters:
+            return dataclasses.replace(p, theta_e=p.theta_e + strength)
+
+        return self._simulate("other", self.n, change=larger)[0]
+
+    def _measure(self, images: Images) -> Features:
+        measured, _ = measure_features(images, self._field / self._size)
+        distance, _ = nearest_images(images, self._train)
+        return {**measured, **lens_features(images, self._extract, self._field), "nearest": distance}
+
+    def spoilt(self, damage: Damage, strength: float) -> Features:
+        """The n rows of a spoilt set."""
+        name = f"{damage.key} {strength:g}"
+        if name in self.features:
+            return self.features[name]
+        parts = [
+            {key: value[rows] for key, value in self.features[pool].items()}
+            for pool, rows in selected(damage, strength, self.n, self.offset, self.seed)
+        ]
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

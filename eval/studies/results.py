@@ -1,0 +1,181 @@
+"""Two sets of images, both frameworks: train, draw, measure, and write the page of results with its pictures.
+
+`python -m eval.studies.results`; what is finished is not done again, and a training that was cut off goes on. Imports NumPy,
+core and eval's own modules; the twins are started as programs. What it found is in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints.checkpoint import resolve_checkpoint
+from core.command_line import RunError, end, parse
+from core.config import Recipe
+from core.config.recipes import load_recipe
+from core.data.dataset import Dataset, open_dataset
+from core.files import read_json, write_atomically, write_json
+from core.images import to_uint8
+from eval.measure.compare import compare
+from eval.measure.speed import machine
+from eval.pages.demo_page import TITLES
+from eval.studies.results_page import Found, Outcome, page
+from eval.studies.results_picture import COLUMNS, save_picture, shown
+from eval.studies.results_place import FRAMEWORKS, Place, SetName, Study
+from eval.twins.client import ROOT, find_python
+from eval.twins.features import open_extractor
+from eval.verbs.demo_folder import read_metrics, trained_steps
+from eval.verbs.fid import Request
+from eval.verbs.fid_result import run as measure
+
+log = logging.getLogger(__name__)
+
+VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+"""What changes times, and is said on the page where it is set."""
+
+
+def train(place: Place, recipe: Recipe) -> None:
+    """Train, or go on from the last checkpoint; nothing where all steps are done.
+
+    Raises:
+        ValueError: the run that is there is of another recipe.
+    """
+    done, steps = trained_steps(place.run), recipe.training.steps
+    if done and load_recipe(place.run / "recipe.json") != recipe:
+        raise ValueError(f"{place.run}: holds a run of another recipe than {place.config}; name another --out")
+    if done >= steps:
+        log.info("%s, %s: trained before, %d steps", place.name, TITLES[place.framework], done)
+        return
+    log.info("%s, %s: train from step %d to %d", place.name, TITLES[place.framework], done, steps)
+    if done:
+        place.verb("train", "--resume", place.run)
+    else:
+        shutil.rmtree(place.run, ignore_errors=True)
+        place.verb(*place.training())
+
+
+def draw(place: Place) -> None:
+    """Draw the images, unless they are there."""
+    path = place.samples / "manifest.json"
+    made_from = {"n": place.study.n, "seed": 0, "first": 0, "weights_sha256": place.weights()}
+    manifest = read_json(path) if path.is_file() else {}
+    if any(manifest.get(key) != value for key, value in made_from.items()):
+        log.info("%s, %s: draw %s images", place.name, TITLES[place.framework], f"{place.study.n:,}")
+        place.verb(*place.drawing(), "--overwrite")
+
+
+def score(place: Place) -> None:
+    """Measure the distance and all beside it, unless it is measured."""
+    extractor, study = open_extractor(place.way.extractor, "clean", None), place.study
+    if place.result.is_file():
+        held = read_json(place.result)
+        same = held["generated"].get("weights_sha256") == place.weights() and held["n"] == study.n
+        same = same and held["eight_bit"] == place.way.eight_bit
+        if same and extractor.about().items() <= held["extractor"].items():
+            return
+    words = (str(place.brief(path)) for path in (place.run, place.samples))
+    request = Request(*words, extractor.name, n=study.n, eight_bit=place.way.eight_bit, framework=place.framework)
+    pythons = {framework: study.python(framework) for framework in FRAMEWORKS}
+    text = measure(request, out=str(place.result), expect=None, statistics=None, as_json=False, pythons=pythons)
+    log.info("%s, %s:\n%s", place.name, TITLES[place.framework], text)
+
+
+def images(place: Place) -> Any:
+    """What was drawn, on the real images' footing."""
+    drawn = np.load(place.samples / "samples.npy", allow_pickle=False)
+    return to_uint8(drawn).astype(np.float32) / np.float32(255) if place.way.eight_bit else drawn
+
+
+def beside(study: Study, name: SetName, places: Sequence[Place], dataset: Dataset) -> dict[str, Any]:
+    """The set's other distances, and the nearest training images: compare.json, made anew where the images are others."""
+    path, weights = study.out / name / "compare.json", [place.weights() for place in places]
+    if path.is_file() and (held := read_json(path))["made_from"] == [*weights, study.n]:
+        return dict(held)
+    log.info("%s: compare pixels, spectra and nearest training images", name)
+    real, seen = (np.asarray(dataset.images[part]) for part in (dataset.held_out, dataset.train))
+    result = compare(real, {TITLES[place.framework]: images(place) for place in places}, seen)
+    kept = {key: result[key] for key in ("protocol", "metrics", "nearest")} | {"made_from": [*weights, study.n]}
+    write_json(path, kept)
+    return kept
+
+
+def find(place: Place, recipe: Recipe) -> Found:
+    """What the files say of one network."""
+    progress = read_json(resolve_checkpoint(place.run) / "training_state.json")
+    return Found(
+        recipe, progress["seconds"], read_metrics(place.run), read_json(place.run / "run.json"),
+        read_json(place.samples / "manifest.json"), read_json(place.result), place.commands(),
+    )  # fmt: skip
+
+
+def outcome(study: Study, name: SetName, root: Path, folder: Path) -> Outcome:
+    """Do what is missing of one set, write its picture, and gather what the page says of it."""
+    places = [Place(study, name, framework, root) for framework in FRAMEWORKS]
+    recipe = load_recipe(places[0].config)
+    here = dataclasses.replace(recipe.data, cache=str(root / recipe.data.cache))
+    if not here.source.startswith("simulate:"):
+        here = dataclasses.replace(here, source=str(root / here.source))
+    dataset = open_dataset(here, recipe.image_shape)
+    counts = {"train": len(dataset.train), "held out": len(dataset.held_out)}
+    if study.n > min(counts.values()):  # said now, not after the training
+        raise ValueError(f"--n {study.n}: must be at most {min(counts.values())}, the images that {places[0].config} leaves on either side of its split")  # fmt: skip
+    for step in (lambda place: train(place, recipe), draw, score):
+        for place in places:
+            step(place)
+    picture, conditional = folder / f"results-{name}.png", recipe.model.num_class_embeds is not None
+    columns = COLUMNS if recipe.model.num_class_embeds is None else recipe.model.num_class_embeds
+    pictures = {"Real, held out": shown(dataset, columns, conditional)} | {
+        TITLES[p.framework]: images(p) for p in places
+    }
+    save_picture(picture, pictures, columns, places[0].way.colours)
+    found = {TITLES[place.framework]: find(place, recipe) for place in places}
+    return Outcome(name, found, beside(study, name, places, dataset), counts, picture.name)
+
+
+def run(study: Study, root: Path = ROOT) -> Path:
+    """Make the study, or what is missing of it; the page's path.
+
+    Raises:
+        ValueError: input that the user must change. RuntimeError: a twin failed.
+    """
+    for framework in FRAMEWORKS:  # said now, not after an hour
+        find_python(framework, study.python(framework), root)
+    study = dataclasses.replace(study, out=study.out.resolve())
+    target = study.page.resolve() if study.page else study.out / "results.md"
+    record = study.out / "machine.json"
+    if not record.is_file():
+        if study.out.exists() and (not study.out.is_dir() or any(study.out.iterdir())):
+            raise ValueError(f"--out {study.out}: is no study's folder and not empty: name one that is free")
+        study.out.mkdir(parents=True, exist_ok=True)
+        write_json(record, machine() | {"set": {name: os.environ[name] for name in VARIABLES if name in os.environ}})
+    outcomes = [outcome(study, name, root, target.parent) for name in study.sets]
+    text = page(outcomes, read_json(record))
+    write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+    return target
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+
+    def make() -> None:
+        text = inspect.cleandoc(Study.__doc__ or "")
+        study = parse(Study, sys.argv[1:] if argv is None else argv, "python -m eval.studies.results", text, Study())
+        try:
+            print(f"wrote {run(study)}")
+        except RuntimeError as error:
+            raise RunError(str(error)) from error
+
+    return end(make)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""What eval/studies/results.py was asked for, and where one of its networks lies and by which commands it comes to be.
+
+Imports core and eval's own modules; the twins are started as programs.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
+from core.files import file_hash
+from eval.twins.client import Framework, run_verb
+from eval.twins.features import FidExtractor
+from eval.twins.interpreters import PACKAGES
+
+FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
+SetName = Literal["lensing", "fashion-mnist"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a set is measured and shown."""
+
+    extractor: FidExtractor
+    eight_bit: bool
+    """Round both sides to 256 grey levels: the real images are stored so."""
+    colours: str
+    """Of the picture: a map of matplotlib's."""
+
+
+# Clothes are nothing that the lens extractor has seen.
+WAYS: dict[SetName, Way] = {"lensing": Way("lens", False, "inferno"), "fashion-mnist": Way("pixels", True, "gray")}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train both frameworks on both sets, draw from them, measure, and write a page in Markdown with a picture a set.
+
+    The recipes are configs/results-SET.toml. Some 50 minutes on two CPU cores; what was cut off goes on.
+
+    Examples:
+      python -m eval.studies.results
+      python -m eval.studies.results --page docs/results.md
+      python -m eval.studies.results --sets lensing --n 500 --out runs/quick
+    """
+
+    out: Path = Path("runs/results")
+    """Folder of runs, images and result files."""
+    page: Path | None = None
+    """File of the page, with its pictures beside it; OUT/results.md where not given."""
+    sets: tuple[SetName, ...] = ("lensing", "fashion-mnist")
+    """Sets of images."""
+    n: int = 2000
+    """Images to draw from every network, and real ones that they are measured against."""
+    torch_python: str | None = None
+    """Python that has PyTorch; found by itself where not given."""
+    tf_python: str | None = None
+    """Python that has TensorFlow; found by itself where not given."""
+
+    def __post_init__(self) -> None:
+        if self.n < 20:
+            raise ValueError(f"--n {self.n}: must be at least 20")
+
+    def python(self, framework: Framework) -> str | None:
+        """A framework's interpreter, where given."""
+        return self.torch_python if framework == "torch" else self.tf_python
+
+
+@dataclass(frozen=True)
+class Place:
+    """One network of the study: a set in a framework."""
+
+    study: Study
+    name: SetName
+    framework: Framework
+    root: Path
+
+    @property
+    def way(self) -> Way:
+        """How the set is measured."""
+        return WAYS[self.name]
+
+    @property
+    def config(self) -> Path:
+        """The recipe."""
+        return self.root / "configs" / f"results-{self.name}.toml"
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.study.out / self.name / self.framework
+
+    @property
+    def samples(self) -> Path:
+        """What is drawn from it."""
+        return self.run / "samples-fid"
+
+    @property
+    def result(self) -> Path:
+        """What `eval fid` finds."""
+        return self.study.out / self.name / f"fid-{self.framework}.json"
+
+    def weights(self) -> str:
+        """SHA-256 of the trained weights."""
+        return file_hash(resolve_checkpoint(self.run) / "unet" / WEIGHTS_FILE)
+
+    def verb(self, *words: str | Path) -> None:
+        """Run a verb of the twin."""
+        run_verb(self.framework, [str(w) for w in words], python=self.study.python(self.framework), root=self.root)
+
+    def training(self) -> list[str | Path]:
+        """The words of its training."""
+        return ["train", "--config", self.config, "--run", self.run]
+
+    def drawing(self) -> list[str | Path]:
+        """The words of its drawing."""
+        return ["sample", self.run, "--n", str(self.study.n), "--seed", "0", "--out", self.samples]
+
+    def commands(self) -> list[str]:
+        """What was run, as a reader would type it in the checkout."""
+        twin, way, n = f"python -m {PACKAGES[self.framework]}", self.way, str(self.study.n)
+        fid = ["python -m eval fid", self.run, self.samples, "--extractor", way.extractor, "--n", n]
+        fid += [*(["--eight-bit"] if way.eight_bit else []), "--framework", self.framework, "--out", self.result]
+        return [self._line(words) for words in ([twin, *self.training()], [twin, *self.drawing()], fid)]
+
+    def brief(self, path: Path) -> Path:
+        """A path as seen from the checkout."""
+        return path.relative_to(self.root) if path.is_relative_to(self.root) else path
+
+    def _line(self, words: Sequence[str | Path]) -> str:
+        return " ".join(shlex.quote(str(self.brief(w))) if isinstance(w, Path) else w for w in words)

@@ -1,0 +1,227 @@
+"""The twin's executor of sampling tables on analytic networks in the framework's own tensors, against NumPy's."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from core.config import ModelConfig, ProcessConfig, SamplingConfig
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.diffusion.table import Row, SamplingTable, run
+from core.networks.specs import param_specs
+from eval.parity.closeness import require_close
+from eval.parity.tolerances import SAMPLER_FLOAT32, SAMPLER_FLOAT64
+from tests.numpy_unet import NumpyUNet
+
+SHAPE = (3, 4, 6, 2)
+T = 60
+TOLERANCES = {"float64": SAMPLER_FLOAT64, "float32": SAMPLER_FLOAT32}
+SAMPLERS = {
+    "ddpm-small": SamplingConfig("ddpm", 20),
+    "ddpm-large": SamplingConfig("ddpm", 20, variance="fixed_large"),
+    "ddim": SamplingConfig("ddim", 20),
+    "ddim-half": SamplingConfig("ddim", 20, eta=0.5),
+    "ddim-unclipped": SamplingConfig("ddim", 20, eta=0.5, clip=False),
+    "dpmsolver++": SamplingConfig("dpmsolver++", 20),
+    "dpmsolver++2s": SamplingConfig("dpmsolver++2s", 20),
+    "dpmsolver++3m": SamplingConfig("dpmsolver++3m", 20),
+    "sde-dpmsolver++": SamplingConfig("sde-dpmsolver++", 20),
+    "unipc": SamplingConfig("unipc", 20, order=3, dynamic_threshold=0.8),
+    "ipndm": SamplingConfig("ipndm", 20),
+    "heun": SamplingConfig("heun", 20),
+    "heun-churned": SamplingConfig("heun", 20, churn=2.0, churn_noise=1.01),
+    "flow_heun": SamplingConfig("flow_heun", 20, clip=False),
+}
+SPACINGS = ("leading", "trailing", "linspace")
+PREDICTIONS = {"gaussian": "v", "mixture": "eps"}
+PROCESSES = {name: make_process(ProcessConfig(T, prediction=PREDICTIONS[name])) for name in PREDICTIONS}
+
+
+def gaussian(ops, x, signal, noise):
+    """The optimal v for data N(0.3, 0.4^2): eps_hat and x_hat are the posterior means."""
+    variance = signal**2 * 0.16 + noise**2
+    x_hat = 0.3 + signal * 0.16 / variance * (x - signal * 0.3)
+    eps_hat = noise / variance * (x - signal * 0.3)
+    return signal * eps_hat - noise * x_hat
+
+
+def mixture(ops, x, signal, noise):
+    """The optimal eps for pixels that are -0.6 or 0.8 in equal shares, with deviation 0.1."""
+    variance = signal**2 * 0.01 + noise**2
+    # Log odds of the two components given x.
+    low, high = x + signal * 0.6, x - signal * 0.8
+    right = 1 / (1 + ops.exp((high**2 - low**2) / (2 * variance)))
+    return noise / variance * (right * high + (1 - right) * low)
+
+
+NETWORKS = {"gaussian": gaussian, "mixture": mixture}
+
+
+def numpy_network(name):
+    signal, noise = PROCESSES[name].signal, PROCESSES[name].noise
+    # Between levels, as churn asks, float32 may round t up to one: both take that level.
+    return lambda x, t: NETWORKS[name](np, x, signal[int(np.float32(t))], noise[int(np.float32(t))])
+
+
+def native_network(backend, name, dtype):
+    """The same function of the framework's tensors."""
+    process = PROCESSES[name]
+    signal, noise = (backend.tensor(values.astype(dtype)) for values in (process.signal, process.noise))
+    if backend.name == "torch":
+        import torch
+
+        class Analytic(torch.nn.Module):
+            def forward(self, x, t):
+                return NETWORKS[name](torch, x, signal[t.long()], noise[t.long()])
+
+        return Analytic()
+    import tensorflow as tf
+
+    def analytic(x, t):
+        level = tf.cast(t, tf.int64)
+        return NETWORKS[name](tf, x, tf.gather(signal, level), tf.gather(noise, level))
+
+    return analytic
+
+
+def noise(dtype):
+    return lambda row: np.random.default_rng([5, row]).standard_normal(SHAPE).astype(dtype)
+
+
+def x_start(dtype):
+    return np.random.default_rng(4).standard_normal(SHAPE).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def executors(backend):
+    """One executor a network and precision: one trace each."""
+    make = backend.sampler.Sampler
+    return {(n, d): make(native_network(backend, n, d)) for n in NETWORKS for d in TOLERANCES}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_executor_equals_numpys(executors, network, sampler, spacing, dtype):
+    table = make_table(PROCESSES[network], dataclasses.replace(SAMPLERS[sampler], spacing=spacing))
+    calls = []
+    found = executors[network, dtype](table, x_start(dtype), noise(dtype), None, lambda *a: calls.append(a))
+    means = []
+    wide = noise(dtype)
+    expected = run(
+        table, numpy_network(network), x_start(dtype).astype(np.float64), lambda row: wide(row).astype(np.float64),
+        lambda row, x, x_0: means.append((row, x_0)),
+    )  # fmt: skip
+    require_close(found, expected, TOLERANCES[dtype], "image", dtype)
+    assert [row for row, _ in calls] == [row for row, _ in means] == [*range(table.nfe)]
+    for (_, ours), (_, theirs) in zip(calls, means, strict=True):
+        require_close(ours, theirs, TOLERANCES[dtype], "predicted image", dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_ddim_of_gaussian_data_has_the_closed_form(executors, dtype):
+    """With x_T fixed, DDIM's exact flow for N(m, s^2) is m + s (x_T - signal_T m) / deviation_T; 60 steps are near it."""
+    process = PROCESSES["gaussian"]
+    table = make_table(process, SamplingConfig("ddim", T, clip=False))
+    found = executors["gaussian", dtype](table, x_start(dtype), noise(dtype))
+    deviation = math.sqrt(process.signal[-1] ** 2 * 0.16 + process.noise[-1] ** 2)
+    exact = 0.3 + 0.4 * (x_start("float64") - process.signal[-1] * 0.3) / deviation
+    require_close(found, exact, 0.05, "flow", dtype)
+
+
+def test_noise_is_asked_for_only_where_a_row_adds_it(executors):
+    asked = []
+
+    def counted(row):
+        asked.append(row)
+        return noise("float64")(row)
+
+    for sampler, rows in (("ddpm-small", range(19)), ("ddim", range(0)), ("dpmsolver++", range(0))):
+        asked.clear()
+        executors["gaussian", "float64"](
+            make_table(PROCESSES["gaussian"], SAMPLERS[sampler]), x_start("float64"), counted
+        )
+        assert asked == list(rows)
+
+
+def test_a_table_of_any_form(executors):
+    """Three entries of history, the raw column, no clipping to speak of, and noise: row by row by hand."""
+    rng = np.random.default_rng(0)
+    shapes = [(2, 3), (3, 4), (2, 5), (1, 4)]
+    rows = tuple(Row(float(7 * i), 0.3 + i, 0.2 - i, rng.standard_normal(s), 0.1 * i) for i, s in enumerate(shapes))
+    table = SamplingTable(rows, True, "any")
+    x, f = x_start("float64"), numpy_network("mixture")
+    state = [x]
+    for i, row in enumerate(rows):
+        raw = row.p * state[0] + row.q * f(state[0], row.t)
+        entries = np.stack([*state, np.clip(raw, -1, 1), raw])
+        state = list(np.einsum("ij,j...->i...", row.matrix, entries))
+        state[0] = state[0] + row.s * noise("float64")(i)
+    found = executors["mixture", "float64"](table, x, noise("float64"))
+    require_close(found, state[0], SAMPLER_FLOAT64, "image")
+
+
+def test_learned_variance_start_threshold_and_edit(backend):
+    """A network with twice the channels; every entry of the form that the samplers above leave alone."""
+    x = x_start("float64")
+
+    def doubled(ops, x, axis):
+        output = [ops.sin(3 * x), ops.cos(x)]
+        return ops.cat(output, axis) if hasattr(ops, "cat") else ops.concat(output, axis)
+
+    if backend.name == "torch":
+        import torch
+
+        class Doubled(torch.nn.Module):
+            def forward(self, x, t):
+                return doubled(torch, x, 1)
+
+        network = Doubled()
+    else:
+        import tensorflow as tf
+
+        def network(x, t):
+            return doubled(tf, x, -1)
+
+    rows = (
+        Row(5.0, 0.2, 2.5, np.array([[0.5, 0.7, 0.0]]), 0.1, 0.6),
+        Row(2.0, 0.1, 1.5, np.array([[0.2, 0.9, 0.0]]), 0.05, 0.2),
+        Row(0.0, 0.1, 1.5, np.array([[0.0, 1.0, 0.0]]), 0.0),
+    )
+    table = SamplingTable(rows, True, "learned", start=1.3, quantile=0.75)
+
+    def edit(row, x):
+        return x * np.linspace(0.5, 1, x.shape[2])[:, None] if row < 2 else x
+
+    def in_numpy(x, t):
+        return np.concatenate([np.sin(3 * x), np.cos(x)], axis=-1)
+
+    expected = run(table, in_numpy, x, noise("float64"), edit=edit)
+    require_close(backend.sampler.Sampler(network)(table, x, noise("float64"), edit=edit), expected, SAMPLER_FLOAT64, "image")  # fmt: skip
+    assert np.max(np.abs(expected)) == 1.0 and not np.allclose(expected, run(table, in_numpy, x, noise("float64")))
+
+
+MODEL = ModelConfig(
+    (4, 6), 2, 2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
+    layers_per_block=1, norm_num_groups=4, mid_block_type=None, num_class_embeds=3, dropout=0.5,
+)  # fmt: skip
+
+
+def test_the_unet_with_labels_fractional_levels_and_no_dropout(backend):
+    rng = np.random.default_rng(0)
+    weights = {n: 0.3 * rng.standard_normal(s.shape) + (s.kind == "norm") for n, s in param_specs(MODEL).items()}
+    sampler, reference = backend.sampler.make_sampler(MODEL, weights, "float64"), NumpyUNet(MODEL, weights)
+    table = make_table(PROCESSES["gaussian"], SamplingConfig("ddim", 3, eta=0.5))
+    # A third is no float32: a level rounded on the way to the network would show.
+    rows = tuple(Row(row.t + 1 / 3, row.p, row.q, row.matrix, row.s) for row in table.rows)
+    table, labels = SamplingTable(rows, True, "fractional"), np.array([2, 0, 1])
+    expected = run(table, lambda x, t: reference(x, t, labels), x_start("float64"), noise("float64"))
+    for count in (3, 1):
+        keyed = noise("float64")
+        found = sampler(
+            table, x_start("float64")[:count], lambda row, n=count, k=keyed: k(row)[:n], {"labels": labels[:count]}
+        )
+        require_close(found, expected[:count], SAMPLER_FLOAT64, f"{count} images")

@@ -1,0 +1,342 @@
+"""Checkpoint folders: bit-exact round trips, atomicity under failures, what is kept, and what is refused."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import resource
+import shutil
+import struct
+
+import numpy as np
+import pytest
+
+from core.checkpoints import checkpoint as module
+from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, save_checkpoint
+from core.checkpoints.importing import read_unet
+from core.checkpoints.run_folder import RunFolder
+from core.checkpoints.trained import open_source
+from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig
+from core.files import file_hash, read_json, read_tensors, write_json, write_tensors, write_text_atomic
+from core.networks.specs import check_weights, param_specs
+
+MODEL = ModelConfig(
+    (8, 8), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,), norm_num_groups=4
+)
+RECIPE = Recipe(MODEL, ProcessConfig(timesteps=100, prediction="v"), training=TrainingConfig(steps=7))
+FILES = {
+    "model_index.json", "recipe.json", "data.json", "unet/config.json", f"unet/{WEIGHTS_FILE}",
+    "scheduler/scheduler_config.json", "training_state.safetensors", "training_state.json",
+}  # fmt: skip
+
+
+def weights(model=MODEL, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(spec.shape).astype(np.float32) for name, spec in param_specs(model).items()}
+
+
+def make(step=3, recipe=RECIPE):
+    parts = ("params", "exp_avg", "exp_avg_sq")
+    state = {f"{p}/{n}": v for i, p in enumerate(parts, 1) for n, v in weights(recipe.model, i).items()}
+    return Checkpoint(recipe, weights(recipe.model), state, {"step": step, "seed": 0, "counters": {"adam_steps": step}}, {"class_names": []})  # fmt: skip
+
+
+def files(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(a[n].dtype == b[n].dtype and a[n].tobytes() == b[n].tobytes() for n in a)
+
+
+def run_folder(path):
+    run = RunFolder(path)
+    run.create(RECIPE)
+    return run
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
+    save_checkpoint(tmp_path / "a" / "b", make())
+    assert files(tmp_path) == {f"a/b/{name}" for name in FILES}
+    again = load_checkpoint(tmp_path / "a" / "b")
+    assert again.recipe == RECIPE and again.data == make().data
+    assert equal(again.ema, make().ema) and equal(again.state, make().state)
+    assert again.progress == {"format": 1, **make().progress}
+    assert open_source(tmp_path / "a" / "b", "ema").process == RECIPE.process
+    assert equal(open_source(tmp_path / "a" / "b", "raw").weights, weights(seed=1))
+
+
+def test_arrays_that_are_not_contiguous_are_written_as_they_look(tmp_path):
+    x = np.arange(24.0).reshape(2, 3, 4)
+    write_tensors(tmp_path / "a.safetensors", {"x": x.transpose(2, 0, 1), "y": x[:, ::-1]})
+    found = read_tensors(tmp_path / "a.safetensors")
+    assert equal(found, {"x": np.ascontiguousarray(x.transpose(2, 0, 1)), "y": np.ascontiguousarray(x[:, ::-1])})
+
+
+def test_a_class_conditional_checkpoint_says_that_diffusers_pipeline_cannot_sample_it(tmp_path):
+    model = dataclasses.replace(MODEL, num_class_embeds=3)
+    save_checkpoint(tmp_path / "a", make(recipe=dataclasses.replace(RECIPE, model=model)))
+    assert files(tmp_path / "a") == FILES | {"README"}
+    assert read_json(tmp_path / "a" / "model_index.json")["_class_name"] != "DDPMPipeline"
+    config, found = read_unet(tmp_path / "a")
+    assert config == model and equal(found, weights(model))
+
+
+WRITES = ("write_json", "write_tensors", "os.replace", "_sync")
+
+
+@pytest.mark.parametrize("nth", (1, 2, 3))
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("error", (KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")))
+def test_a_failure_anywhere_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch, write, nth, error):
+    run = run_folder(tmp_path / "run")
+    run.save(make(1), 0)
+    before = files(tmp_path)
+    owner, name = (os, "replace") if write == "os.replace" else (module, write)
+    real, calls = getattr(owner, name), []
+
+    def failing(*arguments):
+        calls.append(arguments)
+        if len(calls) == nth:
+            raise error
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing)
+        if (write, nth) == ("write_tensors", 3):  # only two tensor files are written
+            run.save(make(2), 0)
+            assert resolve_checkpoint(tmp_path / "run").name == "step-00000002"
+            return
+        with pytest.raises(type(error)):
+            run.save(make(2), 0)
+    assert files(tmp_path) == before
+    assert resolve_checkpoint(tmp_path / "run").name == "step-00000001"
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "run")).progress["step"] == 1
+    run.save(make(2), 0)
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "run")).progress["step"] == 2
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Writes beyond `size` bytes a file fail, as the system itself makes them fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_takes_no_more_is_an_error_of_the_system(tmp_path):
+    run = run_folder(tmp_path / "run")
+    run.save(make(1), 0)
+    before = files(tmp_path)
+    with pytest.raises(OSError), file_size_limit(5000):
+        run.save(make(2), 0)
+    assert files(tmp_path) == before and resolve_checkpoint(tmp_path / "run").name == "step-00000001"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_system(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError):
+        save_checkpoint(tmp_path / "file" / "a", make())
+    assert files(tmp_path) == {"file"}
+
+
+def test_text_is_replaced_in_one_step(tmp_path, monkeypatch):
+    write_text_atomic(tmp_path / "a", "old")
+
+    def failing(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(OSError):
+            write_text_atomic(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "old" and files(tmp_path) == {"a"}
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, [1, 2, 3, 10]), (1, [10]), (2, [3, 10]), (9, [1, 2, 3, 10])])
+def test_the_last_checkpoints_are_kept(tmp_path, keep, left):
+    run = run_folder(tmp_path / "run")
+    for step in (1, 2, 3, 10):
+        run.save(make(step), keep)
+        assert resolve_checkpoint(tmp_path / "run").name == f"step-{step:08d}"
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == [f"step-{s:08d}" for s in left]
+    run.save(make(10), keep)  # a step trained again
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == len(left)
+
+
+def test_a_path_is_a_run_or_a_checkpoint(tmp_path):
+    folder = run_folder(tmp_path / "run").save(make(), 0)
+    assert resolve_checkpoint(tmp_path / "run") == folder == resolve_checkpoint(str(folder))
+    assert resolve_checkpoint(folder / "unet") == folder / "unet"  # a bare model folder
+    with pytest.raises(ValueError, match=r"nothing: no such run or checkpoint folder"):
+        resolve_checkpoint(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"neither a run with a checkpoint \(no 'latest'\) nor a checkpoint"):
+        resolve_checkpoint(folder / "scheduler")
+    shutil.rmtree(folder)
+    with pytest.raises(ValueError, match=r"step-00000003: no such run or checkpoint folder"):
+        resolve_checkpoint(tmp_path / "run")
+
+
+def test_a_new_run_does_not_write_over_an_old_one(tmp_path):
+    run_folder(tmp_path / "run")
+    with pytest.raises(ValueError, match="already holds a run"):
+        RunFolder(tmp_path / "run").create(RECIPE)
+
+
+def test_recovery_drops_what_a_killed_run_left(tmp_path):
+    run = run_folder(tmp_path / "run")
+    for step in (1, 2, 3):
+        run.log({"step": step})
+    with open(run.metrics_path, "a") as file:
+        file.write('{"step": ')
+    (run.path / "checkpoints" / ".step-00000003.77.partial").mkdir()
+    (run.path / ".latest.77.partial").write_text("")
+    run.recover(2)
+    assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
+    assert files(run.path) == {"recipe.json", "metrics.jsonl"} and not list((run.path / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "a"
+    save_checkpoint(folder, make())
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "name", sorted(FILES - {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"})
+)
+@pytest.mark.parametrize("share", (0.0, 0.5, 0.9))
+def test_a_file_cut_short_is_named(copy, name, share):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(FILES - {"model_index.json", "scheduler/scheduler_config.json", "unet/config.json"})
+)
+def test_a_file_that_is_missing_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        load_checkpoint(copy)
+
+
+def _header(path, change):
+    """Rewrite a safetensors header (8 bytes of length, then JSON)."""
+    content = path.read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.dumps(change(json.loads(content[8 : 8 + length]))).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + content[8 + length :])
+
+
+def test_a_damaged_header_is_named(copy):
+    def change(header):
+        header["conv_in.bias"]["shape"] = [9]
+        return header
+
+    _header(copy / "unet" / WEIGHTS_FILE, change)
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        read_unet(copy)
+
+
+def test_a_json_file_that_is_no_object_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"a\.json: holds no JSON object"):
+        read_json(tmp_path / "a.json")
+    write_json(tmp_path / "b.json", {"b": 1, "a": [None, 0.1]})
+    assert read_json(tmp_path / "b.json") == {"b": 1, "a": [None, 0.1]}
+
+
+def without(name):
+    return lambda w: {k: v for k, v in w.items() if k != name}
+
+
+WRONG = [
+    (without("conv_in.bias"), "1 missing, 0 left over (missing conv_in.bias)"),
+    (lambda w: {**w, "temb.dense.0.weight": w["conv_in.bias"]}, "0 missing, 1 left over (left over temb.dense.0.weight)"),
+    (lambda w: {k.replace("conv_", "convolution_"): v for k, v in w.items()}, "12 missing, 12 left over"),
+    (lambda w: {**w, "conv_in.weight": w["conv_in.weight"].transpose(2, 3, 1, 0)}, "conv_in.weight has shape (3, 3, 1, 8), the network needs (8, 1, 3, 3)"),
+    (lambda w: {**w, "conv_out.bias": np.float32([np.nan])}, "conv_out.bias holds values that are not finite"),
+    (lambda w: {**w, "conv_out.bias": np.float32([np.inf])}, "conv_out.bias holds values that are not finite"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_weights_that_are_not_this_networks_are_refused_by_name(copy, change, message):
+    check_weights(weights(), MODEL, "w")
+    with pytest.raises(ValueError) as error:
+        check_weights(change(weights()), MODEL, "w")
+    assert message in str(error.value) and str(error.value).startswith("w: ")
+    write_tensors(copy / "unet" / WEIGHTS_FILE, change(weights()))
+    for read in (read_unet, load_checkpoint):
+        with pytest.raises(ValueError, match=WEIGHTS_FILE.replace(".", r"\.")):
+            read(copy)
+
+
+def test_the_training_state_is_checked_too(copy):
+    state = make().state
+    del state["exp_avg_sq/conv_in.bias"]
+    write_tensors(copy / "training_state.safetensors", state)
+    with pytest.raises(ValueError, match=r"training_state\.safetensors \(exp_avg_sq\).*missing conv_in\.bias"):
+        load_checkpoint(copy)
+
+
+def test_weights_of_another_architecture_are_refused(copy):
+    config = read_json(copy / "unet" / "config.json")
+    write_json(copy / "unet" / "config.json", {**config, "block_out_channels": [16]})
+    with pytest.raises(
+        ValueError, match=r"conv_in\.weight has shape \(8, 1, 3, 3\), the network needs \(16, 1, 3, 3\)"
+    ):
+        read_unet(copy)
+
+
+def test_a_bare_folder_opens_and_one_without_a_configuration_does_not(copy, tmp_path):
+    config, found = read_unet(copy / "unet")
+    assert config == MODEL and equal(found, weights())
+    with pytest.raises(ValueError, match=r"no scheduler/scheduler_config\.json"):
+        open_source(copy / "unet", "ema")
+    with pytest.raises(ValueError, match="only one set of weights"):
+        open_source(copy / "unet", "raw")
+    (copy / "unet" / "config.json").unlink()
+    for folder in (copy / "unet", copy):
+        with pytest.raises(ValueError, match=r"no unet/config\.json"):
+            read_unet(folder)
+
+
+class Canary:
+    """Unpickled, it makes the file that it names."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ("diffusion_pytorch_model.bin", WEIGHTS_FILE))
+def test_a_pickle_is_not_loaded(copy, tmp_path, name):
+    import pickle
+
+    (copy / "unet" / WEIGHTS_FILE).unlink()
+    (copy / "unet" / name).write_bytes(pickle.dumps(Canary(tmp_path / "loaded")))
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        read_unet(copy)
+    assert not (tmp_path / "loaded").exists()
+    pickle.loads((copy / "unet" / name).read_bytes()).close()
+    assert (tmp_path / "loaded").exists()
+
+
+def test_the_hash_is_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,91 @@
+"""The distance to held-out images during training: what is logged, which checkpoint is kept, going on; over a twin of NumPy."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
+from core.config.recipes import load_recipe
+from core.data.dataset import open_dataset
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.inference.sampling import draw
+from core.metrics.frechet import frechet_distance_from_features
+from core.networks.specs import initial_weights
+from core.training.evaluation import Evaluator
+from tests.core import test_cli
+from tests.core.test_cli import NumpySampler, recipe, refused, run, weights_of  # noqa: F401
+
+FLAGS = ("--data.held-out", "0.4", "--evaluation.every", "1", "--evaluation.n", "5", "--training.sample-count", "0")
+
+
+def features(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)[:, ::16]
+
+
+@pytest.fixture
+def twin(monkeypatch):
+    """The NumPy twin with an extractor: every sixteenth pixel."""
+    make = lambda name, weights, resize, dtype: lambda images: {"features": features(images)}  # noqa: E731
+    monkeypatch.setattr(test_cli, "TWIN", dataclasses.replace(test_cli.TWIN, make_extractor=make))
+
+
+@pytest.fixture
+def distances(monkeypatch):
+    """Distances that the evaluator finds, one a call."""
+    given = [4.0, 1.0, 3.0, 2.0]
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, sampler: given.pop(0))
+    return given
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(recipe, tmp_path, twin, distances):  # noqa: F811
+    folder = tmp_path / "run"
+    code, _, err = run("train", "--config", recipe, "--run", folder, *FLAGS)
+    assert code == 0, err
+    assert [line["distance"] for line in lines(folder)] == [4.0, 1.0, 3.0, 2.0]
+    assert (folder / "best").read_text() == "step-00000002\n" and (folder / "latest").read_text() == "step-00000004\n"
+    assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step-00000002", "step-00000004"}
+    assert resolve_checkpoint(folder / "best").name == "step-00000002"
+    assert load_checkpoint(resolve_checkpoint(folder / "best")).progress["step"] == 2
+    assert run("sample", folder / "best", "--n", "2", "--out", tmp_path / "out")[0] == 0
+
+
+def test_evaluation_changes_no_weight_and_a_resumed_run_knows_its_best(recipe, tmp_path, twin, distances):  # noqa: F811
+    flags = ("--config", recipe, "--data.held-out", "0.4", "--training.sample-count", "0")
+    assert run("train", *flags, "--run", tmp_path / "plain")[0] == 0
+    first = ("--run", tmp_path / "watched", "--evaluation.every", "2", "--evaluation.n", "5", "--training.steps", "2")
+    assert run("train", *flags, *first)[0] == 0
+    assert (tmp_path / "watched" / "best").read_text() == "step-00000002\n"
+    distances[:] = [5.0]
+    assert run("train", "--resume", tmp_path / "watched", "--training.steps", "4")[0] == 0
+    assert [line.get("distance") for line in lines(tmp_path / "watched")] == [None, 4.0, None, 5.0]
+    assert (tmp_path / "watched" / "best").read_text() == "step-00000002\n"
+    assert weights_of(tmp_path / "watched") == weights_of(tmp_path / "plain")
+
+
+def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, tmp_path):  # noqa: F811
+    base = load_recipe(recipe)
+    chosen = dataclasses.replace(
+        base, data=dataclasses.replace(base.data, held_out=0.4),
+        evaluation=dataclasses.replace(base.evaluation, every=1, n=5, seed=3),
+    )  # fmt: skip
+    dataset = open_dataset(chosen.data, chosen.image_shape)
+    sampler = NumpySampler(initial_weights(chosen.model, 0))
+    table = make_table(make_process(chosen.process), chosen.sampling)
+    images = draw(sampler, table, chosen.image_shape, 3, range(5), 64)
+    expected = frechet_distance_from_features(
+        features(images), features(np.asarray(dataset.images[dataset.held_out[:5]]))
+    )
+    assert Evaluator(chosen, dataset, features)(sampler) == pytest.approx(expected, rel=1e-12) and expected > 0
+
+
+def test_what_does_not_fit_is_refused_before_the_first_step(recipe, tmp_path, twin):  # noqa: F811
+    assert "must be at most" in refused(2, "train", "--config", recipe, "--run", tmp_path / "run", *FLAGS, "--evaluation.n", "500")  # fmt: skip
+    assert not (tmp_path / "run").exists()
+    assert "evaluation.every" in refused(2, "train", "--config", recipe, *FLAGS, "--evaluation.every", "-1")

@@ -1,0 +1,122 @@
+"""The command line's errors in one line, and how a program ends."""
+
+import errno
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from core.command_line import RunError, end, parse, verb
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a test."""
+
+    batch_size: int = 4
+    """Images an optimiser step."""
+    schedule: Literal["linear", "cosine"] = "linear"
+    """Noise schedule."""
+    rate: float = 1.0
+    """Rate."""
+    verbose: bool = False
+    """Say more."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """With a required flag."""
+
+    out: str
+    """A folder."""
+
+
+def refused(cls, argv):
+    with pytest.raises(ValueError) as error:
+        parse(cls, argv, "prog verb", "Options of a test.")
+    message = str(error.value)
+    assert "\n" not in message and not set(message) & set("│╭╰╮╯─\x1b") and message.endswith("; see prog verb --help")
+    return message
+
+
+def test_flags_become_fields():
+    assert parse(Options, [], "prog", "") == Options()
+    argv = ["--batch-size", "8", "--schedule=cosine", "--rate", "1e-3", "--verbose"]
+    assert parse(Options, argv, "prog", "") == Options(8, "cosine", 1e-3, True)
+    assert parse(Options, ["--no-verbose"], "prog", "", Options(batch_size=2, verbose=True)) == Options(batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("cls", "argv", "pieces"),
+    [
+        (Options, ["--batchsize", "8"], ["Unrecognized", "--batchsize", "did you mean --batch-size?"]),
+        (Options, ["--batch-size", "many"], ["--batch-size", "many"]),
+        (Options, ["--schedule", "sigmoid"], ["--schedule", "sigmoid", "linear", "cosine"]),
+        (Options, ["--rate"], ["--rate"]),
+        (Options, ["left", "over"], ["Unrecognized", "left"]),
+        (Needed, [], ["--out"]),
+    ],
+)
+def test_an_error_of_the_parser_is_one_line(cls, argv, pieces):
+    message = refused(cls, argv)
+    assert all(piece in message for piece in pieces), message
+
+
+def test_help_is_printed_and_ends_well(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(Options, ["--help"], "prog verb", "Options of a test.")
+    out = capsys.readouterr().out
+    assert (
+        not stop.value.code
+        and "Options of a test." in out
+        and "--batch-size" in out
+        and "Images an optimiser step" in out
+    )
+
+
+VERBS = {"train": "Train.", "sample": "Draw."}
+
+
+def test_the_verb_comes_first(capsys):
+    assert verb(["sample", "--n", "3"], VERBS, "prog") == "sample"
+    with pytest.raises(SystemExit) as stop:
+        verb(["--help"], VERBS, "prog")
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and "train      Train." in out and "sample     Draw." in out
+    with pytest.raises(ValueError, match="no verb given: must be one of train, sample; see prog --help"):
+        verb([], VERBS, "prog")
+    with pytest.raises(ValueError, match="unknown verb 'trian': must be one of train, sample"):
+        verb(["trian"], VERBS, "prog")
+
+
+def raising(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "code", "stderr"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 3, 3, ""),
+        (raising(ValueError("training.steps = 0:\n  must be")), 2, "error: training.steps = 0: must be\n"),
+        (raising(RunError("the loss is not finite")), 1, "error: the loss is not finite\n"),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device", "runs/a")),
+            1,
+            "error: runs/a: No space left on device\n",
+        ),
+        (raising(OSError("cut short")), 1, "error: cut short\n"),
+        (raising(KeyboardInterrupt()), 130, "interrupted\n"),
+    ],
+)
+def test_a_program_ends_with_a_line_and_a_code(capsys, run, code, stderr):
+    assert end(run) == code
+    assert capsys.readouterr().err == stderr
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(TypeError):
+        end(raising(TypeError("ours")))

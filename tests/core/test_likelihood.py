@@ -1,0 +1,263 @@
+"""Likelihood of images: batches, keyed noise, runs of levels, errors, and the verb, over a network in closed form."""
+
+import dataclasses
+import io
+import json
+import math
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+import pytest
+
+from core.command_line import RunError
+from core.commands.main import main
+from core.config import ProcessConfig
+from core.diffusion.likelihood import quantised
+from core.diffusion.process import conversions, make_process
+from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
+from tests.core.test_cli import RECIPE, TWIN
+from tests.core.test_diffusion_likelihood import DEVIATION, MEAN, optimal_fraction
+
+PROCESS = make_process(ProcessConfig(100, beta_start=1e-3, beta_end=0.2, variance="learned", loss="hybrid"))
+
+
+class GaussianEvaluator:
+    """The optimal network for pixels N(MEAN, DEVIATION^2), by t alone: signal and noise between levels are the flow's."""
+
+    def __init__(self, process=PROCESS, shift=0.0, extra=0):
+        self.process, self.shift, self.extra = process, shift, extra
+
+    def gain(self, t):
+        half = np.interp(t, self.process.time, np.log(self.process.signal / self.process.noise))[:, None, None, None]
+        signal, noise = 1 / np.hypot(1, np.exp(-half)), 1 / np.hypot(1, np.exp(half))
+        return signal, noise / (signal**2 * DEVIATION**2 + noise**2)
+
+    def __call__(self, x, t, condition=None):
+        signal, gain = self.gain(t)
+        eps = gain * (x - signal * (MEAN + self.shift * (condition["labels"][:, None, None, None] if condition else 0)))
+        if self.extra == 0:
+            return eps
+        fraction = np.array([optimal_fraction(self.process, int(level))[0] for level in t])
+        return np.concatenate([eps, np.broadcast_to(fraction[:, None, None, None], eps.shape)], axis=-1)
+
+    def vector_jacobian(self, x, t, v, condition=None):
+        return self(x, t, condition), self.gain(t)[1] * v[..., : x.shape[-1]]
+
+
+def pictures(count, shape=(4, 4, 1)):
+    return np.clip(0.5 + (MEAN + DEVIATION * np.random.default_rng(3).standard_normal((count, *shape))) / 2, 0, 1)
+
+
+def test_runs_of_levels_hold_every_level_once():
+    for T, K in ((1000, 0), (1000, 50), (1000, 999), (1000, 1), (7, 3)):
+        edges = strata(T, K)
+        assert edges[0] == 1 and edges[-1] == T and np.all(np.diff(edges) >= 1) and len(edges) == (K or T - 1) + 1
+    for K in (-1, 100):
+        with pytest.raises(ValueError, match=r"--levels .*: must be in \[0, 99\]"):
+            strata(100, K)
+
+
+def test_the_bound_does_not_depend_on_the_batch_and_sums_its_terms():
+    images, options = pictures(5), BoundOptions(levels=7, clip=False, seed=3)
+    calls = []
+    found = bound(GaussianEvaluator(), PROCESS, images, options, 2, "float64", None, calls.append)
+    assert found["divergences"].shape == (5, 7) and len(calls) == 3 * 8
+    assert found["total"] == pytest.approx(
+        found["prior"] + found["decoder"] + found["divergences"].sum(axis=1), rel=1e-14
+    )
+    whole = bound(GaussianEvaluator(), PROCESS, images, options, 64, "float64")
+    assert all(np.array_equal(found[name], whole[name]) for name in found)
+    other = bound(GaussianEvaluator(), PROCESS, images, dataclasses.replace(options, seed=4), 64, "float64")
+    assert not np.array_equal(other["total"], whole["total"])
+
+
+def test_drawn_levels_are_without_bias_and_their_error_says_so():
+    """One image again and again under other seeds' noise: the mean over all levels lies within five standard errors."""
+    images, evaluator = np.repeat(pictures(1), 400, axis=0), GaussianEvaluator()
+    full, full_error = mean_and_error(
+        bound(evaluator, PROCESS, images, BoundOptions(clip=False), 400, "float64")["total"]
+    )
+    few, error = mean_and_error(bound(evaluator, PROCESS, images, BoundOptions(levels=5, clip=False, seed=1), 400, "float64")["total"])  # fmt: skip
+    assert error > 2 * full_error and abs(few - full) < 5 * math.hypot(error, full_error)
+
+
+def test_the_bound_and_the_flow_give_the_entropy_of_gaussian_images():
+    """With the optimal variance: the means over the same images agree within five standard errors of the difference."""
+    images = pictures(64, (8, 8, 1))
+    bits = -np.log2(
+        2 / 255 * np.exp(-0.5 * ((2 * images - 1 - MEAN) / DEVIATION) ** 2) / (DEVIATION * math.sqrt(2 * math.pi))
+    )
+    expected = bits.reshape(64, -1).mean(axis=1)  # narrow bins
+    learned = bound(GaussianEvaluator(extra=1), PROCESS, images, BoundOptions("learned", clip=False), 64, "float64")[
+        "total"
+    ]
+    small = bound(GaussianEvaluator(), PROCESS, images, BoundOptions("fixed_small", clip=False), 64, "float64")["total"]
+    flow = flow_bits(GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20), 64, "float64")["total"]
+    error = [mean_and_error(found - expected)[1] for found in (learned, flow)]
+    print(
+        f"entropy {expected.mean():.4f}, bound {learned.mean():.4f} (fixed_small {small.mean():.4f}), flow {flow.mean():.4f}"
+    )
+    assert abs((learned - expected).mean()) < 5 * error[0] and small.mean() > learned.mean()
+    assert abs((flow - expected).mean()) < 5 * error[1] + 1e-3 and max(error) < 0.05
+
+
+@pytest.mark.parametrize(
+    "options", [FlowOptions(8), FlowOptions(8, "normal", 3), FlowOptions(8, "exact"), FlowOptions(8, dequantise=False)]
+)
+def test_the_flow_does_not_depend_on_the_batch(options):
+    images = pictures(3, (2, 2, 1))
+    calls = []
+    found = flow_bits(GaussianEvaluator(extra=1), PROCESS, images, 2, options, 2, "float64", None, calls.append)[
+        "total"
+    ]
+    assert np.array_equal(
+        found, flow_bits(GaussianEvaluator(extra=1), PROCESS, images, 2, options, 3, "float64")["total"]
+    )
+    assert len(calls) == 2 * 4 * 8 * {"rademacher": 1, "normal": 3, "exact": 4}[options.probe]
+
+
+def test_without_dequantisation_the_flow_gives_a_density():
+    """That of the images' own values, less by the bits of a grey level's width but for the noise that was added."""
+    images = np.rint(pictures(20, (2, 2, 1)) * 255) / 255
+    density = flow_bits(
+        GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20, "exact", dequantise=False), 64, "float64"
+    )
+    bits = flow_bits(GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20, "exact"), 64, "float64")
+    assert np.max(np.abs(bits["total"] - density["total"] - math.log2(127.5))) < 0.05
+
+
+def test_dequantisation_fills_the_bin_of_each_grey_level():
+    """What the network sees first, at level 0: uniform within half a grey level of the rounded image."""
+    seen = []
+
+    class Watching(GaussianEvaluator):
+        def vector_jacobian(self, x, t, v, condition=None):
+            seen.append(x / PROCESS.signal[0])
+            return super().vector_jacobian(x, t, v, condition)
+
+    images = pictures(4, (16, 16, 1))
+    flow_bits(Watching(), PROCESS, images, 1, FlowOptions(1), 4, "float64")
+    offset = 255 * (seen[0] - quantised(images))
+    assert np.abs(offset).max() < 1 and offset.std() == pytest.approx(1 / math.sqrt(3), rel=0.05)
+    assert abs(offset.mean()) < 0.1 and len(np.unique(offset)) == offset.size
+
+
+def test_a_condition_s_rows_go_with_their_images():
+    images, labels = pictures(5), {"labels": np.array([0, 1, 0, 1, 1])}
+    evaluator, options = GaussianEvaluator(shift=0.5), BoundOptions(levels=5, clip=False)
+    found = bound(evaluator, PROCESS, images, options, 2, "float64", labels)["total"]
+    plain = bound(evaluator, PROCESS, images, options, 2, "float64")["total"]
+    assert np.array_equal(found == plain, labels["labels"] == 0)
+
+
+def test_a_network_that_has_diverged_is_an_error():
+    with pytest.raises(RunError, match="likelihood of 2 of 2 images is not finite"):
+        bound(lambda x, t, condition: x * np.nan, PROCESS, pictures(2), BoundOptions(levels=1), 2, "float64")
+
+
+# --- the verb ---------------------------------------------------------------------------------------------------------
+
+
+class ConstantEvaluator:
+    """eps_hat = k x, k a weight's mean."""
+
+    def __init__(self, weights):
+        self.k = weights["conv_in.weight"].mean()
+
+    def __call__(self, x, t, condition=None):
+        assert x.dtype == t.dtype == np.float32 and t.shape == (len(x),)
+        return self.k * x
+
+    def vector_jacobian(self, x, t, v, condition=None):
+        return self(x, t, condition), self.k * v
+
+
+VERB_TWIN = dataclasses.replace(TWIN, make_evaluator=lambda config, weights, dtype: ConstantEvaluator(weights))
+
+
+def call(*argv):
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(VERB_TWIN, [str(word) for word in argv])
+    return code, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("likelihood")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(RECIPE.replace("CACHE", str(folder / "cache")).replace("[data]", "[data]\nheld_out = 0.4"))
+    assert call("train", "--config", recipe, "--run", folder / "run")[0] == 0
+    return folder / "run"
+
+
+def test_the_verb_prints_the_terms_and_writes_them_into_the_run(trained):
+    code, out, err = call("likelihood", trained, "--n", 4, "--levels", 20)
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].startswith("prior") and lines[1].endswith(lines[1].split()[-1]) and "... 99" in lines[1]
+    assert lines[-1] == f"wrote {trained / 'likelihood.json'}" and "21 evaluations, 4 images" in lines[-2]
+    shown = [float(line.split()[-1]) for line in lines[:-2]]
+    stored = json.loads((trained / "likelihood.json").read_text())["vlb"]
+    assert sum(shown) == pytest.approx(stored["bits_per_dimension"], abs=1e-4)
+    assert sum(stored["terms"].values()) == pytest.approx(stored["bits_per_dimension"], rel=1e-12)
+    assert stored["nfe"] == 21 and len(stored["divergence_by_run"]) == 20 and stored["data"]["path"] == "held-out"
+    code, out, _ = call("likelihood", trained, "--method", "ode", "--n", 2, "--steps", 3, "--json")
+    assert code == 0 and json.loads(out)["nfe"] == 12
+    assert json.loads((trained / "likelihood.json").read_text()).keys() == {"vlb", "ode"}
+    code, out, _ = call("likelihood", trained, "--method", "ode", "--n", 1, "--steps", 2, "--no-dequantise")
+    assert code == 0 and "log2 density" in out and "±" not in out
+
+
+def test_images_may_come_from_files(trained, tmp_path):
+    images = np.random.default_rng(0).random((3, 8, 16), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    code, _, err = call("likelihood", trained, "--data", tmp_path / "images.npy", "--n", 2, "--first", 1, "--levels", 3)
+    assert code == 0, err
+    code, _, err = call("likelihood", trained, "--data", tmp_path / "images.npy", "--n", 4, "--levels", 3)
+    assert code == 2 and "--first 0 --n 4: must be at most 3 together" in err
+    np.save(tmp_path / "big.npy", 2 * images)
+    code, _, err = call("likelihood", trained, "--data", tmp_path / "big.npy", "--n", 1)
+    assert code == 2 and "must be in [0, 1], or integers" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--levels", 200, "--n", 1], "--levels 200: must be in [0, 99]"),
+        (["--n", 0], "--n 0: must be at least 1"),
+        (["--n", 1000], "held-out images; raise data.held_out"),
+        (["--variance", "learned", "--n", 1], "variance = 'learned': must be fixed_small or fixed_large"),
+        (["--steps", 3], "--steps with --method vlb: must be left out"),
+        (["--method", "ode", "--levels", 3], "--levels with --method ode: must be left out"),
+        (["--data", "nowhere.npy"], "nowhere.npy: no such file"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(trained, flags, message):
+    code, _, err = call("likelihood", trained, *flags)
+    assert code == 2 and message in err.splitlines()[-1]
+
+
+def test_the_conversions_that_the_network_s_output_goes_through_are_the_process_s():
+    """v and x0 networks of the same Gaussian give the same flow density as the eps one."""
+    images, expected = pictures(2, (2, 2, 1)), None
+    for prediction in ("eps", "x0", "v"):
+        process = make_process(dataclasses.replace(PROCESS.config, prediction=prediction))
+        base = GaussianEvaluator(process)
+
+        def network(x, t, v=None, process=process, base=base):
+            signal, noise = (float(values) for values in _signal_and_noise(base, t))
+            given = conversions(np.array([signal]), np.array([noise]), process.config)
+            p, q = (given[name][0] for name in ("eps_from_xt", "eps_from_output"))
+            back = (base(x, t) - p * x) / q
+            return back, None if v is None else (base.gain(t)[1] - p) / q * v
+
+        evaluator = type("E", (), {"vector_jacobian": lambda self, x, t, v, condition=None, n=network: n(x, t, v)})()
+        found = flow_bits(evaluator, process, images, 1, FlowOptions(10), 2, "float64")["total"]
+        expected = found if expected is None else expected
+        assert found == pytest.approx(expected, abs=1e-10)
+
+
+def _signal_and_noise(base, t):
+    signal = base.gain(t)[0].ravel()[0]
+    return signal, math.sqrt(1 - signal**2)

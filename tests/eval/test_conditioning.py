@@ -1,0 +1,116 @@
+"""The verb `conditioning` over a worker that draws nothing: what is asked of it, what is scored, and the files written."""
+
+import json
+
+import numpy as np
+import pytest
+
+from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from core.config import DataConfig, ModelConfig, Recipe, SamplingConfig, TrainingConfig
+from core.data.lenses import simulate
+from core.extractors.lens import ANGLES, PARAMETERS
+from core.inference.conditioning import data_record
+from core.networks.specs import initial_weights
+from core.worker.protocol import with_prefix
+from core.worker.tasks import as_dataset
+from eval.studies import conditioning
+from eval.studies.conditioning import agreement, run
+
+FIELD, NAMES = 5.0, ("theta_e", "gamma1")
+RECIPE = Recipe(
+    ModelConfig((32, 32), 1, 1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
+                norm_num_groups=4, mid_block_type=None, vector_channels=2),
+    data=DataConfig(condition=NAMES, field_of_view=FIELD), training=TrainingConfig(condition_dropout=0.1),
+    sampling=SamplingConfig("ddim", 4),
+)  # fmt: skip
+
+
+def test_agreement_has_its_closed_forms():
+    x = np.random.default_rng(0).standard_normal(500)
+    assert agreement(x, x) == {"r2": 1.0, "rms": 0.0, "slope": pytest.approx(1.0)}
+    shifted = agreement(x, 2 * x + 1)
+    mean, variance = x.mean(), x.var()
+    assert shifted["slope"] == pytest.approx(2)
+    assert shifted["rms"] ** 2 == pytest.approx(variance + mean**2 + 2 * mean + 1)
+    assert shifted["r2"] == pytest.approx(1 - shifted["rms"] ** 2 / variance)
+    assert agreement(x, np.full(500, mean))["r2"] == pytest.approx(0)
+
+
+@pytest.fixture(scope="module")
+def record():
+    images, labels, numbers = simulate("lensing", 30, (32, 32), field_of_view=FIELD)
+    arrays = {"images": images, "labels": labels, **{f"parameters/{name}": numbers[name] for name in NAMES}}
+    return data_record(RECIPE, as_dataset(arrays))
+
+
+def save(folder, record, recipe=RECIPE):
+    weights = initial_weights(recipe.model, 0)
+    state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in weights.items()}
+    save_checkpoint(folder, Checkpoint(recipe, weights, state, {"step": 1}, record))
+    return str(folder)
+
+
+class Pretender:
+    """Draws blank images and sees in them what was last asked for, `error` too large in the radius without guidance."""
+
+    error = 0.1
+
+    def __init__(self, record):
+        self.record, self.asked = record, []
+
+    def __call__(self, *_, **__):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def call(self, task, arrays, **options):
+        if task == "sample":
+            vector = with_prefix(arrays, "condition/")["vector"]
+            known = self.record["condition"]
+            self.last = vector * known["std"] + known["mean"]
+            self.guidance = options["recipe"]["sampling"]["guidance"]
+            self.asked.append((options["n"], self.guidance, self.last))
+            return {"images": np.zeros((options["n"], 32, 32, 1), np.float32)}, {}
+        assert task == "features"
+        seen = np.zeros((len(arrays["images"]), len(PARAMETERS)))
+        if self.asked and len(self.last) == len(seen):
+            for column, name in enumerate(NAMES):
+                scale = FIELD if name in ANGLES else 1.0
+                off = self.error if name == "theta_e" and self.guidance == 1 else 0.0
+                seen[:, PARAMETERS.index(name)] = (self.last[:, column] + off) / scale
+        return {"parameters": seen}, {}
+
+
+def test_the_numbers_asked_for_are_scored_against_those_seen(tmp_path, monkeypatch, record):
+    pretender = Pretender(record)
+    monkeypatch.setattr(conditioning, "Worker", pretender)
+    options = {"n": 20, "guidance": (1.0, 2.0), "seed": 0, "framework": "torch", "python": None, "threads": 0}
+    text = run(save(tmp_path / "run", record), str(tmp_path / "out"), **options)
+    result = json.loads((tmp_path / "out" / "conditioning.json").read_text())
+    plain, guided = (result["scores"][f"guidance {g}"] for g in (1, 2))
+    radii = pretender.asked[0][2][:, 0]
+    low, high = result["radii"]
+    np.testing.assert_allclose(np.sort(radii), np.linspace(low, high, 20), rtol=1e-6)
+    assert plain["theta_e"]["rms"] == pytest.approx(Pretender.error, rel=1e-4)
+    assert plain["theta_e"]["r2"] == pytest.approx(1 - Pretender.error**2 / radii.var(), rel=1e-4)
+    assert guided["theta_e"]["r2"] == pytest.approx(1, abs=1e-4) == plain["gamma1"]["r2"]
+    assert result["network_evaluations"] == {"guidance 1": 4, "guidance 2": 8}
+    assert [g for n, g, _ in pretender.asked if n == 20] == [1.0, 2.0]
+    single = [asked for n, _, asked in pretender.asked if n == 1]
+    assert len(single) == 18 and len({tuple(np.round(asked[0, 1:], 5)) for asked in single}) == 1
+    assert text == (tmp_path / "out" / "conditioning.md").read_text() and "| guidance 2 | 8 | 1.000, 0.000" in text
+    assert (tmp_path / "out" / "conditioning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_network_that_is_not_asked_by_radius_is_refused(tmp_path, monkeypatch, record):
+    monkeypatch.setattr(conditioning, "Worker", Pretender(record))
+    options = {"guidance": (1.0,), "seed": 0, "framework": "torch", "python": None, "threads": 0}
+    with pytest.raises(ValueError, match="--n 3"):
+        run(save(tmp_path / "run", record), str(tmp_path / "out"), n=3, **options)
+    bare = Recipe(ModelConfig((8, 8), block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2))  # fmt: skip
+    with pytest.raises(ValueError, match="must be trained on simulated lenses"):
+        run(save(tmp_path / "bare", {}, bare), str(tmp_path / "out"), n=20, **options)

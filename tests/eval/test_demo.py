@@ -1,0 +1,188 @@
+"""The demo, with pretended twins under the real command line; once, slowly, with the real ones."""
+
+import json
+import os
+import re
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.config import Recipe
+from core.images import to_unit
+from eval.__main__ import main
+from eval.pages.demo_page import _distances, amplification
+from eval.verbs.demo import prepare, run, sample, train
+from eval.verbs.demo_folder import Demo, first_step_seconds, open_demo, read_metrics
+from tests.fake_twins import PYTHONS, SHIFT, make_checkout
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return make_checkout(tmp_path / "checkout")
+
+
+def demo(checkout, out="demo", **options):
+    root, recipe = checkout
+    return run(str(recipe), str(root / out), pythons=PYTHONS, root=root, **{"n": 5, **options})
+
+
+def reopened(checkout) -> Demo:
+    root, recipe = checkout
+    return open_demo(root / "demo", recipe, 5, False, PYTHONS, root)
+
+
+def calls(checkout):
+    return (checkout[0] / "calls.log").read_text().split("\n")
+
+
+def test_from_nothing_to_the_page_and_again(checkout, caplog):
+    caplog.set_level("INFO", logger="eval")
+    page = demo(checkout)
+    folder = page.parent
+    assert [record.message[:3] for record in caplog.records] == [f"{i}/6" for i in range(1, 7)]
+    text = page.read_text()
+    assert f"is {255 * SHIFT:.3g} grey levels of 255" in text  # the pretenders differ by this much, by construction
+    assert re.search(r"Difference × 100?<", text)  # 0.01, or a rounding more
+    assert re.search(r"(src|href)=.(?!data:|#)", text) is None, "the page must need no network"
+    headings = re.findall("<h2>(.*?)</h2>", text)
+    assert headings[:5] == ["Can you tell which is which?", "Same weights, same noise, both frameworks", "Training", "Speed", "What is compared"]  # fmt: skip
+    assert "FID" not in text.replace("this is not FID", "")
+    commands = json.loads((folder / "demo.json").read_text())["commands"]
+    assert commands[0] == "python -m torch_impl train --config tiny.toml --run demo/torch"
+    assert len(commands) == 5 and json.loads((folder / "compare.json").read_text())["counts"]["PyTorch"] == 5
+    first, second, swapped = (np.load(folder / "samples" / name / "samples.npy") for name in ("torch", "tensorflow", "tensorflow-with-torch-weights"))  # fmt: skip
+    np.testing.assert_allclose(second - first, SHIFT, atol=1e-6)
+    np.testing.assert_array_equal(second, swapped)  # the pretender's image depends on the seed alone
+    assert first.shape == (5, 8, 8, 1) and abs(first.mean() - to_unit(np.zeros(1))[0]) < 0.1
+    from PIL import Image
+
+    with Image.open(folder / "picture.png") as picture:
+        assert picture.width > 1500
+
+    before = calls(checkout)
+    caplog.clear()
+    page.unlink()
+    assert demo(checkout) == page and page.exists()
+    assert calls(checkout) == before, "nothing was trained or drawn twice"
+    assert "done before, 6 steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "steps_again", "command"), [(4, 3, "--resume demo/torch"), (1, 6, "--run demo/torch")]
+)
+def test_a_training_that_was_cut_off_goes_on(checkout, monkeypatch, failure, steps_again, command):
+    monkeypatch.setenv("FAKE_FAILURE", f"torch {failure}")
+    started = reopened(checkout)
+    prepare(started)
+    with pytest.raises(RuntimeError, match="the disk is on fire"):
+        train(started, "torch", 2)
+    monkeypatch.delenv("FAKE_FAILURE")
+    before, again, resumed = calls(checkout), reopened(checkout), time.monotonic()
+    train(again, "torch", 2)
+    spent = time.monotonic() - resumed
+    assert calls(checkout)[len(before) - 1 :] == ["step torch"] * steps_again + [""]
+    assert again.record["commands"][-1].endswith(command)
+    assert read_metrics(again.out / "torch")[-1]["step"] == 6
+    assert ("torch" in again.record["first_step_seconds"]) is (steps_again == 6)
+    earlier = started.record["seconds"]["train torch"] if steps_again < 6 else 0.0
+    assert again.record["seconds"]["train torch"] == pytest.approx(earlier + spent, abs=0.15), "resumed runs add up"
+
+
+def test_samples_of_other_weights_or_another_number_are_not_reused(checkout):
+    opened = reopened(checkout)
+    prepare(opened)
+    train(opened, "torch", 2)
+    folder = sample(opened, "torch", "torch", 3)
+    before = calls(checkout)
+    assert sample(opened, "torch", "torch", 3) == folder and calls(checkout) == before
+    assert len(np.load(sample(opened, "torch", "torch", 4) / "samples.npy")) == 4
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
+    sample(opened, "torch", "torch", 4)
+    assert calls(checkout)[len(before) - 1 :] == ["sample torch", "sample torch", ""]
+
+
+def test_what_is_refused_and_what_fresh_removes(checkout, tmp_path, capsys):
+    root, recipe = checkout
+    foreign = root / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match="is no demo's folder and not empty"):
+            open_demo(foreign, recipe, 5, fresh, PYTHONS, root)
+    with pytest.raises(ValueError, match="--n 1: must be at least 2"):
+        demo(checkout, n=1)
+    recipe.write_text(recipe.read_text().replace("held_out = 0.3", "held_out = 0.0"))
+    with pytest.raises(ValueError, match=r"data.held_out = 0.0: leaves 0 images"):
+        demo(checkout)
+    recipe.write_text(recipe.read_text().replace("held_out = 0.0", "held_out = 0.3"))
+    with pytest.raises(ValueError, match="holds a demo of another recipe; add --fresh"):
+        demo(checkout)
+    (root / "demo" / "torch").mkdir()
+    (root / "demo" / "notes.txt").write_text("mine")
+    assert open_demo(root / "demo", recipe, 5, True, PYTHONS, root).record["commands"] == []
+    assert sorted(path.name for path in (root / "demo").iterdir()) == ["demo.json", "notes.txt"]
+    assert main(["demo", "--config", str(root / "none.toml"), "--out", str(tmp_path / "d")]) == 2
+    assert "cannot read the recipe" in capsys.readouterr().err
+    for flag in ("--torch-python", "--tf-python"):
+        assert main(["demo", "--config", str(recipe), "--out", str(tmp_path / "d"), flag, "/no/such"]) == 2
+        assert f"{flag} = /no/such" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_failed_twin_ends_with_exit_code_1(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("torch_impl train: exit code 1")
+
+    monkeypatch.setattr("eval.verbs.demo.run", fail)
+    assert main(["demo"]) == 1
+    assert "error: torch_impl train: exit code 1" in capsys.readouterr().err
+
+
+def test_seconds_to_the_first_step_from_the_log(tmp_path):
+    # The loop begins 7 s after the start; 10 steps end 5 s later; later steps take 8 / 40 = 0.2 s: 7 + 5 - 9 * 0.2.
+    (tmp_path / "recipe.json").write_text(json.dumps({"training": {"batch_size": 8}}))
+    (tmp_path / "run.json").write_text("{}")
+    os.utime(tmp_path / "run.json", (1007, 1007))
+    rates = ((10, 16.0, 5.0), (20, 40.0, 7.0), (30, 39.0, 9.0), (40, 41.0, 11.0))
+    lines = [{"step": s, "images_per_second": r, "seconds": t} for s, r, t in rates]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert first_step_seconds(tmp_path, started=1000.0) == pytest.approx(10.2)
+
+
+@pytest.mark.parametrize(("largest", "factor"), [(0.0, 1), (1.0, 1), (0.3, 1), (0.09, 10), (2.5e-6, 100_000)])
+def test_amplification_keeps_the_difference_visible_and_within_1(largest, factor):
+    assert amplification(largest) == factor
+
+
+@pytest.mark.cross
+@pytest.mark.slow
+def test_both_frameworks(tmp_path, capsys):
+    _, recipe = make_checkout(tmp_path / "checkout")
+    recipe.write_text(recipe.read_text().replace('"cache"', json.dumps(str(tmp_path / "cache"))))
+    out = tmp_path / "demo"
+    assert main(["demo", "--config", str(recipe), "--out", str(out), "--n", "4"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {out / 'report.html'}"
+    samples = {
+        name: np.load(out / "samples" / name / "samples.npy") for name in ("torch", "tensorflow-with-torch-weights")
+    }
+    first, second = samples.values()
+    assert np.mean((first > 0) & (first < 1)) > 0.2, "images that are all black and white would hide a difference"
+    assert 0 < np.abs(first - second).max() < 1 / 255  # two frameworks, not one asked twice
+    record = json.loads((out / "demo.json").read_text())
+    assert all(0 < record["first_step_seconds"][name] <= record["seconds"][f"train {name}"] for name in ("torch", "tensorflow"))  # fmt: skip
+
+
+def test_the_distance_is_drawn_where_the_recipe_asks_for_it():
+    lines = [
+        {"step": 1, "seconds": 0.5},
+        {"step": 2, "seconds": 1.0, "distance": 0.3},
+        {"step": 4, "seconds": 2.0, "distance": 0.2},
+    ]
+    material = SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines, "TensorFlow": lines})
+    figures = _distances(material)
+    assert [figure.title for figure in figures] == ["Distance by steps", "Distance by seconds"]
+    assert all("1,000 drawn images" in figure.caption and figure.markup.startswith("<svg") for figure in figures)
+    assert _distances(SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines[:1]})) == []

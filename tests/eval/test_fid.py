@@ -1,0 +1,243 @@
+"""`eval fid`: what the two words name, what is refused, the numbers and their floor, and a published result recomputed.
+
+The twin is a stand-in whose features are pixels, so that every number can be computed here; the real twins are in
+tests/parity/test_fid.py.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from core.extractors.lens import PARAMETERS
+from core.images import to_uint8
+from core.metrics.frechet import frechet_distance, frechet_distance_from_features
+from eval.__main__ import main
+from eval.measure.distance import choose, measure
+from eval.measure.sides import Side, check_footing, is_eight_bit, read_side, read_statistics
+from eval.twins import features as fid_features
+
+SIDE = 8
+
+
+def images(count: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    """Noise around a level; as wide as its level is far from the ends."""
+    rng = np.random.default_rng(seed)
+    return np.clip(0.4 + shift + 0.1 * rng.standard_normal((count, SIDE, SIDE, 1)), 0.01, 0.99).astype(np.float32)
+
+
+class PixelWorker:
+    """Features are 2 x 2 means: 16 numbers an image."""
+
+    def __init__(self, framework, python=None, timeout=0.0):
+        self.framework = framework
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def call(self, task, arrays=None, /, **options):
+        if task == "describe":
+            return {}, {"framework": self.framework, "version": "0"}
+        x = arrays["images"]
+        rows = x.reshape(len(x), 4, 2, 4, 2, -1).mean(axis=(2, 4)).reshape(len(x), -1)
+        found = {"features": rows, "parameters": rows[:, : len(PARAMETERS)], "logits": rows[:, :3], "2048": rows}
+        found["logits_unbiased"] = rows
+        return {tap: found[tap] for tap in options["taps"]}, {}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(fid_features, "Worker", PixelWorker)
+    np.save(tmp_path / "real.npy", images(400, 1))
+    np.save(tmp_path / "other.npy", images(300, 3, shift=0.05))
+    (tmp_path / "drawn").mkdir()
+    np.save(tmp_path / "drawn" / "samples.npy", images(200, 2))
+    manifest = {
+        "sampler": "ddim",
+        "steps": 50,
+        "nfe": 50,
+        "seed": 0,
+        "weights": "ema",
+        "framework": "torch",
+        "labels": [0, 1] * 100,
+    }
+    (tmp_path / "drawn" / "manifest.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def call(folder, *words: str) -> int:
+    return main(["fid", *(str(folder / w) if w.endswith((".npy", ".npz", "drawn")) else w for w in words), "--framework", "torch"])  # fmt: skip
+
+
+def test_the_result_says_what_was_measured(folder, capsys):
+    out = folder / "result.json"
+    assert call(folder, "real.npy", "drawn", "--out", str(out), "--json") == 0
+    result = json.loads(out.read_text())
+    assert json.loads(capsys.readouterr().out) == result
+    assert result["n"] == 200 and result["generated"]["nfe"] == 50 and result["generated"]["weights"] == "ema"
+    assert result["extractor"]["name"] == "lens" and len(result["extractor"]["weights_sha256"]) == 64
+    assert len(result["real"]["sha256"]) == 64 and result["real"]["stored"] == "8x8x1 float32"
+    assert {"version", "framework"} <= result["environment"].keys() and result["code"].startswith("0.")
+    value = result["frechet"]
+    assert value["low"] < value["value"] < value["high"] and len(result["floor"]["values"]) == 5
+    assert (
+        0 <= result["recall"] <= 1 and result["kid"]["standard_error"] > 0 and result["infinity"]["standard_error"] > 0
+    )
+    assert set(result["lens"]["parameters"]) >= {"theta_e"} and 0 <= result["lens"]["class_agreement"] <= 1
+    text = " ".join(result["warnings"])
+    assert "below the protocol" in text and "held out" in text
+
+
+def test_the_same_distribution_lies_at_its_floor_and_another_far_above(folder):
+    real, alike, other = (
+        images(300, seed, shift).reshape(300, -1)[:, ::4] for seed, shift in ((1, 0), (2, 0), (3, 0.05))
+    )
+    spare = images(300, 4).reshape(300, -1)[:, ::4]
+    near, far = (measure(real, generated, spare, 0) for generated in (alike, other))
+    assert near["frechet"]["value"] == frechet_distance_from_features(real, alike)
+    assert near["frechet"]["value"] == pytest.approx(near["floor"]["mean"], rel=0.4)
+    # Sixteen features moved by .05: 16 * .05^2 = .04 beyond what chance gives.
+    assert far["frechet"]["value"] - near["frechet"]["value"] == pytest.approx(0.04, rel=0.25)
+    assert far["infinity"]["value"] == pytest.approx(0.04, rel=0.25)
+    assert near["floor"] == far["floor"] and far["density"] < near["density"]
+
+
+def test_the_images_are_cut_to_one_n_and_none_serves_twice():
+    real, generated = Side("r", images(50, 1)), Side("g", images(30, 2))
+    cut = choose(real, generated, 0, seed=3)
+    assert cut.n == 25 and np.array_equal(cut.generated, generated.images[:25])
+    rows = {image.tobytes() for image in cut.real} | {image.tobytes() for image in cut.spare}
+    assert len(rows) == 50
+    apart = choose(Side("r", images(50, 1), others=images(90, 5)), generated, 0, seed=3)
+    assert apart.n == 30 and len(apart.spare) == 60
+    with pytest.raises(ValueError, match="--n 26: must be from 20 to 25 with 50 real and 30 generated images"):
+        choose(real, generated, 26, seed=3)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])  # clean-fid's way, pytorch-fid's way
+def test_statistics_that_others_saved_are_read(folder, capsys, save):
+    rows = PixelWorker("torch").call("features", {"images": images(400, 1)}, taps=["features"])[0]["features"]
+    mu, sigma = rows.mean(axis=0, dtype=np.float64), np.cov(rows.astype(np.float64), rowvar=False)
+    save(folder / "stats.npz", mu=mu, sigma=sigma)
+    assert call(folder, "stats.npz", "drawn", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    drawn = (
+        PixelWorker("torch")
+        .call("features", {"images": images(200, 2)}, taps=["features"])[0]["features"]
+        .astype(np.float64)
+    )
+    expected = frechet_distance(mu, sigma, drawn.mean(axis=0), np.cov(drawn, rowvar=False))
+    assert result["frechet"]["value"] == pytest.approx(expected, rel=1e-9) and "floor" not in result
+    assert "no floor" in " ".join(result["warnings"])
+
+
+def test_saved_statistics_give_the_distance_again(folder, capsys):
+    assert call(folder, "real.npy", "drawn", "--save-statistics", str(folder / "own.npz"), "--json") == 0
+    first = json.loads(capsys.readouterr().out)
+    about = read_statistics(folder / "own.npz").about
+    assert about["n"] == 200 and about["extractor"] == first["extractor"]
+    assert call(folder, "own.npz", "drawn", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["frechet"]["value"] == pytest.approx(first["frechet"]["value"], rel=1e-9)
+    assert call(folder, "own.npz", "drawn", "--save-statistics", str(folder / "again.npz")) == 2
+
+
+def test_a_published_result_is_reproduced_or_what_differs_is_named(folder, capsys):
+    out = folder / "published.json"
+    assert call(folder, "real.npy", "drawn", "--out", str(out)) == 0
+    assert call(folder, "real.npy", "drawn", "--expect", str(out)) == 0
+    assert "reproduced" in capsys.readouterr().out
+    assert call(folder, "real.npy", "other.npy", "--expect", str(out)) == 1
+    error = capsys.readouterr().err
+    assert "not reproduced" in error and "generated sha256" in error and "frechet value" in error
+    published = json.loads(out.read_text())
+    published["frechet"]["value"] *= 1.01
+    out.write_text(json.dumps(published))
+    assert call(folder, "real.npy", "drawn", "--expect", str(out)) == 1
+    assert "frechet value" in capsys.readouterr().err
+    out.write_text("{}")
+    assert call(folder, "real.npy", "drawn", "--expect", str(out)) == 2
+
+
+def pictures(folder, count=60, seed=1, size=SIDE):
+    from PIL import Image
+
+    folder.mkdir()
+    for i, image in enumerate(to_uint8(np.random.default_rng(seed).random((count, size, size)))):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return folder
+
+
+def test_what_makes_the_number_meaningless_is_refused(folder, capsys):
+    def refused(*words: str) -> str:
+        assert call(folder, *words) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith("error: ") and "\n" not in error
+        return error
+
+    shots = pictures(folder / "pictures")
+    assert "8-bit values and the other side does not" in refused(str(shots), "drawn")
+    assert call(folder, str(shots), "drawn", "--eight-bit") == 0
+    capsys.readouterr()
+    large = pictures(folder / "large", size=16)
+    assert "must be equal" in refused(str(large), "drawn", "--eight-bit")
+    assert call(folder, str(large), "drawn", "--eight-bit", "--fit", "resize") == 0
+    capsys.readouterr()
+    stretched = images(200, 2)
+    low, high = (f(stretched, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
+    np.save(folder / "stretched.npy", (stretched - low) / (high - low))
+    assert "min-max" in refused("real.npy", "stretched.npy")
+    assert call(folder, "stretched.npy", "stretched.npy") == 0  # alike on both sides
+    capsys.readouterr()
+    np.save(folder / "wide.npy", images(200, 2) * 2 - 1)
+    assert "must be in [0, 1]" in refused("real.npy", "wide.npy")
+    assert "no such file or folder" in refused("nothing.npy", "drawn")
+    assert "fetch inception" in refused("real.npy", "drawn", "--extractor", "inception")
+    assert "--weights" in refused("real.npy", "drawn", "--weights", "nowhere.safetensors")
+    np.savez(folder / "odd.npz", mu=np.zeros(3), sigma=np.eye(4))
+    assert "must be (d,) and (d, d)" in refused("odd.npz", "drawn")
+
+
+def test_eight_bit_values_are_known_as_such():
+    assert is_eight_bit((to_uint8(images(3, 0)) / np.float32(255)).astype(np.float32)) and not is_eight_bit(
+        images(3, 0)
+    )
+
+
+def test_a_run_is_its_held_out_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    run.mkdir()
+    recipe = {
+        "model": {"sample_size": [8, 8], "block_out_channels": [8, 8], "down_block_types": ["DownBlock2D"] * 2,
+                  "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 4},
+        "data": {"simulate_count": 60, "held_out": 0.3, "cache": str(tmp_path / "cache")},
+    }  # fmt: skip
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    (run / "latest").write_text("step-1\n")
+    side = read_side(str(run), "real", draw=lambda path: path)
+    assert len(side.images) + len(side.others) == 60 and "held out" in side.about["split"]
+    assert not {i.tobytes() for i in side.images} & {i.tobytes() for i in side.others}
+    check_footing(side, Side("g", np.asarray(side.others)))
+
+
+def test_pixels_need_no_network_and_say_so(folder, capsys, monkeypatch):
+    """Thumbnails of 8 x 8 images are the images."""
+    monkeypatch.delattr(fid_features, "Worker")
+    assert call(folder, "real.npy", "drawn", "--extractor", "pixels", "--n", "150", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(400)[:150]
+    real, drawn = images(400, 1)[order].reshape(150, -1), images(200, 2)[:150].reshape(150, -1)
+    assert result["frechet"]["value"] == pytest.approx(frechet_distance_from_features(real, drawn), rel=1e-12)
+    assert result["extractor"] == {"name": "pixels", "tap": "thumbnail", "weights_sha256": None, "resize": "area", "features": 64}  # fmt: skip
+    assert "must not be quoted" in " ".join(result["warnings"]) and "torch" not in result["environment"].values()
+    assert not {"lens", "inception_score"} & result.keys()
+    assert call(folder, "real.npy", "drawn", "--extractor", "pixels", "--weights", "some.safetensors") == 2
+    assert "must be left out with --extractor pixels" in capsys.readouterr().err
+
+
+def test_a_sweep_of_nothing_is_refused_in_a_line(capsys):
+    assert main(["sweep", "runs/any", "--nfe"]) == 2
+    assert capsys.readouterr().err == "error: sweep: give at least one of --samplers and one of --nfe\n"
