@@ -78,7 +78,7 @@ TABLES = (
         'FROM_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (2, 3, 0, 1)', 2,
     ),
     Fault(
-        "noise of every step the same", "core/diffusion/noise.py",
+        "noise of every step the same", "core/random.py",
         "counter = np.array([0, 0, step, PURPOSES[purpose]]", "counter = np.array([0, 0, 0, PURPOSES[purpose]]", 3,
     ),
     Fault(

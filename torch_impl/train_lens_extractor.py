@@ -32,6 +32,7 @@ from core.extractors.lens_training import (
     training_groups,
 )
 from core.extractors.lens_weights import write_lens_weights
+from core.random import generator
 from torch_impl.lens_extractor import LensExtractor, build_lens_network
 
 
@@ -91,7 +92,7 @@ def train(
     scale[-len(QUALITY) :] = 1.0  # of order one as they are; without degradation they do not vary
     network = build_lens_network(initial_weights(seed)).train()
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    rng = generator(seed, "rows", 1)
     order, losses, started = np.empty(0, np.int64), [], time.perf_counter()
     for step in range(steps):
         if len(order) < batch_size:
@@ -132,7 +133,7 @@ def held_out_scores(network: LensExtractor, count: int, threads: int) -> dict[st
         images, labels, targets = simulate_groups(groups, threads, progress)
         name = f"{preset}, {size} px, {field} arcsec"
         found[name] = scores(evaluate(network, images), labels, targets)
-        rng = np.random.Generator(np.random.Philox(key=[HELD_OUT_SEED, 2]))
+        rng = generator(HELD_OUT_SEED, "rows", 2)
         parts = [
             degrade(*part, rng)
             for part in zip(np.split(images, count // 50), np.split(targets, count // 50), strict=True)

@@ -22,7 +22,7 @@ import numpy as np
 from core.command_line import RunError, name_the_checkpoint
 from core.config import ModelConfig, ProcessConfig
 from core.config.recipes import load_recipe, to_dict
-from core.diffusion.noise import gaussian
+from core.random import gaussian
 from core.twin import Exported, Twin, environment, read_flags
 
 TOLERANCE = 1e-4

@@ -27,6 +27,7 @@ from core.config import DataConfig
 from core.data.lenses import Parameters, simulator
 from core.data.sources import Image, Source, describe, open_source
 from core.images import resize
+from core.random import generator
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ FORMAT = 1
 """Raised whenever the same source and preparation would give other pixels."""
 
 _LEVELS = 65535  # the manifest's median is exact to 1 / 65535, which spares a sort of the whole set
-_ORDER, _SYMMETRY = 111, 112  # purposes of the random streams
 
 
 @dataclass(frozen=True)
@@ -311,8 +311,7 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Datas
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> Indices:
     """Kept for the steps of one epoch; read-only."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, 0, _ORDER]))
-    order = generator.permutation(count).astype(np.int64)
+    order = generator(seed, "order", epoch).permutation(count).astype(np.int64)
     order.setflags(write=False)
     return order
 
@@ -347,8 +346,7 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Indices:
 
 def symmetry_codes(seed: int, step: int, batch_size: int, square: bool) -> Indices:
     """Random codes for `symmetry`, (batch_size,) int64: 0..7, or 0..3 where H != W; pure in the arguments."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, step, _SYMMETRY]))
-    return generator.integers(0, 8 if square else 4, batch_size, dtype=np.int64)
+    return generator(seed, "symmetry", 0, step).integers(0, 8 if square else 4, batch_size, dtype=np.int64)
 
 
 def symmetry(images: npt.NDArray[Any], codes: npt.NDArray[np.integer[Any]]) -> npt.NDArray[Any]:

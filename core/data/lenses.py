@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.random import generator
+
 Array = npt.NDArray[np.float64]
 Pair = tuple[Array, Array]
 
@@ -28,7 +30,6 @@ D_L, D_S, D_LS = 1259.08, 1651.91, 707.60
 """Angular diameter distances in Mpc: flat, H0 70, matter .3, redshifts .5 and 1."""
 
 _TINY = 1e-24  # arcsec^2, keeps a ray that hits a singular point finite
-_PURPOSES = {"smooth": 101, "substructure": 102, "noise": 103}
 
 
 def sis(x: Array, y: Array, theta_e: float) -> Pair:
@@ -174,10 +175,6 @@ class Parameters:
     vortex_angle: float = 0.0
 
 
-def _generator(seed: int, index: int, purpose: str) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed, index], counter=[0, 0, 0, _PURPOSES[purpose]]))
-
-
 def _draw_smooth(preset: str, rng: np.random.Generator) -> Parameters:
     """Lens, shear, source and exposure."""
     u = rng.random(8)
@@ -286,16 +283,16 @@ def simulator(
 
     def draw(index: int) -> tuple[npt.NDArray[np.float32], int, Parameters]:
         label = index % len(classes)
-        smooth = _draw_smooth(preset, _generator(seed, index, "smooth"))
+        smooth = _draw_smooth(preset, generator(seed, "lens_smooth", index))
         smooth = change(smooth) if change is not None else smooth
-        generator = _generator(seed, index, "substructure")
-        parameters, masses = _draw_substructure(preset, classes[label], smooth, generator)
+        rng = generator(seed, "lens_substructure", index)
+        parameters, masses = _draw_substructure(preset, classes[label], smooth, rng)
         traced = np.empty((y.size, x.size))  # (H factor, W factor)
         for top in range(0, y.size, 16):  # temporaries that stay in the cache: half the time for class no
             traced[top : top + 16] = brightness(x[None, :], y[top : top + 16, None], parameters, masses)
         # Plain einsum, not `@`: BLAS threads cost far more than they give in products this small.
         image: Array = np.einsum("iw,jw->ij", np.einsum("ih,hw->iw", rows, traced), columns)  # (H, W)
-        image = _noisy(preset, image, parameters.exposure, _generator(seed, index, "noise"))
+        image = _noisy(preset, image, parameters.exposure, generator(seed, "lens_noise", index))
         return image[..., None].astype(np.float32), label, parameters
 
     return draw

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.diffusion.noise import generator
 from core.images import resize
 from core.metrics.pixels import Images, check_images
 from core.networks.parameters import ParamSpec, check_tensors
+from core.random import generator
 
 SIDE = 64
 SMALLEST, LARGEST = 32, 150

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from core.data.lenses import blur_matrix, simulator
 from core.extractors.lens import ANGLES, LARGEST, LENS_PARAMETERS, PARAMETERS, QUALITY, SIDE, SKY_NOISE, SMALLEST
 from core.images import resize
+from core.random import generator
 
 GROUP = 250
 """Images a group."""
@@ -62,7 +63,7 @@ def training_groups(images: int, seed: int) -> list[Group]:
     """
     if images < 1 or images % (6 * GROUP):
         raise ValueError(f"images = {images}: must be a multiple of {6 * GROUP}")
-    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    rng = generator(seed, "rows")
     groups = []
     for index in range(images // GROUP):
         size, field = int(rng.choice(SIZES)), float(rng.uniform(*FIELDS))

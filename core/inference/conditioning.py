@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from core.config import Recipe
 from core.data.dataset import Dataset
-from core.diffusion.noise import generator, integers
 from core.images import from_unit, resize
+from core.random import generator, integers
 
 logger = logging.getLogger(__name__)
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from core.config import SamplingConfig
 from core.data.sources import decode_npy, decode_picture
 from core.diffusion.editing import decode_table, encode_table, keep_known, repaint_table, slerp, tail_table
-from core.diffusion.noise import gaussian
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Edit, SamplingTable
 from core.images import from_unit, grid, to_unit
 from core.inference.conditioning import Condition
 from core.inference.sampling import Sampler, finished
+from core.random import gaussian
 
 Images = NDArray[Any]
 HOLE_GREY = 0.5

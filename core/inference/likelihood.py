@@ -19,9 +19,9 @@ from core.config import Variance
 from core.diffusion.flow_density import exact_probes, log_density
 from core.diffusion.learned_variance import HALF_BIN
 from core.diffusion.likelihood import prior, quantised, term
-from core.diffusion.noise import gaussian, generator, integers
 from core.diffusion.process import Process
 from core.inference.conditioning import Condition
+from core.random import gaussian, generator, integers
 
 Array = NDArray[np.float64]
 Probe = Literal["rademacher", "normal", "exact"]

@@ -17,12 +17,12 @@ import numpy as np
 from core.checkpoints.trained import Source
 from core.command_line import RunError
 from core.config import SamplingConfig
-from core.diffusion.noise import gaussian
 from core.diffusion.samplers import steps_of
 from core.diffusion.table import Edit, SamplingTable
 from core.files import file_hash, write_json
 from core.images import grid, save_gif, save_png, to_unit
 from core.inference.conditioning import Condition
+from core.random import gaussian
 
 logger = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ import scipy.special
 
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.moments import FloatArray, Moments, check_features
+from core.random import generator
 
 Rows = npt.NDArray[np.intp]
 
@@ -64,13 +65,6 @@ class Limit(NamedTuple):
     """(points,) Fréchet distance at each N."""
 
 
-def _generator(seed: int, draw: int) -> np.random.Generator:
-    """An independent stream for each draw of a seed."""
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed = {seed}: must be in [0, 2^63)")
-    return np.random.Generator(np.random.Philox(key=[seed, draw]))
-
-
 def _pair(features1: npt.ArrayLike, features2: npt.ArrayLike, least: int) -> tuple[FloatArray, FloatArray]:
     """Both sets, checked."""
     a = check_features(features1, "features1", least=least)
@@ -107,7 +101,7 @@ def _variances(a: FloatArray, b: FloatArray, groups: int, seed: int) -> tuple[fl
     most = min(len(a), len(b)) // 2
     if not 2 <= groups <= most:
         raise ValueError(f"groups = {groups}: must be from 2 to {most}, half the rows of the smaller set")
-    cut = [np.array_split(_generator(seed, draw).permutation(len(x)), groups) for draw, x in enumerate((a, b))]
+    cut = [np.array_split(generator(seed, "rows", draw).permutation(len(x)), groups) for draw, x in enumerate((a, b))]
     return _variance(a, b, cut[0]), _variance(b, a, cut[1])
 
 
@@ -125,7 +119,7 @@ def frechet_interval(
         groups: number of random groups of each set, each left out once, of two rows or more. More make the standard
             error itself steadier, to about 1 / (2 sqrt(groups)) of it.
         level: share of such intervals that hold the expected distance, in (0, 1).
-        seed: of the groups, in [0, 2^63).
+        seed: of the groups, in [0, 2^64).
     Returns:
         The distance, the ends of the interval (low not below 0) and the standard error with its two parts.
     Raises:
@@ -153,7 +147,7 @@ def frechet_floor(real: npt.ArrayLike, n: int, draws: int = 5, seed: int = 0) ->
         real: (r, d), r >= 2 n.
         n: rows a side, at least 2; take that of the distance it stands beside.
         draws: how often two disjoint sets of n rows are drawn, at least 2.
-        seed: of the draws, in [0, 2^63).
+        seed: of the draws, in [0, 2^64).
     Returns:
         Mean, standard deviation and values.
     Raises:
@@ -165,7 +159,7 @@ def frechet_floor(real: npt.ArrayLike, n: int, draws: int = 5, seed: int = 0) ->
     rows = check_features(real, "real", least=2 * n)
     values = np.empty(draws)
     for draw in range(draws):
-        order = _generator(seed, draw).permutation(len(rows))
+        order = generator(seed, "rows", draw).permutation(len(rows))
         values[draw] = frechet_distance_from_features(rows[order[:n]], rows[order[n : 2 * n]])
     return Floor(float(values.mean()), float(values.std(ddof=1)), values)
 
@@ -195,7 +189,7 @@ def frechet_infinity(
         cut_both: False keeps the whole first set in every distance, as the paper does; the excess of its n rows then
             stays in the result. True draws N rows of both, up to the smaller set's number.
         groups: of the jackknife, as in `frechet_interval`.
-        seed: of the subsets and groups, in [0, 2^63).
+        seed: of the subsets and groups, in [0, 2^64).
     Returns:
         Intercept, standard error, and the points of the line.
     Raises:
@@ -217,7 +211,7 @@ def frechet_infinity(
     distances = np.empty(points)
     whole = None if cut_both else _moments(a)
     for i, n in enumerate(sizes):
-        rng = _generator(seed, 2 + i)
+        rng = generator(seed, "rows", 2 + i)
         chosen = rng.permutation(len(b))[:n]
         weights[1][chosen] += share[i] / n
         if whole is None:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.config import Architecture, ModelConfig
-from core.diffusion.noise import generator
 from core.networks.baseline import BASELINE_TIME_CHANNELS, baseline_specs
 from core.networks.parameters import ParamSpec, check_tensors
 from core.networks.unet import unet_specs
+from core.random import generator
 
 
 @dataclass(frozen=True)

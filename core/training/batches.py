@@ -12,10 +12,10 @@ import numpy as np
 from core.config import Recipe
 from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
 from core.diffusion.learned_variance import bound_columns
-from core.diffusion.noise import gaussian
 from core.diffusion.process import Process, coefficients
 from core.images import from_unit
 from core.inference.conditioning import training_condition
+from core.random import gaussian
 from core.training.levels import LevelSampler
 
 Batch = dict[str, np.ndarray]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import TrainingConfig
-from core.diffusion.noise import generator, integers
 from core.diffusion.process import Process
+from core.random import generator, integers
 
 Array = NDArray[np.float64]
 

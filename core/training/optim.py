@@ -10,8 +10,8 @@ import math
 import numpy as np
 
 from core.config import TrainingConfig
-from core.diffusion.noise import generator
 from core.networks.parameters import ParamSpec
+from core.random import generator
 from core.training.posthoc_ema import profile_decay
 
 

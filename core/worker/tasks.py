@@ -15,7 +15,6 @@ import numpy as np
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import from_dict
 from core.data.dataset import Dataset
-from core.diffusion.noise import gaussian
 from core.diffusion.process import Process, make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable
@@ -24,6 +23,7 @@ from core.files import read_tensors
 from core.inference.conditioning import weak_condition
 from core.inference.likelihood import BoundOptions, Evaluator, FlowOptions, bound, flow_bits
 from core.inference.sampling import draw
+from core.random import gaussian
 from core.training.batches import make_batch
 from core.training.levels import LevelSampler
 from core.training.optim import scalars

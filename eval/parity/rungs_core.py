@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import Recipe, SamplingConfig, Spacing
-from core.diffusion.noise import gaussian, generator, integers
 from core.diffusion.process import Process, make_process, q_sample
 from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
 from core.networks.specs import param_specs, time_frequencies
+from core.random import gaussian, generator, integers
 from core.training.batches import make_batch
 from core.training.optim import ema_decay, is_decayed, learning_rate
 from core.worker.tasks import as_dataset

@@ -12,8 +12,8 @@ import numpy as np
 
 from core.config import Recipe, SamplingConfig
 from core.config.recipes import to_dict
-from core.diffusion.noise import gaussian
 from core.inference.conditioning import own_condition
+from core.random import gaussian
 from core.worker.tasks import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, under
 from eval.parity.tolerances import EXACT, GREY_LEVELS

@@ -24,10 +24,10 @@ from core.command_line import RunError, end, parse
 from core.config import ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
-from core.diffusion.noise import gaussian
 from core.diffusion.table import Row
 from core.files import read_json, write_atomically, write_json, write_text_atomic
 from core.images import grid, save_png
+from core.random import gaussian
 from eval.studies.baseline_table import measure, table
 from eval.studies.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
 from eval.twins.client import ROOT, Worker, run_verb

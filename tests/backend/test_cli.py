@@ -20,9 +20,9 @@ from PIL import Image
 
 from core.commands.main import main
 from core.config.recipes import load_recipe
-from core.diffusion.noise import gaussian
 from core.files import file_hash, read_tensors
 from core.networks.specs import count_parameters
+from core.random import gaussian
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """

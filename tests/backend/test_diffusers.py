@@ -12,12 +12,12 @@ from core.checkpoints.diffusers_config import unet_to_diffusers
 from core.checkpoints.scheduler_config import SCHEDULERS
 from core.checkpoints.trained import open_source
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
-from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.inference.conditioning import no_condition
 from core.inference.sampling import draw
 from core.networks.specs import param_specs, time_frequencies
+from core.random import gaussian
 from eval.parity.closeness import require_close
 from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.tolerances import NETWORK_FLOAT32, NETWORK_FLOAT64, PIPELINE_FLOAT32, PIPELINE_FLOAT64

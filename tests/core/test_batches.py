@@ -7,9 +7,9 @@ import pytest
 
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, TrainingConfig
 from core.data.dataset import Dataset
-from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.inference.conditioning import check_condition
+from core.random import gaussian
 from core.training.batches import make_batch
 from eval.parity.tolerances import STATISTICS_SIGMA
 

@@ -8,7 +8,6 @@ import pytest
 
 from core.config import ProcessConfig
 from core.diffusion.grids import level_of
-from core.diffusion.noise import gaussian
 from core.diffusion.process import (
     Process,
     coefficients,
@@ -19,6 +18,7 @@ from core.diffusion.process import (
     q_sample,
     target,
 )
+from core.random import gaussian
 
 TOLERANCE = 1e-12
 INVERSION = 1e-10  # an eps-prediction divides by signal, which is 5e-5 where the cosine schedule ends

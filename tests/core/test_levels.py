@@ -77,7 +77,7 @@ def test_a_stratified_batch_has_low_discrepancy(way):
 
 def test_plain_uniform_levels_are_those_that_they_were():
     """Whole numbers of their own stream: runs made before the other ways came still go on."""
-    from core.diffusion.noise import integers
+    from core.random import integers
 
     t, factor = sampler().draw(7)
     assert np.array_equal(t, integers(0, "training_t", range(64), 7, 40)) and np.all(factor == 1)

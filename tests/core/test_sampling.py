@@ -10,7 +10,6 @@ from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from core.checkpoints.trained import open_source
 from core.command_line import RunError
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
-from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run
@@ -18,6 +17,7 @@ from core.files import file_hash, write_json
 from core.inference.conditioning import class_labels
 from core.inference.sampling import denoising_frames, draw, sample_manifest, write_samples
 from core.networks.specs import initial_weights
+from core.random import gaussian
 
 SHAPE = (4, 6, 2)
 PROCESS = make_process(ProcessConfig(timesteps=50))

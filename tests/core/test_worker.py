@@ -12,10 +12,10 @@ import pytest
 from core.config import ModelConfig, Recipe, SamplingConfig, TrainingConfig
 from core.config.recipes import to_dict
 from core.data.dataset import Dataset
-from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run as run_in_numpy
+from core.random import gaussian
 from core.training.batches import make_batch
 from core.training.optim import scalars
 from core.worker.protocol import with_prefix

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from core.config import ProcessConfig
-from core.diffusion.noise import gaussian
 from core.diffusion.process import make_process
 from core.diffusion.table import SamplingTable
 from core.diffusion.table import run as run_table
+from core.random import gaussian
 from eval.studies.baseline import PROBE, Study, main, run
 from eval.studies.baseline_table import measure
 from eval.studies.baseline_ways import GROUP, WAYS, eight_bits, min_max, reverse_rows, spaced_levels

@@ -1,28 +1,28 @@
-"""Noise keyed by (seed, purpose, sample, step), not streamed: the same number in every framework, batch and device.
+"""Random numbers: one stream for every (seed, purpose, sample, step), the same in each framework, batch and device.
 
-NumPy only; imports no framework. Sample i of seed s has the same x_T and step noise whatever the batch size. In
-training, step is the optimiser's step and sample the position in the global batch, so that accumulation and ranks
-change nothing.
+Sample i of seed s has the same x_T and step noise in any batch size. In training, step is the optimiser's step and
+sample is the position in the global batch, so that accumulation and ranks change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-Purpose = Literal[
-    "x_T", "sampler", "training_eps", "training_t", "augment", "dropout", "init", "data_order", "class_label",
-    "condition_dropout", "condition", "likelihood_eps", "likelihood_t", "dequantise", "trace", "edit",
-]  # fmt: skip
+PURPOSES = {
+    "x_T": 0, "sampler": 1, "training_eps": 2, "training_t": 3, "dropout": 5, "init": 6, "condition_dropout": 9,
+    "condition": 10, "likelihood_eps": 11, "likelihood_t": 12, "dequantise": 13, "trace": 14, "edit": 15,
+    "lens_smooth": 101, "lens_substructure": 102, "lens_noise": 103, "order": 111, "symmetry": 112,
+    "rows": 0,
+}  # fmt: skip
+"""What is drawn, and its number in the key. A new purpose takes a new number: another number would change the images of
+a seed. `rows` (which rows of a set a statistic takes) has the number of x_T; the two never meet in one computation."""
 
-# A purpose's number is part of the key: append new ones, never renumber (images of a seed would change).
-PURPOSES: dict[str, int] = {name: number for number, name in enumerate(get_args(Purpose))}
 
-
-def generator(seed: int, purpose: Purpose, sample: int = 0, step: int = 0) -> np.random.Generator:
+def generator(seed: int, purpose: str, sample: int = 0, step: int = 0) -> np.random.Generator:
     """The random generator of one key, for draws that are neither gaussian() nor integers().
 
     Args:
@@ -35,10 +35,10 @@ def generator(seed: int, purpose: Purpose, sample: int = 0, step: int = 0) -> np
     Source: Salmon et al. 2011, Philox-4x64-10: counter-based, so any key is reached at once.
     """
     if purpose not in PURPOSES:
-        raise ValueError(f"noise purpose = {purpose!r}: must be one of {', '.join(PURPOSES)}")
+        raise ValueError(f"purpose = {purpose!r}: must be one of {', '.join(PURPOSES)}")
     for name, value in (("seed", seed), ("sample", sample), ("step", step)):
         if not 0 <= value < 2**64:
-            raise ValueError(f"noise {name} = {value!r}: must be in [0, 2^64)")
+            raise ValueError(f"{name} = {value!r}: must be in [0, 2^64)")
     # As uint64: NumPy turns a list that holds a number above 2^63 into floats and drops its low bits silently.
     key = np.array([seed, sample], dtype=np.uint64)
     counter = np.array([0, 0, step, PURPOSES[purpose]], dtype=np.uint64)
@@ -47,7 +47,7 @@ def generator(seed: int, purpose: Purpose, sample: int = 0, step: int = 0) -> np
 
 def gaussian(
     seed: int,
-    purpose: Purpose,
+    purpose: str,
     samples: Sequence[int] | NDArray[np.integer[Any]],
     step: int,
     shape: tuple[int, ...],
@@ -73,7 +73,7 @@ def gaussian(
 
 
 def integers(
-    seed: int, purpose: Purpose, samples: Sequence[int] | NDArray[np.integer[Any]], step: int, high: int
+    seed: int, purpose: str, samples: Sequence[int] | NDArray[np.integer[Any]], step: int, high: int
 ) -> NDArray[np.int64]:
     """Uniform integers, one independent draw a sample: training timesteps, class labels.
 
@@ -88,5 +88,5 @@ def integers(
         ValueError: unknown purpose, an integer out of range, or high below 1.
     """
     if high < 1:
-        raise ValueError(f"noise high = {high!r}: must be at least 1")
+        raise ValueError(f"high = {high!r}: must be at least 1")
     return np.array([generator(seed, purpose, int(s), step).integers(high) for s in samples], dtype=np.int64)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from core.diffusion.noise import PURPOSES, gaussian, generator, integers
+from core.random import PURPOSES, gaussian, generator, integers
 
 SIGMAS = 5
 
@@ -28,11 +28,8 @@ def test_purposes_are_numbered_for_good():
         "sampler": 1,
         "training_eps": 2,
         "training_t": 3,
-        "augment": 4,
         "dropout": 5,
         "init": 6,
-        "data_order": 7,
-        "class_label": 8,
         "condition_dropout": 9,
         "condition": 10,
         "likelihood_eps": 11,
@@ -40,6 +37,12 @@ def test_purposes_are_numbered_for_good():
         "dequantise": 13,
         "trace": 14,
         "edit": 15,
+        "lens_smooth": 101,
+        "lens_substructure": 102,
+        "lens_noise": 103,
+        "order": 111,
+        "symmetry": 112,
+        "rows": 0,
     }
 
 
@@ -124,11 +127,11 @@ def test_integers_are_uniform():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1, "x_T", [0], 0, (1,)), "noise seed = -1"),
-        ((2**64, "x_T", [0], 0, (1,)), "noise seed"),
-        ((0, "x_T", [-2], 0, (1,)), "noise sample = -2"),
-        ((0, "x_T", [0], -3, (1,)), "noise step = -3"),
-        ((0, "xT", [0], 0, (1,)), "noise purpose = 'xT'.*x_T"),
+        ((-1, "x_T", [0], 0, (1,)), "seed = -1"),
+        ((2**64, "x_T", [0], 0, (1,)), "seed = 18446744073709551616"),
+        ((0, "x_T", [-2], 0, (1,)), "sample = -2"),
+        ((0, "x_T", [0], -3, (1,)), "step = -3"),
+        ((0, "xT", [0], 0, (1,)), "purpose = 'xT'.*x_T"),
     ],
 )
 def test_wrong_keys_are_refused(arguments, message):
@@ -137,5 +140,5 @@ def test_wrong_keys_are_refused(arguments, message):
 
 
 def test_an_empty_range_of_integers_is_refused():
-    with pytest.raises(ValueError, match="noise high = 0"):
+    with pytest.raises(ValueError, match="high = 0"):
         integers(0, "training_t", [0], 0, 0)
