@@ -44,8 +44,9 @@ TWIN = """
     import numpy as np
     from core.commands.main import Twin, main
     from core.command_line import RunError
-    from core.networks.unet import initial_weights
-    from core.worker.tasks import TimedTraining, peak_memory, serve
+    from core.networks.specs import initial_weights
+    from core.worker.protocol import serve
+    from core.worker.timing import TimedTraining, peak_memory
 
     name, seconds, shift, threads = {name!r}, {seconds!r}, {shift!r}, [0]
 

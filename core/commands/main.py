@@ -89,23 +89,23 @@ def keep_freed_memory() -> None:
 
 
 def _worker(twin: Twin, argv: list[str]) -> int:
-    from core.worker.tasks import tasks as worker
-
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
         return 0
+    from core.worker import protocol, timing
+    from core.worker import tasks as worker
     from core.worker.tasks import FeaturesTask, LikelihoodTask
 
     tasks = {
         "train": worker.Training(twin.make_trainer),
         "sample": worker.Sampling(twin.make_sampler),
         "run_table": worker.TableRun(twin.make_sampler),
-        "time_training": worker.TimedTraining(twin.make_trainer),
-        "time_sampling": worker.TimedSampling(twin.make_sampler),
+        "time_training": timing.TimedTraining(twin.make_trainer),
+        "time_sampling": timing.TimedSampling(twin.make_sampler),
         "features": FeaturesTask(twin.make_extractor),
         "likelihood": LikelihoodTask(twin.make_evaluator),
-        "peak_memory": worker.peak_memory,
+        "peak_memory": timing.peak_memory,
         "describe": lambda arrays, options: ({}, environment(twin)),
         **twin.tasks(),
     }
-    return worker.serve(twin.set_threads, tasks, argv)
+    return protocol.serve(twin.set_threads, tasks, argv)

@@ -12,6 +12,7 @@ import struct
 import numpy as np
 import pytest
 
+from core import files as written
 from core.checkpoints import checkpoint as module
 from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, save_checkpoint
 from core.checkpoints.importing import read_unet
@@ -93,7 +94,7 @@ def test_a_failure_anywhere_leaves_the_old_checkpoint_and_nothing_else(tmp_path,
     run = run_folder(tmp_path / "run")
     run.save(make(1), 0)
     before = files(tmp_path)
-    owner, name = (os, "replace") if write == "os.replace" else (module, write)
+    owner, name = (os, "replace") if write == "os.replace" else (written if write == "_sync" else module, write)
     real, calls = getattr(owner, name), []
 
     def failing(*arguments):

@@ -33,7 +33,7 @@ SERVER = """
 import sys
 import numpy as np
 from core.command_line import RunError
-from core.worker.tasks import serve
+from core.worker.protocol import serve
 
 def double(arrays, options):
     print("a framework that talks")

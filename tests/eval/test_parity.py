@@ -38,8 +38,9 @@ TWIN = """
     from core.config import Recipe
     from core.config.recipes import from_dict
     from core.diffusion import table as tables
-    from core.networks.unet import initial_weights
-    from core.worker.tasks import Sampling, Training, affine_task, serve, with_prefix
+    from core.networks.specs import initial_weights
+    from core.worker.protocol import serve, with_prefix
+    from core.worker.tasks import Sampling, Training, affine_task
 
     class Trainer:
         def __init__(self, recipe):

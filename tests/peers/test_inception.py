@@ -15,7 +15,6 @@ from tests.inception_weights import random_weights
 from torch_impl.extractors import make_extractor
 from torch_impl.inception import Inception, read_published
 
-pytestmark = pytest.mark.diffusers  # the peers are in the PyTorch environment alone
 DTYPES = [("float32", INCEPTION_FLOAT32), ("float64", INCEPTION_FLOAT64)]
 
 
