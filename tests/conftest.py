@@ -53,8 +53,8 @@ class Backend:
     def array(self, x: Any) -> np.ndarray:
         """The way back."""
         if self.name == "tensorflow":
-            return x.numpy()
-        return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).detach().contiguous().numpy()
+            return np.asarray(x)
+        return np.asarray((x.permute(0, 2, 3, 1) if x.ndim == 4 else x).detach().contiguous())
 
     def layer(self, name: str, *arguments: Any, dtype: str, **options: Any) -> Any:
         """A layer of the twin at a precision, in evaluation mode."""

@@ -4,6 +4,7 @@ A fault in core alters both frameworks alike, and shows against closed forms alo
 the same images (rung 9); one in a twin shows against the other.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
@@ -22,31 +23,42 @@ class Fault:
     recipe: str = "classes"
 
 
-_BOTH = {
-    "sample_size": (8, 12), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 4, "dropout": 0.1,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-}  # fmt: skip
+_SMALL = ModelConfig(
+    sample_size=(8, 12),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+    dropout=0.1,
+    block_out_channels=(8, 16),
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("UpBlock2D", "UpBlock2D"),
+)
 RECIPES: dict[str, Recipe] = {
     # Time added, classes, weights by SNR, padding on both sides; small, since the later rungs are climbed with it.
     "classes": Recipe(
-        ModelConfig(
-            **_BOTH, up_block_types=("UpBlock2D", "UpBlock2D"), mid_block_type=None, block_out_channels=(8, 16),
-            norm_eps=1e-6, num_class_embeds=3,
-        ),
+        dataclasses.replace(_SMALL, mid_block_type=None, norm_eps=1e-6, num_class_embeds=3),
         ProcessConfig(timesteps=100, schedule="cosine", prediction="v", loss_weight="min_snr"),
         sampling=SamplingConfig("ddim", 10),
     ),
     # Time as scale and shift, the original DDPM's padding and sinusoids, gelu, two channels, equal widths.
     "shift": Recipe(
-        ModelConfig(
-            **_BOTH, up_block_types=("AttnUpBlock2D", "UpBlock2D"), block_out_channels=(8, 8), in_channels=2,
-            out_channels=2, downsample_padding=0, freq_shift=1, flip_sin_to_cos=False, act_fn="gelu",
-            resnet_time_scale_shift="scale_shift", attn_norm_num_groups=2,
+        dataclasses.replace(
+            _SMALL,
+            in_channels=2,
+            out_channels=2,
+            block_out_channels=(8, 8),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            downsample_padding=0,
+            freq_shift=1,
+            flip_sin_to_cos=False,
+            act_fn="gelu",
+            resnet_time_scale_shift="scale_shift",
+            attn_norm_num_groups=2,
         ),
         ProcessConfig(timesteps=100),
         sampling=SamplingConfig("ddpm", 10, variance="fixed_large"),
     ),
-}  # fmt: skip
+}
 """What the ladder is climbed with: tiny networks that between them use every option that a fault touches."""
 
 TABLES = (

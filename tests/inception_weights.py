@@ -1,4 +1,4 @@
-"""Random weights of Inception under which activations stay of order 1, and files that hold them as they are published."""
+"""Random weights of Inception that keep activations of order 1, and files of them in the published formats."""
 
 import struct
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from core.extractors.inception_graph import graph_constants
 
 
 def random_weights(seed: int = 0) -> dict[str, np.ndarray]:
-    """Every parameter, float32: kernels of variance 1.2 / fan_in, statistics and affine of BatchNorm without symmetry."""
+    """Every parameter, float32: kernels of variance 1.2 / fan_in; BatchNorm's statistics and affine are random."""
     rng = np.random.default_rng(seed)
-    weights = {}
+    weights: dict[str, np.ndarray] = {}
     for name, shape in inception_shapes().items():
-        value = rng.standard_normal(shape, np.float32)
+        value: np.ndarray = rng.standard_normal(shape, np.float32)
         if name.endswith("conv.weight"):
             value *= np.sqrt(1.2 / np.prod(shape[1:]))
         elif name.endswith("running_var") or name.endswith("bn.weight"):

@@ -66,8 +66,8 @@ def mutated(folder: Path, fault: Fault) -> str:
     text = (folder / fault.file).read_text(encoding="utf-8")
     if text.count(fault.old) != 1:
         raise ValueError(
-            f"fault {fault.name!r}: what it replaces stands {text.count(fault.old)} times in {fault.file}, must be once; "
-            "write it anew in tests/faults.py"
+            f"fault {fault.name!r}: what it replaces stands {text.count(fault.old)} times in {fault.file}, "
+            "must be once; write it anew in tests/faults.py"
         )
     return text.replace(fault.old, fault.new)
 
@@ -78,7 +78,18 @@ def climb(folder: Path, recipe: str) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed otherwise than by a red rung, or its exit code is not what its report says.
     """
-    command = [sys.executable, "-m", "eval", "parity", "--config", f"{recipe}.json", *SIZES, "--stop-at-red", "--out", "parity"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "eval",
+        "parity",
+        "--config",
+        f"{recipe}.json",
+        *SIZES,
+        "--stop-at-red",
+        "--out",
+        "parity",
+    ]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     path = folder / "parity" / "parity.json"
     result = json.loads(path.read_text()) if path.exists() else None

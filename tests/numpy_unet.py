@@ -5,24 +5,31 @@ and does not use core.networks.unet. NHWC images; weights in the canonical layou
 """
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
+
+from core.config import ModelConfig
+
+Array = NDArray[np.float64]
+Function = Callable[[Array], Array]
 
 ERF = np.vectorize(math.erf, otypes=[np.float64])
 
 
-def silu(x):
-    return x / (1 + np.exp(-x))
+def silu(x: Array) -> Array:
+    return np.asarray(x / (1 + np.exp(-x)))
 
 
-def gelu(x):
-    return x / 2 * (1 + ERF(x / math.sqrt(2)))
+def gelu(x: Array) -> Array:
+    return np.asarray(x / 2 * (1 + ERF(x / math.sqrt(2))))
 
 
 ACTIVATIONS = {"silu": silu, "gelu": gelu}
 
 
-def conv2d(x, weight, bias, stride=1, before=0, after=0):
+def conv2d(x: Array, weight: Array, bias: Array, stride: int = 1, before: int = 0, after: int = 0) -> Array:
     """Cross-correlation by explicit loops over the kernel; zero padding before and after each axis."""
     x = np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
     out_channels, _, rows, columns = weight.shape
@@ -35,7 +42,7 @@ def conv2d(x, weight, bias, stride=1, before=0, after=0):
     return y
 
 
-def group_norm(x, groups, weight, bias, eps):
+def group_norm(x: Array, groups: int, weight: Array, bias: Array, eps: float) -> Array:
     y = np.empty(x.shape)
     size = x.shape[-1] // groups
     for g in range(groups):
@@ -46,7 +53,7 @@ def group_norm(x, groups, weight, bias, eps):
     return y * weight + bias
 
 
-def attention(x, q, k, v, heads):
+def attention(x: Array, q: Function, k: Function, v: Function, heads: int) -> Array:
     """Softmax(q k^T / sqrt(d)) v over the pixels, a head and an image at a time; q, k and v are functions of (N, C)."""
     B, H, W, C = x.shape
     d = C // heads
@@ -62,7 +69,7 @@ def attention(x, q, k, v, heads):
     return out.reshape(B, H, W, C)
 
 
-def nearest_x2(x):
+def nearest_x2(x: Array) -> Array:
     y = np.empty((len(x), 2 * x.shape[1], 2 * x.shape[2], x.shape[3]))
     for i in range(2):
         for j in range(2):
@@ -70,11 +77,11 @@ def nearest_x2(x):
     return y
 
 
-def mean_2x2(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+def mean_2x2(x: Array) -> Array:
+    return np.asarray(x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 
-def sinusoids(t, channels, flip, shift):
+def sinusoids(t: Array, channels: int, flip: bool, shift: float) -> Array:
     """Vaswani et al. 2017, section 3.5, one number at a time."""
     half = channels // 2
     rows = []
@@ -88,23 +95,30 @@ def sinusoids(t, channels, flip, shift):
 class NumpyUNet:
     """The network that a ModelConfig and weights by canonical name describe; call it with (x, t) and its condition."""
 
-    def __init__(self, config, weights):
+    def __init__(self, config: ModelConfig, weights: Mapping[str, np.ndarray]) -> None:
         self.config = config
         self.w = {name: value.astype(np.float64) for name, value in weights.items()}
         self.activation = ACTIVATIONS[config.act_fn]
 
-    def conv(self, name, x, **padding):
+    def conv(self, name: str, x: Array, **padding: int) -> Array:
         size = self.w[f"{name}.weight"].shape[-1]
         padding = padding or {"before": size // 2, "after": size // 2}
         return conv2d(x, self.w[f"{name}.weight"], self.w[f"{name}.bias"], **padding)
 
-    def linear(self, name, x):
-        return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
+    def linear(self, name: str, x: Array) -> Array:
+        return np.asarray(x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"])
 
-    def norm(self, name, x, groups):
+    def norm(self, name: str, x: Array, groups: int) -> Array:
         return group_norm(x, groups, self.w[f"{name}.weight"], self.w[f"{name}.bias"], self.config.norm_eps)
 
-    def time(self, t, labels=None, name="time_embedding", vector=None, keep=None):
+    def time(
+        self,
+        t: Array,
+        labels: np.ndarray | None = None,
+        name: str = "time_embedding",
+        vector: Array | None = None,
+        keep: np.ndarray | None = None,
+    ) -> Array:
         c = self.config
         x = sinusoids(t, c.block_out_channels[0], c.flip_sin_to_cos, c.freq_shift)
         x = self.linear(f"{name}.linear_2", silu(self.linear(f"{name}.linear_1", x)))
@@ -114,9 +128,9 @@ class NumpyUNet:
             kept = np.ones(len(vector)) if keep is None else keep
             rows = [b + k * (w[:, :-1] @ v + w[:, -1]) for k, v in zip(kept, vector, strict=True)]
             x = x + self.linear("vector_embedding.linear_2", silu(np.array(rows)))
-        return x if labels is None else x + self.w["class_embedding.weight"][labels]
+        return x if labels is None else np.asarray(x + self.w["class_embedding.weight"][labels])
 
-    def resnet(self, name, x, time, resample=lambda x: x, divisor=1.0):
+    def resnet(self, name: str, x: Array, time: Array, resample: Function = np.asarray, divisor: float = 1.0) -> Array:
         groups = self.config.norm_num_groups
         h = self.conv(f"{name}.conv1", resample(self.activation(self.norm(f"{name}.norm1", x, groups))))
         emb = self.linear(f"{name}.time_emb_proj", self.activation(time))[:, None, None, :]
@@ -129,18 +143,18 @@ class NumpyUNet:
         x = resample(x)
         if f"{name}.conv_shortcut.weight" in self.w:
             x = self.conv(f"{name}.conv_shortcut", x)
-        return (x + h) / divisor
+        return np.asarray((x + h) / divisor)
 
-    def attention(self, name, x, groups, divisor=1.0):
+    def attention(self, name: str, x: Array, groups: int, divisor: float = 1.0) -> Array:
         h = self.norm(f"{name}.group_norm", x, groups) if f"{name}.group_norm.weight" in self.w else x
         heads = x.shape[-1] // (self.config.attention_head_dim or x.shape[-1])
         q, k, v = (lambda y, part=part: self.linear(f"{name}.to_{part}", y) for part in "qkv")
-        return (self.linear(f"{name}.to_out.0", attention(h, q, k, v, heads)) + x) / divisor
+        return np.asarray((self.linear(f"{name}.to_out.0", attention(h, q, k, v, heads)) + x) / divisor)
 
-    def downsample(self, name, x):
+    def downsample(self, name: str, x: Array) -> Array:
         return self.conv(name, x, stride=2, before=self.config.downsample_padding, after=1)
 
-    def level(self, block, x, time, count, skips, ascending):
+    def level(self, block: str, x: Array, time: Array, count: int, skips: list[Array], ascending: bool) -> Array:
         for i in range(count):
             x = np.concatenate([x, skips.pop()], axis=-1) if ascending else x
             x = self.resnet(f"{block}.resnets.{i}", x, time)
@@ -150,7 +164,15 @@ class NumpyUNet:
                 skips.append(x)
         return x
 
-    def __call__(self, x, t, labels=None, vector=None, keep=None, image=None):
+    def __call__(
+        self,
+        x: Array,
+        t: np.ndarray | int,
+        labels: np.ndarray | None = None,
+        vector: Array | None = None,
+        keep: np.ndarray | None = None,
+        image: Array | None = None,
+    ) -> Array:
         c = self.config
         time = self.time(np.broadcast_to(t, len(x)), labels, vector=vector, keep=keep)
         x = x if image is None else np.concatenate([x, image], axis=-1)
