@@ -97,7 +97,9 @@ class Checkout:
     """A folder with the script, small requirement files and the wheels that they ask for."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.envs, self.venvs = root, root / "envs", root / ".venvs"
+        self.envs, self.venvs = root / "envs", root / ".venvs"
+        if self.envs.exists():  # a copy
+            return
         self.envs.mkdir()
         shutil.copy(ENVS / "make_envs.py", self.envs)
         for name in ("torch", "tensorflow", "keras", "pytest"):
@@ -122,52 +124,84 @@ class Checkout:
         return subprocess.run([python, "-c", code], capture_output=True, text=True).stdout.strip()
 
 
+@pytest.fixture(scope="module")
+def first_call(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A checkout after the script's first call, beside a venv made by hand, and what that call said."""
+    root = tmp_path_factory.mktemp("made")
+    checkout = Checkout(root)
+    subprocess.run([sys.executable, "-m", "venv", checkout.venvs / "pytorch"], check=True)
+    (checkout.venvs / "pytorch" / "by-hand").touch()
+    return root, checkout.make("--tool", "venv")
+
+
+@pytest.fixture
+def made(first_call, tmp_path) -> Checkout:
+    """A copy of that checkout."""
+    shutil.copytree(first_call[0], tmp_path / "copy", symlinks=True)
+    return Checkout(tmp_path / "copy")
+
+
 @pytest.mark.slow
-def test_environments_are_made_kept_upgraded_adopted_and_rebuilt(tmp_path):
-    checkout = Checkout(tmp_path)
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venvs" / "pytorch"], check=True)  # made by hand: adopted
-    by_hand = tmp_path / ".venvs" / "pytorch" / "by-hand"
-    by_hand.touch()
+def test_a_missing_environment_is_created_and_a_venv_made_by_hand_is_adopted(first_call, made):
+    said = first_call[1].stderr
+    assert first_call[1].returncode == 0, said
+    assert "[pytorch 1/3]" not in said and (made.venvs / "pytorch" / "by-hand").exists()
+    assert "[tensorflow 1/3] creating" in said and "[tensorflow 3/3] importing" in said
+    assert made.version("pytorch", "torch") == made.version("tensorflow", "keras") == "1.0"
 
-    first = checkout.make("--tool", "venv")
-    assert first.returncode == 0, first.stderr
-    assert "[pytorch 1/3]" not in first.stderr and by_hand.exists()
-    assert "[tensorflow 1/3] creating" in first.stderr and "[tensorflow 3/3] importing" in first.stderr
-    assert checkout.version("pytorch", "torch") == checkout.version("tensorflow", "keras") == "1.0"
 
+@pytest.mark.slow
+def test_what_is_up_to_date_is_left_alone_at_once(made):
     start = time.monotonic()
-    again = checkout.make("--tool", "venv")
+    again = made.make("--tool", "venv")
     assert again.stderr == "environments are up to date\n" and time.monotonic() - start < 1.0
 
-    assert "[pytorch 2/3]" in checkout.make("--tool", "venv", "--test").stderr
-    assert checkout.version("pytorch", "pytest") == "1.0"
-    assert checkout.make("--tool", "venv").stderr == checkout.make("--tool", "venv", "--test").stderr == again.stderr
 
-    wheel(checkout.envs, "keras", "2.0")
-    checkout.write("tensorflow.txt", "-r common.txt\ntensorflow==1.0\nkeras==2.0\n")
-    upgraded = checkout.make("--tool", "venv")
+@pytest.mark.slow
+def test_the_tests_packages_are_added_and_kept(made):
+    assert "[pytorch 2/3]" in made.make("--tool", "venv", "--test").stderr
+    assert made.version("pytorch", "pytest") == "1.0"
+    for flags in ([], ["--test"]):
+        assert made.make("--tool", "venv", *flags).stderr == "environments are up to date\n"
+
+
+@pytest.mark.slow
+def test_another_version_is_installed_where_it_is_asked_for_alone(made):
+    wheel(made.envs, "keras", "2.0")
+    made.write("tensorflow.txt", "-r common.txt\ntensorflow==1.0\nkeras==2.0\n")
+    upgraded = made.make("--tool", "venv")
     assert "[tensorflow 2/3]" in upgraded.stderr and "[pytorch" not in upgraded.stderr
-    assert checkout.version("tensorflow", "keras") == "2.0"
+    assert made.version("tensorflow", "keras") == "2.0"
 
-    refused = checkout.make("--tool", "venv", "--cpu")
+
+@pytest.mark.slow
+def test_an_environment_with_a_gpu_s_packages_does_not_become_a_cpu_s(made):
+    refused = made.make("--tool", "venv", "--cpu")
     assert refused.returncode == 2 and "was not made with CPU=1: remove it" in refused.stderr
 
-    checkout.write("pytorch.txt", "-r common.txt\ntorch==3.0\n")
+
+@pytest.mark.slow
+def test_an_installation_that_fails_is_tried_again_and_takes_nothing_away(made):
+    made.write("pytorch.txt", "-r common.txt\ntorch==3.0\n")
     for _ in range(2):  # what failed is not taken for whole the next time
-        failed = checkout.make("--tool", "venv")
+        failed = made.make("--tool", "venv")
         assert failed.returncode == 1
         error = failed.stderr.splitlines()[-1]
         assert error.startswith("error: pytorch: installing packages failed") and "torch==3.0" in error
-        assert str(checkout.venvs / "pytorch.log") in error
-    assert by_hand.exists()
+        assert str(made.venvs / "pytorch.log") in error
+    assert (made.venvs / "pytorch" / "by-hand").exists()
 
-    wheel(checkout.envs, "torch", "3.0", "import no_such_module")
-    broken = checkout.make("--tool", "venv")
+
+@pytest.mark.slow
+def test_an_environment_whose_framework_cannot_be_imported_is_rebuilt(made):
+    made.write("pytorch.txt", "-r common.txt\ntorch==3.0\n")
+    wheel(made.envs, "torch", "3.0", "import no_such_module")
+    broken = made.make("--tool", "venv")
     assert broken.returncode == 1 and "importing the framework failed: ModuleNotFoundError" in broken.stderr
-    wheel(checkout.envs, "torch", "3.0")
-    rebuilt = checkout.make("--tool", "venv")
+    wheel(made.envs, "torch", "3.0")
+    rebuilt = made.make("--tool", "venv")
     assert rebuilt.returncode == 0 and "removing the broken or unfinished" in rebuilt.stderr
-    assert not by_hand.exists() and checkout.version("pytorch", "torch") == "3.0"
+    assert not (made.venvs / "pytorch" / "by-hand").exists() and made.version("pytorch", "torch") == "3.0"
 
 
 @pytest.mark.slow
@@ -183,48 +217,65 @@ def test_an_interrupted_creation_and_a_lost_interpreter_are_not_taken_for_whole(
     assert made.returncode == 0 and made.stderr.count("removing the broken or unfinished") == 2
 
 
-def test_what_the_user_must_install_is_said_first(tmp_path):
-    checkout = Checkout(tmp_path)
-    path = tmp_path / "path"
-    path.mkdir()
-    answer = checkout.make("--tool", "conda", PATH=str(path))
+def test_a_tool_that_is_not_installed_is_said_first(tmp_path):
+    answer = Checkout(tmp_path).make("--tool", "conda", PATH=str(tmp_path))
     assert answer.returncode == 2 and "--tool conda: not on PATH" in answer.stderr
-    # An interpreter that reports what each case needs, in place of sys.executable and of python3.x on PATH.
-    for version, has_pip, message in (
-        ("3 10", True, "Python 3.11 (3.12 and 3.13 are untested), or uv or conda"),
-        (
-            "3 11",
-            False,
-            "Python 3.11 lacks ensurepip, so it cannot make a venv: install it (Debian, Ubuntu: apt install",
-        ),
-        ("3 12", True, "warning: Python 3.12 is untested; the version tested is 3.11"),
-    ):
-        fake = path / "python3.11"
-        fake.write_text(f"#!/bin/sh\n[ $1 = -c ] && echo {version} {has_pip}\n")
-        fake.chmod(0o755)
-        code = f"import sys, make_envs; sys.executable = {str(fake)!r}; sys.exit(make_envs.main())"
-        answer = subprocess.run(
-            [sys.executable, "-c", code, "--tool", "venv"],
-            cwd=checkout.envs,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": str(path)},
-        )
-        assert message in answer.stderr and answer.returncode == (1 if has_pip and version == "3 12" else 2)
-        shutil.rmtree(tmp_path / ".venvs", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_pip", "code", "message"),
+    [
+        ("3 10", True, 2, "Python 3.11 (3.12 and 3.13 are untested), or uv or conda"),
+        ("3 11", False, 2, "Python 3.11 lacks ensurepip, so it cannot make a venv: install it (Debian, Ubuntu: apt"),
+        ("3 12", True, 1, "warning: Python 3.12 is untested; the version tested is 3.11"),
+    ],
+)
+def test_which_python_the_user_must_install_is_said_first(tmp_path, version, has_pip, code, message):
+    """The interpreter, as sys.executable and on PATH, reports a version and whether it has ensurepip, no more."""
+    checkout, path = Checkout(tmp_path), tmp_path / "path"
+    path.mkdir()
+    fake = path / "python3.11"
+    fake.write_text(f"#!/bin/sh\n[ $1 = -c ] && echo {version} {has_pip}\n")
+    fake.chmod(0o755)
+    script = f"import sys, make_envs; sys.executable = {str(fake)!r}; sys.exit(make_envs.main())"
+    answer = subprocess.run(
+        [sys.executable, "-c", script, "--tool", "venv"],
+        cwd=checkout.envs,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": str(path)},
+    )
+    assert message in answer.stderr and answer.returncode == code
 
 
 RECORDER = """#!/bin/sh
-for last; do case "$last" in */.venvs/*/bin/*) ;; */.venvs/*) mkdir -p "$last/bin"; ln -s /bin/true "$last/bin/python";; esac; done
+for last; do
+  case "$last" in
+    */.venvs/*/bin/*) ;;
+    */.venvs/*) mkdir -p "$last/bin"; ln -s /bin/true "$last/bin/python";;
+  esac
+done
 """
+CONDA_CREATE = "--override-channels --channel conda-forge python=3.11 pip"
+COMMANDS = {  # of a tool: to make an environment, to install into it, what PyTorch's CPU builds add
+    "uv": (
+        "uv venv --seed --python 3.11 {folder}",
+        "uv pip install --python {folder}/bin/python",
+        "--index-strategy unsafe-best-match ",
+    ),
+    "conda": (
+        f"conda create --yes --prefix {{folder}} {CONDA_CREATE}",
+        "{folder}/bin/python -m pip install --disable-pip-version-check",
+        "",
+    ),
+}
 
 
-@pytest.mark.parametrize("tool", ["uv", "conda"])
+@pytest.mark.parametrize("tool", COMMANDS)
 def test_the_commands_of_uv_and_conda_for_the_cpu(tmp_path, tool):
     """The tool is a recorder that makes a folder whose python does nothing; the script logs what it runs."""
-    checkout = Checkout(tmp_path)
+    checkout, path = Checkout(tmp_path), tmp_path / "path"
     checkout.write("tensorflow-cpu.txt", "-r common.txt\n")
-    path = tmp_path / "path"
     path.mkdir()
     (path / tool).write_text(RECORDER)
     (path / tool).chmod(0o755)
@@ -232,24 +283,16 @@ def test_the_commands_of_uv_and_conda_for_the_cpu(tmp_path, tool):
     flags = [] if tool == "uv" else ["--tool", "conda"]  # uv is the default where it is on PATH
     answer = checkout.make(*flags, "--cpu", "--test", PATH=search)
     assert answer.returncode == 0, answer.stderr
-    index = "--extra-index-url https://download.pytorch.org/whl/cpu"
-    for name, main, imported in (
-        ("pytorch", "pytorch.txt", "torch"),
-        ("tensorflow", "tensorflow-cpu.txt", "tensorflow, keras"),
+    create, install, more = COMMANDS[tool]
+    index = f"--extra-index-url https://download.pytorch.org/whl/cpu {more}"
+    for name, extra, main, imported in (
+        ("pytorch", index, "pytorch.txt", "torch"),
+        ("tensorflow", "", "tensorflow-cpu.txt", "tensorflow, keras"),
     ):
         folder = checkout.venvs / name
-        make = {
-            "uv": f"uv venv --seed --python 3.11 {folder}",
-            "conda": f"conda create --yes --prefix {folder} --override-channels --channel conda-forge python=3.11 pip",
-        }
-        install = {
-            "uv": f"uv pip install --python {folder}/bin/python",
-            "conda": f"{folder}/bin/python -m pip install --disable-pip-version-check",
-        }
-        extra = {"uv": f" {index} --index-strategy unsafe-best-match", "conda": f" {index}"}
         assert (checkout.venvs / f"{name}.log").read_text().splitlines() == [
-            f"$ {make[tool]}",
-            f"$ {install[tool]}{extra[tool] if name == 'pytorch' else ''} -r {main} -r test-{name}.txt",
+            f"$ {create.format(folder=folder)}",
+            f"$ {install.format(folder=folder)} {extra}-r {main} -r test-{name}.txt",
             f"$ {folder}/bin/python -c import {imported}",
         ]
     # What was made for the CPU stays so without the flag.

@@ -23,31 +23,40 @@ TESTS = {
 }
 
 
-def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
-    (tmp_path / "eval" / "twins").mkdir(parents=True)
-    (tmp_path / "tests" / "peers").mkdir(parents=True)
-    for name in (
-        "pyproject.toml",
-        "eval/__init__.py",
-        "eval/twins/__init__.py",
-        "eval/twins/interpreters.py",
-        "tests/__init__.py",
-        "tests/run_tests.py",
-        "tests/conftest.py",
-        "tests/peers/torchvision_stub.py",
-    ):
+COPIED = (
+    "pyproject.toml",
+    "eval/__init__.py",
+    "eval/twins/__init__.py",
+    "eval/twins/interpreters.py",
+    "tests/__init__.py",
+    "tests/run_tests.py",
+    "tests/conftest.py",
+    "tests/peers/torchvision_stub.py",
+)
+
+
+@pytest.fixture
+def tests(tmp_path) -> Path:
+    """The folder of tests in a checkout that holds the runner and TESTS."""
+    for name in COPIED:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name, text in TESTS.items():
         (tmp_path / "tests" / name).parent.mkdir()
         (tmp_path / "tests" / name).write_text(RUN + text)
+    return tmp_path / "tests"
 
-    def run(*flags: str) -> tuple[list[str], int]:
-        pythons = {"DIPTYCH_TORCH_PYTHON": sys.executable, "DIPTYCH_TF_PYTHON": sys.executable}
-        command = [sys.executable, "-m", "tests.run_tests", *flags]
-        answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**ENVIRONMENT, **pythons})
-        return [" ".join(line.split()) for line in answer.stdout.splitlines()[-4:]], answer.returncode
 
-    assert run() == (
+def run(tests: Path, *flags: str) -> tuple[list[str], int]:
+    """The last four lines that the runner prints, and its exit code."""
+    pythons = {"DIPTYCH_TORCH_PYTHON": sys.executable, "DIPTYCH_TF_PYTHON": sys.executable}
+    command = [sys.executable, "-m", "tests.run_tests", *flags]
+    answer = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True, env={**ENVIRONMENT, **pythons})
+    return [" ".join(line.split()) for line in answer.stdout.splitlines()[-4:]], answer.returncode
+
+
+def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tests):
+    assert run(tests) == (
         [
             "PyTorch environment 3 passed, 0 failed, 1 skipped",
             "TensorFlow environment 0 passed, 1 failed, 1 skipped",
@@ -56,13 +65,18 @@ def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tmp_path):
         ],
         1,
     )
-    (tmp_path / "tests" / "backend" / "test_b.py").write_text("def test_b(): pass\n")
+
+
+def test_slow_tests_run_when_asked_for_and_without_a_failure_the_code_is_0(tests):
+    (tests / "backend" / "test_b.py").write_text("def test_b(): pass\n")
     lines = ["PyTorch environment 3 passed, 0 failed", "TensorFlow environment 1 passed, 0 failed"]
-    assert run("--slow") == ([*lines, "both frameworks 1 passed, 0 failed", "5 passed, 0 failed"], 0)
-    # A run that finds no test, or cannot read one, is a failure and not a success.
-    (tmp_path / "tests" / "backend" / "test_b.py").unlink()
-    (tmp_path / "tests" / "core" / "test_a.py").write_text("import no_such_module\n")
-    assert run() == (
+    assert run(tests, "--slow") == ([*lines, "both frameworks 1 passed, 0 failed", "5 passed, 0 failed"], 0)
+
+
+def test_a_run_that_finds_no_test_or_cannot_read_one_is_a_failure(tests):
+    (tests / "backend" / "test_b.py").unlink()
+    (tests / "core" / "test_a.py").write_text("import no_such_module\n")
+    assert run(tests) == (
         [
             "PyTorch environment 0 passed, 1 failed",
             "TensorFlow environment 0 passed, 1 failed",

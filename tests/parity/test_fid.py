@@ -1,6 +1,7 @@
 """`eval fid` and `eval sweep` over the real twins: both frameworks give one number, from files and from a run."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,40 +62,66 @@ def test_both_frameworks_measure_the_same_distance(tmp_path, capsys):
     assert torch["environment"]["framework"] == "torch" and tensorflow["environment"]["framework"] == "tensorflow"
 
 
+@pytest.fixture(scope="module", params=["torch", "tensorflow"])
+def trained(request, tmp_path_factory) -> tuple[str, Path]:
+    """A framework, and a run of four steps that is watched every second one."""
+    folder = tmp_path_factory.mktemp(request.param)
+    recipe = folder / "tiny.toml"
+    recipe.write_text(RECIPE.replace("CACHE", str(folder / "cache")))
+    run_verb(request.param, ["train", "--config", str(recipe), "--run", str(folder / "run")])
+    return request.param, folder / "run"
+
+
+def sweep(framework: str, run: Path, *words: str) -> dict:
+    """What a sweep writes."""
+    assert main(["sweep", str(run), "--framework", framework, "--n", "30", *words]) == 0
+    return json.loads((run / "sweep" / "sweep.json").read_text())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["torch", "tensorflow"])
-def test_a_run_is_watched_measured_and_swept(tmp_path, capsys, framework):
-    recipe, run = tmp_path / "tiny.toml", tmp_path / "run"
-    recipe.write_text(RECIPE.replace("CACHE", str(tmp_path / "cache")))
-    run_verb(framework, ["train", "--config", str(recipe), "--run", str(run)])
+def test_a_run_is_watched_and_its_best_checkpoint_kept(trained):
+    _, run = trained
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [("distance" in line) for line in lines] == [False, True, False, True]
     assert (run / "best").is_file() and all(line.get("distance", 1) > 0 for line in lines)
-    words = [str(run), "--framework", framework]
-    assert main(["fid", str(run), *words, "--n", "30", "--json"]) == 0
+
+
+@pytest.mark.slow
+def test_an_untrained_run_is_far_from_its_held_out_images(trained, capsys):
+    framework, run = trained
+    assert main(["fid", str(run), str(run), "--framework", framework, "--n", "30", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["n"] == 30 and result["generated"]["nfe"] == 4 and "held out" in result["real"]["split"]
-    # An untrained network is far from its held-out images, and real images are near one another.
     assert result["frechet"]["value"] > 5 * result["floor"]["mean"]
-    assert main(["sweep", *words, "--samplers", "ddim", "dpmsolver++", "--nfe", "2", "4", "--n", "30"]) == 0
-    assert "wrote" in capsys.readouterr().out
-    swept = json.loads((run / "sweep" / "sweep.json").read_text())
-    assert [(r["sampler"], r["nfe"]) for r in swept["rows"]] == [
-        ("ddim", 2),
-        ("ddim", 4),
-        ("dpmsolver++", 2),
-        ("dpmsolver++", 4),
-    ]
+
+
+@pytest.mark.slow
+def test_a_sweep_draws_every_point_once(trained):
+    framework, run = trained
+    words = ("--samplers", "ddim", "dpmsolver++", "--nfe", "2", "4")
+    rows = [(row["sampler"], row["nfe"]) for row in sweep(framework, run, *words)["rows"]]
+    assert rows == [("ddim", 2), ("ddim", 4), ("dpmsolver++", 2), ("dpmsolver++", 4)]
     assert (run / "sweep" / "report.html").stat().st_size > 10_000
     assert "dpmsolver++" in (run / "sweep" / "curves.svg").read_text()
     drawn = sorted(run.glob(f"sweep/{framework}/*/samples.npy"))
     stamps = [path.stat().st_mtime_ns for path in drawn]
-    assert main(["sweep", *words, "--samplers", "ddim", "dpmsolver++", "--nfe", "2", "4", "--n", "30"]) == 0
-    assert len(drawn) == 4 and [path.stat().st_mtime_ns for path in drawn] == stamps  # nothing drawn twice
-    assert main(["sweep", *words, "--samplers", "ddim", "--nfe", "4", "--spacing", "log_snr", "--n", "30"]) == 0
-    again = json.loads((run / "sweep" / "sweep.json").read_text())
-    assert again["spacing"] == "log_snr" and swept["spacing"] == "trailing"
-    assert again["rows"][0]["distance"] != swept["rows"][1]["distance"]
+    sweep(framework, run, *words)
+    assert len(drawn) == 4 and [path.stat().st_mtime_ns for path in drawn] == stamps
+
+
+@pytest.mark.slow
+def test_a_sweep_on_another_grid_finds_other_distances(trained):
+    framework, run = trained
+    words = ("--samplers", "ddim", "--nfe", "4")
+    trailing, log_snr = sweep(framework, run, *words), sweep(framework, run, *words, "--spacing", "log_snr")
+    assert log_snr["spacing"] == "log_snr" and trailing["spacing"] == "trailing"
+    assert log_snr["rows"][0]["distance"] != trailing["rows"][0]["distance"]
+
+
+@pytest.mark.slow
+def test_what_one_framework_drew_is_not_taken_for_the_other_s(trained):
+    framework, run = trained
     other = {"torch": "tensorflow", "tensorflow": "torch"}[framework]
-    assert main(["fid", str(run), str(run), "--framework", other, "--n", "30", "--json"]) == 0
-    assert json.loads((run / "fid-samples" / "manifest.json").read_text())["framework"] == other  # drawn anew
+    for drawing in (framework, other):
+        assert main(["fid", str(run), str(run), "--framework", drawing, "--n", "30", "--json"]) == 0
+        assert json.loads((run / "fid-samples" / "manifest.json").read_text())["framework"] == drawing
