@@ -30,27 +30,44 @@ def stack(folder, images, **config):
     return DataConfig(source=str(folder / "images.npy"), cache=str(folder / "cache"), **config)
 
 
-def test_images_labels_and_statistics(tmp_path):
-    images = RNG.random((60, 6, 8, 3))
-    np.savez(
-        tmp_path / "a.npz", images=images, labels=np.arange(60) % 3, class_names=["a", "b", "c"], mass=np.arange(60)
-    )
-    opened = open_dataset(DataConfig(source=str(tmp_path / "a.npz"), cache=str(tmp_path / "cache")), (6, 8, 3))
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """Sixty random images with labels and a parameter, and the data set made of them."""
+    folder, images = tmp_path_factory.mktemp("archive"), np.random.default_rng(1).random((60, 6, 8, 3))
+    labels, names = np.arange(60) % 3, ["a", "b", "c"]
+    np.savez(folder / "a.npz", images=images, labels=labels, class_names=names, mass=np.arange(60))
+    return images, open_dataset(DataConfig(source=str(folder / "a.npz"), cache=str(folder / "cache")), (6, 8, 3))
+
+
+def test_images_are_a_map_that_cannot_be_written(archive):
+    images, opened = archive
     np.testing.assert_array_equal(opened.images, images.astype(np.float32))
     assert isinstance(opened.images, np.memmap) and not opened.images.flags.writeable
+
+
+def test_labels_and_parameters_follow_the_images(archive):
+    _, opened = archive
     assert opened.labels.tolist() == [0, 1, 2] * 20 and opened.class_names == ("a", "b", "c")
     assert opened.parameters["mass"].tolist() == list(range(60))
+
+
+def test_the_manifest_says_what_was_prepared_and_how(archive):
+    images, opened = archive
     m = opened.manifest
     assert (m["count"], m["shape"], m["dtype"], m["duplicates"]) == (60, [6, 8, 3], "float32", 0)
     assert m["labels"] == {"a": 20, "b": 20, "c": 20} and m["stored"] == "6x8x3 float64"
     assert m["sha256"] == hashlib.sha256(images.astype("<f4").tobytes()).hexdigest()
-    expected = (images.min(), images.max(), images.mean(), images.std(), np.median(images))
-    np.testing.assert_allclose([m[k] for k in ("min", "max", "mean", "std")], expected[:4], rtol=1e-6)
-    assert m["median"] == pytest.approx(expected[4], abs=2e-3)  # among 8,640 values; exact to the level below
+    assert m["preparation"] == {"fit": "exact", "normalise": "none"}
+    assert (m["train"], m["held_out"]) == (len(opened.train), len(opened.held_out)) and m["train"] + m["held_out"] == 60
+
+
+def test_the_manifest_has_the_pixels_statistics(archive, tmp_path):
+    images, opened = archive
+    m, expected = opened.manifest, (images.min(), images.max(), images.mean(), images.std())
+    np.testing.assert_allclose([m[k] for k in ("min", "max", "mean", "std")], expected, rtol=1e-6)
+    assert m["median"] == pytest.approx(np.median(images), abs=2e-3)  # among 8,640 values; exact to the level below
     levels = stack(tmp_path, (np.arange(99).reshape(11, 3, 3) * 2).astype(np.uint8))
     assert open_dataset(levels, (3, 3, 1)).manifest["median"] == pytest.approx(98 / 255, abs=1e-5)
-    assert (m["train"], m["held_out"]) == (len(opened.train), len(opened.held_out))
-    assert m["train"] + m["held_out"] == 60 and m["preparation"] == {"fit": "exact", "normalise": "none"}
 
 
 def test_the_split_goes_by_content(tmp_path):
@@ -135,29 +152,27 @@ def test_the_simulator_as_a_data_set(tmp_path):
         open_dataset(dataclasses.replace(config, source="simulate:nothing"), (12, 16, 1))
 
 
-def counting(monkeypatch):
-    """How often a conversion runs."""
-    calls, convert = [], dataset._convert
-    monkeypatch.setattr(dataset, "_convert", lambda *a: calls.append(1) or convert(*a))
-    return calls
+def prepared(folder) -> set[tuple[int, int]]:
+    """The arrays of images in a cache, by inode and time of writing: one that is written again is another."""
+    return {(p.stat().st_ino, p.stat().st_mtime_ns) for p in (folder / "cache").glob("*/images.npy")}
 
 
-def test_the_cache_is_used_and_follows_source_and_preparation(tmp_path, monkeypatch):
-    calls = counting(monkeypatch)
+def test_the_cache_is_used_and_follows_source_and_preparation(tmp_path):
     images = RNG.random((20, 4, 4), dtype=np.float32)
     config = stack(tmp_path, images)
-    for _ in range(3):
-        np.testing.assert_array_equal(open_dataset(config, (4, 4, 1)).images[..., 0], images)
-    assert len(calls) == 1
+    np.testing.assert_array_equal(open_dataset(config, (4, 4, 1)).images[..., 0], images)
+    first = prepared(tmp_path)
+    np.testing.assert_array_equal(open_dataset(config, (4, 4, 1)).images[..., 0], images)
     open_dataset(dataclasses.replace(config, held_out=0.5, augment=True), (4, 4, 1))
-    assert len(calls) == 1  # neither changes a pixel
+    assert len(first) == 1 and prepared(tmp_path) == first  # neither changes a pixel
     open_dataset(dataclasses.replace(config, normalise="image"), (4, 4, 1))
     open_dataset(dataclasses.replace(config, fit="resize"), (2, 2, 1))
-    assert len(calls) == 3
+    three = prepared(tmp_path)
+    assert len(three) == 3 and first < three
     config = stack(tmp_path, images[::-1])
     os.utime(tmp_path / "images.npy", (1, 1))
     np.testing.assert_array_equal(open_dataset(config, (4, 4, 1)).images[..., 0], images[::-1])
-    assert len(calls) == 4
+    assert len(prepared(tmp_path) - three) == 1
 
 
 def flip(path, position):
@@ -178,25 +193,26 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_cache_that_is_not_what_its_manifest_says_is_rebuilt(tmp_path, monkeypatch, caplog, damage):
-    calls = counting(monkeypatch)
+def test_a_cache_that_is_not_what_its_manifest_says_is_rebuilt_once(tmp_path, caplog, damage):
     images = RNG.random((20, 4, 4), dtype=np.float32)
     config = stack(tmp_path, images)
     open_dataset(config, (4, 4, 1))
     (folder,) = (tmp_path / "cache").iterdir()
     DAMAGE[damage](folder)
     np.testing.assert_array_equal(open_dataset(config, (4, 4, 1)).images[..., 0], images)
-    assert len(calls) == 2 and "does not match its manifest" in caplog.text
+    assert str(folder) in caplog.text
     assert [p.name for p in (tmp_path / "cache").iterdir()] == [folder.name]
+    caplog.clear()
+    before = prepared(tmp_path)
     open_dataset(config, (4, 4, 1))
-    assert len(calls) == 2
+    assert prepared(tmp_path) == before and not caplog.text
 
 
 def test_an_interrupted_conversion_leaves_nothing(tmp_path, monkeypatch):
     config = stack(tmp_path, RNG.random((20, 4, 4)))
     for fault in (KeyboardInterrupt, OSError(28, "No space left on device")):
         with monkeypatch.context() as patch, pytest.raises(fault if isinstance(fault, type) else OSError):
-            patch.setattr(dataset, "_sync", lambda _, fault=fault: (_ for _ in ()).throw(fault))
+            patch.setattr(os, "fsync", lambda _, fault=fault: (_ for _ in ()).throw(fault))
             open_dataset(config, (4, 4, 1))
         assert list((tmp_path / "cache").iterdir()) == []
 
@@ -221,18 +237,18 @@ def test_a_killed_conversion_is_not_taken_for_whole(tmp_path):
 
 
 def test_two_processes_may_convert_at_once(tmp_path, monkeypatch):
-    config, convert, depth = stack(tmp_path, RNG.random((20, 4, 4), dtype=np.float32)), dataset._convert, []
+    """A second conversion begins and ends while the first one waits for the disk."""
+    config, fsync, waiting = stack(tmp_path, RNG.random((20, 4, 4), dtype=np.float32)), os.fsync, []
 
-    def slow(*arguments):
-        manifest = convert(*arguments)
-        if not depth:  # the other one finishes first
-            depth.append(1)
+    def slow(descriptor):
+        if not waiting:
+            waiting.append(descriptor)
             open_dataset(config, (4, 4, 1))
-        return manifest
+        fsync(descriptor)
 
-    monkeypatch.setattr(dataset, "_convert", slow)
+    monkeypatch.setattr(os, "fsync", slow)
     assert len(open_dataset(config, (4, 4, 1)).images) == 20
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert waiting and len(list((tmp_path / "cache").iterdir())) == 1
 
 
 @settings(deadline=None, max_examples=60)

@@ -236,4 +236,4 @@ def test_wrong_arguments_are_named(change, message):
 
 def test_an_image_without_light_is_refused():
     with pytest.raises(ValueError, match="shows no light"):
-        lenses._noisy("model-1", np.full((4, 4), -1.0), 1e3, np.random.default_rng(0))
+        simulate("model-1", 1, (4, 4), change=lambda p: dataclasses.replace(p, exposure=1e-12))
