@@ -58,9 +58,13 @@ runpy.run_module(package, run_name="__main__", alter_sys=True)
 
 def start(command: list, *argv) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, *command, *map(str, argv)], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, *command, *map(str, argv)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    )
 
 
 def finish(child: subprocess.Popen, code: int) -> None:

@@ -133,9 +133,15 @@ def test_a_pipeline_that_diffusers_saved_opens(backend, tmp_path):
 
 
 SMALL = ModelConfig(
-    (8, 8), 3, 3, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-)  # fmt: skip
+    (8, 8),
+    3,
+    3,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+)
 
 
 def saved(path, process, sampling, config=SMALL):
@@ -181,13 +187,16 @@ def their_images(monkeypatch, pipeline, sampling, process=None, **options):
 
 RUNS = {
     "linear-eps-ddpm": (ProcessConfig(100), SamplingConfig("ddpm", 20, "leading", variance="fixed_large")),
-    "zero-v-ddpm": (ProcessConfig(100, "scaled_linear", prediction="v", zero_terminal_snr=True), SamplingConfig("ddpm", 20)),
+    "zero-v-ddpm": (
+        ProcessConfig(100, "scaled_linear", prediction="v", zero_terminal_snr=True),
+        SamplingConfig("ddpm", 20),
+    ),
     "cosine-x0-ddim": (ProcessConfig(100, "cosine", prediction="x0"), SamplingConfig("ddim", 20)),
     "zero-v-ddim": (ProcessConfig(100, prediction="v", zero_terminal_snr=True), SamplingConfig("ddim", 20, eta=0.7)),
     "sigmoid-eps-ddim": (ProcessConfig(100, "sigmoid"), SamplingConfig("ddim", 20, "leading", clip=False)),
     "sigmoid-x0-ddpm": (ProcessConfig(100, "sigmoid", prediction="x0"), SamplingConfig("ddpm", 20, clip=False)),
     "scaled-v-solver": (ProcessConfig(100, "scaled_linear", prediction="v"), SamplingConfig("dpmsolver++", 20)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -231,7 +240,7 @@ def test_every_checkpoint_opens_with_both_pipelines(backend, tmp_path, monkeypat
 
 
 def test_the_class_for_none_is_a_class_to_diffusers(backend, tmp_path):
-    """Trained with dropped labels, three classes are four to the network; the last one is what guidance moves away from."""
+    """A network trained with dropped labels has one more class, the unconditional one; guidance moves away from it."""
     from diffusers import UNet2DModel
 
     config = dataclasses.replace(CONFIGURATIONS[UNCONDITIONAL], num_class_embeds=4)

@@ -28,17 +28,24 @@ from tests.numpy_unet import NumpyUNet
 ROOT = Path(__file__).resolve().parents[2]
 # Tiny, since the exporters take their time for every operation: 8x12 pixels, attention in the middle.
 _SMALL = ModelConfig(
-    sample_size=(8, 12), block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
-    layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
-)  # fmt: skip
+    sample_size=(8, 12),
+    block_out_channels=(8,),
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+)
 NETWORKS = {
     "model": dataclasses.replace(
-        _SMALL, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        _SMALL,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("UpBlock2D", "ResnetUpsampleBlock2D"),
     ),
     "conditional": dataclasses.replace(_SMALL, num_class_embeds=3, resnet_time_scale_shift="scale_shift"),
     "baseline": ModelConfig(architecture="baseline", sample_size=(8, 16), block_out_channels=(4, 8, 16, 16)),
-}  # fmt: skip
+}
 PROCESS = ProcessConfig(timesteps=200, schedule="cosine", prediction="v")
 
 # How a user opens each format: from a file to a function of named arrays.
@@ -161,7 +168,9 @@ def exports(request, formats, call, folder) -> dict[str, tuple[Path, dict, str, 
 @pytest.fixture
 def stub(backend, monkeypatch):
     """The twin's export replaced: it writes three bytes and says what the test wants of the two networks."""
-    answer = Exported(np.ones((3, 8, 12, 1), np.float32), np.ones((3, 8, 12, 1), np.float32), {"layout": "NHWC", "image_size": "free"})  # fmt: skip
+    answer = Exported(
+        np.ones((3, 8, 12, 1), np.float32), np.ones((3, 8, 12, 1), np.float32), {"layout": "NHWC", "image_size": "free"}
+    )
 
     def replace(**changes) -> None:
         def export(config, weights, format, path, batch):
@@ -222,28 +231,48 @@ def test_the_exports_equal_diffusers(exports, folder):
 
 
 @pytest.mark.slow
-def test_the_manifest_says_what_a_caller_must_know(exports, backend, folder):
+def test_the_manifest_says_how_to_call_the_network(exports, backend):
     _, manifest, *_ = exports["conditional"]
     image = ["batch", 1, 8, 12] if backend.name == "torch" else ["batch", 8, 12, 1]
     if manifest["format"] == "keras":
         image = ["batch", "height", "width", 1]
     assert manifest["image_size"] == ("free" if "height" in image else "fixed")
-    assert manifest["stands_alone"] == (manifest["format"] != "keras")
     assert {name: (value["shape"], value["dtype"]) for name, value in manifest["inputs"].items()} == {
-        "x": (image, "float32"), "t": (["batch"], "float32"), "labels": (["batch"], "int64"),
-    }  # fmt: skip
+        "x": (image, "float32"),
+        "t": (["batch"], "float32"),
+        "labels": (["batch"], "int64"),
+    }
     assert "0 to 199" in manifest["inputs"]["t"]["range"] and "0 to 2" in manifest["inputs"]["labels"]["range"]
     assert manifest["outputs"] == {"output": {"shape": image, "dtype": "float32"}}
+    assert "labels" not in exports["model"][1]["inputs"]
+
+
+@pytest.mark.slow
+def test_the_manifest_says_what_the_output_means(exports):
+    _, manifest, *_ = exports["conditional"]
     assert manifest["predicts"] == "v"
     assert manifest["noise_schedule"] == {
-        "timesteps": 200, "schedule": "cosine", "beta_start": 1e-4, "beta_end": 0.02, "zero_terminal_snr": False,
-        "shift": 1.0, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5,
-    }  # fmt: skip
+        "timesteps": 200,
+        "schedule": "cosine",
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "zero_terminal_snr": False,
+        "shift": 1.0,
+        "sigma_min": 0.002,
+        "sigma_max": 80.0,
+        "sigma_data": 0.5,
+    }
+    bare = exports["model"][1]
+    assert bare["predicts"] is None and bare["noise_schedule"] is None
+
+
+@pytest.mark.slow
+def test_the_manifest_says_what_was_exported_and_that_it_was_compared(exports, folder):
+    _, manifest, *_ = exports["conditional"]
     assert manifest["weights_sha256"] == file_hash(folder / "conditional" / "unet" / WEIGHTS_FILE)
     assert manifest["verified"] is True and 0 <= manifest["difference"] <= TOLERANCE
     assert {"framework", "version", "numpy", "open_with"} <= manifest.keys()
-    bare = exports["model"][1]
-    assert bare["predicts"] is None and bare["noise_schedule"] is None and "labels" not in bare["inputs"]
+    assert manifest["stands_alone"] == (manifest["format"] != "keras")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Networks that diffusers saved, of any age: both twins import them, and their outputs are diffusers' or the reference's.
+"""Networks that any version of diffusers saved: both twins import them and give diffusers' or the reference's output.
 
 The TensorFlow environment has no diffusers: there the NumPy reference, which equals diffusers, is the oracle, and the
 folders are written by hand.
@@ -28,11 +28,22 @@ from tests.numpy_unet import NumpyUNet
 
 # The three networks' own files, of diffusers 0.0.4 and 0.1.1.
 COMMON = {
-    "_class_name": "UNet2DModel", "_diffusers_version": "0.0.4", "act_fn": "silu", "attention_head_dim": None,
-    "center_input_sample": False, "downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1, "in_channels": 3,
-    "layers_per_block": 2, "mid_block_scale_factor": 1, "norm_eps": 1e-06, "norm_num_groups": 32, "out_channels": 3,
+    "_class_name": "UNet2DModel",
+    "_diffusers_version": "0.0.4",
+    "act_fn": "silu",
+    "attention_head_dim": None,
+    "center_input_sample": False,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "in_channels": 3,
+    "layers_per_block": 2,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-06,
+    "norm_num_groups": 32,
+    "out_channels": 3,
     "time_embedding_type": "positional",
-}  # fmt: skip
+}
 CIFAR10 = {
     **COMMON,
     "block_out_channels": [128, 256, 256, 256],
@@ -50,21 +61,39 @@ LARGE = {
 PUBLISHED = {"ddpm-cifar10-32": CIFAR10, "ddpm-celebahq-256": LARGE, "ddpm-bedroom-256": LARGE}
 PARAMETERS = {"ddpm-cifar10-32": 35_746_307, "ddpm-celebahq-256": 113_673_219, "ddpm-bedroom-256": 113_673_219}
 SCHEDULER = {
-    "_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1", "beta_end": 0.02, "beta_schedule": "linear",
-    "beta_start": 0.0001, "clip_sample": True, "num_train_timesteps": 1000, "trained_betas": None,
+    "_class_name": "DDPMScheduler",
+    "_diffusers_version": "0.1.1",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "clip_sample": True,
+    "num_train_timesteps": 1000,
+    "trained_betas": None,
     "variance_type": "fixed_large",
-}  # fmt: skip
+}
 TINY = {
-    "_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": [8, 16],
-    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"], "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
-    "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 8,
-}  # fmt: skip
+    "_class_name": "UNet2DModel",
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "attention_head_dim": 8,
+}
 
 
 def narrow(values):
     """The same network of a quarter of the channels, at 64 x 64 at most."""
     channels = [c // 4 for c in values["block_out_channels"]]
-    return {**values, "block_out_channels": channels, "norm_num_groups": 8, "sample_size": min(64, values["sample_size"])}  # fmt: skip
+    return {
+        **values,
+        "block_out_channels": channels,
+        "norm_num_groups": 8,
+        "sample_size": min(64, values["sample_size"]),
+    }
 
 
 def make_weights(values, dtype=np.float32):
@@ -77,7 +106,7 @@ OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
 
 
 def old_names(weights, convolutions=True):
-    """As diffusers wrote them before 0.13: the attention's four layers under other names; older still, 1x1 convolutions."""
+    """Weights as diffusers wrote them before 0.13: other names in attention; still older ones are 1x1 convolutions."""
     renamed = {}
     for name, value in weights.items():
         for new, before in OLD.items():
@@ -187,7 +216,9 @@ def test_a_network_of_the_published_family_in_its_old_form_is_imported(backend, 
         n: w.tobytes() for n, w in weights.items()
     }
     source = open_source(out, "ema")
-    assert source.process == ProcessConfig() and source.sampling == SamplingConfig("ddpm", 1000, "leading", variance="fixed_large")  # fmt: skip
+    assert source.process == ProcessConfig() and source.sampling == SamplingConfig(
+        "ddpm", 1000, "leading", variance="fixed_large"
+    )
 
 
 def in_float64(peer, config):
@@ -217,7 +248,9 @@ def test_what_diffusers_saved_is_imported(backend, tmp_path, name, form):
     peer = UNet2DModel.from_config(values).eval()
     options = {"max_shard_size": "1MB"} if "shard" in form else {}
     folder = tmp_path / "a"
-    DDPMPipeline(peer, DDPMScheduler.from_config(SCHEDULER)).save_pretrained(folder, safe_serialization="pickle" not in form)  # fmt: skip
+    DDPMPipeline(peer, DDPMScheduler.from_config(SCHEDULER)).save_pretrained(
+        folder, safe_serialization="pickle" not in form
+    )
     for file in (folder / "unet").glob("diffusion_pytorch_model*"):
         file.unlink()
     peer.save_pretrained(folder / "unet", safe_serialization="pickle" not in form, **options)
@@ -266,9 +299,14 @@ def test_half_precision_is_widened_and_said_so(backend, tmp_path, form):
         expected = {n: (h.astype(np.uint32) << 16).view(np.float32) for n, h in halves.items()}
         halves["conv_in.bias"] = expected["conv_in.bias"] = weights["conv_in.bias"]  # types may be mixed
         specs = {
-            n: TensorSpec(dtype="bfloat16" if h.dtype == np.uint16 else "float32", shape=h.shape, data_ptr=h.ctypes.data, data_len=h.nbytes)
+            n: TensorSpec(
+                dtype="bfloat16" if h.dtype == np.uint16 else "float32",
+                shape=h.shape,
+                data_ptr=h.ctypes.data,
+                data_len=h.nbytes,
+            )
             for n, h in halves.items()
-        }  # fmt: skip
+        }
         serialize_file(specs, path)
     code, _, err = run(backend, "import", folder, "--out", tmp_path / "out")
     assert code == 0 and form in err and "float32" in err
@@ -278,7 +316,9 @@ def test_half_precision_is_widened_and_said_so(backend, tmp_path, form):
 
 def test_a_bare_model_folder_needs_a_scheduler(backend, tmp_path):
     folder = pipeline_folder(tmp_path / "a")
-    assert "its noise schedule is unknown; give it with --scheduler FILE" in refused(backend, folder / "unet", tmp_path / "out")  # fmt: skip
+    assert "its noise schedule is unknown; give it with --scheduler FILE" in refused(
+        backend, folder / "unet", tmp_path / "out"
+    )
     path = tmp_path / "scheduler.json"
     write_json(path, {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"})
     assert "has its own" in refused(backend, folder, tmp_path / "out", "--scheduler", path)
@@ -286,7 +326,9 @@ def test_a_bare_model_folder_needs_a_scheduler(backend, tmp_path):
     assert open_source(out, "ema").process == ProcessConfig(prediction="v")
     assert read_json(out / "model_index.json")["scheduler"] == ["diffusers", "DDIMScheduler"]
     write_json(path, {"_class_name": "ScoreSdeVeScheduler"})
-    assert "_class_name = 'ScoreSdeVeScheduler'" in refused(backend, folder / "unet", tmp_path / "b", "--scheduler", path)  # fmt: skip
+    assert "_class_name = 'ScoreSdeVeScheduler'" in refused(
+        backend, folder / "unet", tmp_path / "b", "--scheduler", path
+    )
 
 
 def test_a_class_conditional_network_is_imported(backend, tmp_path):

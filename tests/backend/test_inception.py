@@ -215,9 +215,20 @@ def test_options_reach_the_extractor(backend, weights, tmp_path):
     np.save(tmp_path / "images.npy", images)
     write_tensors(tmp_path / "w.safetensors", weights)
     code, _, err = run(
-        backend, "features", tmp_path / "images.npy", "--out", tmp_path / "f.npz", "--extractor", "inception", "--resize", "legacy",
-        "--dtype", "float64", "--weights", tmp_path / "w.safetensors",
-    )  # fmt: skip
+        backend,
+        "features",
+        tmp_path / "images.npy",
+        "--out",
+        tmp_path / "f.npz",
+        "--extractor",
+        "inception",
+        "--resize",
+        "legacy",
+        "--dtype",
+        "float64",
+        "--weights",
+        tmp_path / "w.safetensors",
+    )
     assert code == 0, err
     found, manifest = read_features(tmp_path / "f.npz")
     expected = backend.extractors.make_extractor("inception", weights, "legacy", "float64")(images)["2048"]

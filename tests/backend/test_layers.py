@@ -29,9 +29,13 @@ def random(*shape, seed=0):
 
 def resnet_weights(c_in, c_out, scale_shift):
     shapes = {
-        "norm1": (c_in,), "conv1": (c_out, c_in, 3, 3), "time_emb_proj": (c_out * (1 + scale_shift), TIME),
-        "norm2": (c_out,), "conv2": (c_out, c_out, 3, 3), **({"conv_shortcut": (c_out, c_in, 1, 1)} if c_in != c_out else {}),
-    }  # fmt: skip
+        "norm1": (c_in,),
+        "conv1": (c_out, c_in, 3, 3),
+        "time_emb_proj": (c_out * (1 + scale_shift), TIME),
+        "norm2": (c_out,),
+        "conv2": (c_out, c_out, 3, 3),
+        **({"conv_shortcut": (c_out, c_in, 1, 1)} if c_in != c_out else {}),
+    }
     return layered(shapes)
 
 

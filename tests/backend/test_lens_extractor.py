@@ -1,4 +1,4 @@
-"""The twin's lens extractor against a NumPy one, whatever the batch size; and what it was scored at, on fresh images."""
+"""The twin's lens extractor: against one in NumPy, in every batch size, and its published scores on fresh images."""
 
 import numpy as np
 import pytest
@@ -12,9 +12,15 @@ from tests.numpy_unet import conv2d, silu
 
 # By hand, from the description of the network: name, stride, zeros on each side.
 LAYERS = (
-    ("conv1", 2, 2), ("conv2", 1, 1), ("conv3", 2, 1), ("conv4", 1, 1),
-    ("conv5", 2, 1), ("conv6", 1, 1), ("conv7", 2, 1), ("pool", 1, 0),
-)  # fmt: skip
+    ("conv1", 2, 2),
+    ("conv2", 1, 1),
+    ("conv3", 2, 1),
+    ("conv4", 1, 1),
+    ("conv5", 2, 1),
+    ("conv6", 1, 1),
+    ("conv7", 2, 1),
+    ("pool", 1, 0),
+)
 WIDTHS = {"features": 128, "parameters": 8, "logits": 3}
 
 
@@ -90,7 +96,7 @@ def test_what_does_not_fit_is_refused(backend):
 
 @pytest.mark.parametrize("size, field", ((64, 7.5), (32, 5.0)))
 def test_the_scores_that_are_stated_hold_on_fresh_images(backend, size, field):
-    """What is missing to an R2 of 1, over 200 images, is at most twice what is stated; its standard error is some 15 %."""
+    """1 - R2 over 200 images is at most twice the published value; its standard error is about 15 %."""
     weights, manifest = read_lens_weights()
     stated = manifest["held_out"][f"lensing, {size} px, {field} arcsec"]
     pictures, _, drawn = simulate("lensing", 200, (size, size), 987_654, field_of_view=field)

@@ -15,9 +15,17 @@ from eval.parity.tolerances import BOUND_FLOAT64, LOSS_FLOAT64, TAIL_FLOAT32, TA
 from tests.numpy_unet import NumpyUNet
 
 CONFIG = ModelConfig(
-    (4, 6), 2, 2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-    layers_per_block=1, norm_num_groups=4, mid_block_type=None, num_class_embeds=3,
-)  # fmt: skip
+    (4, 6),
+    2,
+    2,
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    block_out_channels=(8,),
+    layers_per_block=1,
+    norm_num_groups=4,
+    mid_block_type=None,
+    num_class_embeds=3,
+)
 T = 40
 # The paper's formulas, with signal^2 = alphas_cumprod: what the network should output, and the weight of its error.
 TARGETS = {

@@ -16,10 +16,17 @@ from tests.numpy_unet import NumpyUNet
 
 # Attention, both kinds of resampling, classes, shortcuts.
 CONFIG = ModelConfig(
-    (8, 8), 2, 2, down_block_types=("AttnDownBlock2D", "ResnetDownsampleBlock2D"),
-    up_block_types=("AttnUpBlock2D", "UpBlock2D"), block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-    num_class_embeds=3, downsample_type="resnet",
-)  # fmt: skip
+    (8, 8),
+    2,
+    2,
+    down_block_types=("AttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    num_class_embeds=3,
+    downsample_type="resnet",
+)
 
 
 def make_weights(seed=0, config=CONFIG, dtype=np.float64):
@@ -65,12 +72,18 @@ def test_precision_is_as_asked(backend, dtype):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: {n: v for n, v in w.items() if n != "conv_in.bias"}, r"1 missing, 0 left over \(missing conv_in\.bias\)"),
+        (
+            lambda w: {n: v for n, v in w.items() if n != "conv_in.bias"},
+            r"1 missing, 0 left over \(missing conv_in\.bias\)",
+        ),
         (lambda w: {**w, "conv_in.extra": w["conv_in.bias"]}, r"left over conv_in\.extra"),
-        (lambda w: {**w, "conv_in.weight": w["conv_in.weight"].transpose(2, 3, 1, 0)}, r"conv_in\.weight has shape \(3, 3, 2, 8\)"),
+        (
+            lambda w: {**w, "conv_in.weight": w["conv_in.weight"].transpose(2, 3, 1, 0)},
+            r"conv_in\.weight has shape \(3, 3, 2, 8\)",
+        ),
         (lambda w: {**w, "conv_out.bias": np.array([0.0, np.nan])}, r"conv_out\.bias holds values that are not finite"),
     ],
-)  # fmt: skip
+)
 def test_weights_that_do_not_fit_are_refused_and_nothing_is_changed(backend, network, change, message):
     backend.weights.set_weights(network, make_weights(2))
     with pytest.raises(ValueError, match=message):

@@ -66,8 +66,13 @@ def test_stages_hand_their_channels_on(config):
 )
 def test_what_the_baseline_cannot_be_is_refused_by_name(values, message):
     with pytest.raises(ValueError) as error:
-        from_dict(ModelConfig, {"architecture": "baseline", "block_out_channels": [8, 16, 32, 32], **values} if values
-                  else {"architecture": "baseline"}, "model")  # fmt: skip
+        from_dict(
+            ModelConfig,
+            {"architecture": "baseline", "block_out_channels": [8, 16, 32, 32], **values}
+            if values
+            else {"architecture": "baseline"},
+            "model",
+        )
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -136,14 +141,23 @@ def test_a_state_dict_tells_its_configuration():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: {n: v for n, v in w.items() if n != "sa3.ln.bias"}, r"1 missing, 0 left over \(missing sa3\.ln\.bias\)"),
+        (
+            lambda w: {n: v for n, v in w.items() if n != "sa3.ln.bias"},
+            r"1 missing, 0 left over \(missing sa3\.ln\.bias\)",
+        ),
         (lambda w: {**w, "sa7.ln.bias": w["sa3.ln.bias"]}, r"0 missing, 1 left over \(left over sa7\.ln\.bias\)"),
-        (lambda w: {**w, "bot1.double_conv.0.weight": w["bot2.double_conv.0.weight"]}, r"bot1\.double_conv\.0\.weight has shape"),
+        (
+            lambda w: {**w, "bot1.double_conv.0.weight": w["bot2.double_conv.0.weight"]},
+            r"bot1\.double_conv\.0\.weight has shape",
+        ),
         (lambda w: {f"module.{n}": v for n, v in w.items()}, r"no convolution inc\.double_conv\.0\.weight"),
         (lambda w: {n: v for n, v in w.items() if n != "outc.weight"}, r"no convolution outc\.weight"),
-        (lambda w: {**w, "inc.double_conv.0.weight": w["inc.double_conv.0.weight"][:3]}, r"model\.block_out_channels = \(3, 6"),
+        (
+            lambda w: {**w, "inc.double_conv.0.weight": w["inc.double_conv.0.weight"][:3]},
+            r"model\.block_out_channels = \(3, 6",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_state_dict_that_does_not_fit_is_refused(change, message):
     with pytest.raises(ValueError, match=r"^old\.pt: .*" + message):
         baseline_from_state_dict(change(initial_weights(TINY, 0)), (8, 16), "old.pt")
@@ -154,8 +168,13 @@ def test_its_configuration_file_is_its_own_and_the_unets_has_no_new_key():
         values = unet_to_diffusers(config)
         assert values["_class_name"] == "DiptychBaselineUNet" and unet_from_diffusers(values) == config
         assert set(values) == {
-            "_class_name", "sample_size", "in_channels", "out_channels", "block_out_channels", "num_class_embeds"
-        }  # fmt: skip
+            "_class_name",
+            "sample_size",
+            "in_channels",
+            "out_channels",
+            "block_out_channels",
+            "num_class_embeds",
+        }
     assert "architecture" not in unet_to_diffusers(ModelConfig())
     with pytest.raises(ValueError, match=r"a\.json: model\.norm_eps = 1e-06: must be left out"):
         unet_from_diffusers({**unet_to_diffusers(TINY), "norm_eps": 1e-6}, "a.json")

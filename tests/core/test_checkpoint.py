@@ -27,9 +27,15 @@ MODEL = ModelConfig(
 )
 RECIPE = Recipe(MODEL, ProcessConfig(timesteps=100, prediction="v"), training=TrainingConfig(steps=7))
 FILES = {
-    "model_index.json", "recipe.json", "data.json", "unet/config.json", f"unet/{WEIGHTS_FILE}",
-    "scheduler/scheduler_config.json", "training_state.safetensors", "training_state.json",
-}  # fmt: skip
+    "model_index.json",
+    "recipe.json",
+    "data.json",
+    "unet/config.json",
+    f"unet/{WEIGHTS_FILE}",
+    "scheduler/scheduler_config.json",
+    "training_state.safetensors",
+    "training_state.json",
+}
 
 
 def weights(model=MODEL, seed=0):
@@ -40,7 +46,13 @@ def weights(model=MODEL, seed=0):
 def make(step=3, recipe=RECIPE):
     parts = ("params", "exp_avg", "exp_avg_sq")
     state = {f"{p}/{n}": v for i, p in enumerate(parts, 1) for n, v in weights(recipe.model, i).items()}
-    return Checkpoint(recipe, weights(recipe.model), state, {"step": step, "seed": 0, "counters": {"adam_steps": step}}, {"class_names": []})  # fmt: skip
+    return Checkpoint(
+        recipe,
+        weights(recipe.model),
+        state,
+        {"step": step, "seed": 0, "counters": {"adam_steps": step}},
+        {"class_names": []},
+    )
 
 
 def files(folder):
@@ -265,12 +277,18 @@ def without(name):
 
 WRONG = [
     (without("conv_in.bias"), "1 missing, 0 left over (missing conv_in.bias)"),
-    (lambda w: {**w, "temb.dense.0.weight": w["conv_in.bias"]}, "0 missing, 1 left over (left over temb.dense.0.weight)"),
+    (
+        lambda w: {**w, "temb.dense.0.weight": w["conv_in.bias"]},
+        "0 missing, 1 left over (left over temb.dense.0.weight)",
+    ),
     (lambda w: {k.replace("conv_", "convolution_"): v for k, v in w.items()}, "12 missing, 12 left over"),
-    (lambda w: {**w, "conv_in.weight": w["conv_in.weight"].transpose(2, 3, 1, 0)}, "conv_in.weight has shape (3, 3, 1, 8), the network needs (8, 1, 3, 3)"),
+    (
+        lambda w: {**w, "conv_in.weight": w["conv_in.weight"].transpose(2, 3, 1, 0)},
+        "conv_in.weight has shape (3, 3, 1, 8), the network needs (8, 1, 3, 3)",
+    ),
     (lambda w: {**w, "conv_out.bias": np.float32([np.nan])}, "conv_out.bias holds values that are not finite"),
     (lambda w: {**w, "conv_out.bias": np.float32([np.inf])}, "conv_out.bias holds values that are not finite"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG)

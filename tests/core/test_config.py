@@ -197,7 +197,12 @@ def test_a_bad_value_is_refused_by_name(part, values, message):
 
 
 # What any value of the right type is allowed for.
-FREE = {"model": {"center_input_sample", "flip_sin_to_cos", "add_attention"}, "data": {"augment", "cache"}, "training": {"gradient_checkpointing", "stratified"}, "sampling": {"clip"}}  # fmt: skip
+FREE = {
+    "model": {"center_input_sample", "flip_sin_to_cos", "add_attention"},
+    "data": {"augment", "cache"},
+    "training": {"gradient_checkpointing", "stratified"},
+    "sampling": {"clip"},
+}
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -173,13 +173,24 @@ def test_idx_of_real_values(tmp_path):
 @pytest.mark.parametrize(
     "shape, channels, expected",
     [
-        ((6, 8), None, (6, 8, 1)), ((1, 6, 8), None, (6, 8, 1)), ((6, 8, 1), None, (6, 8, 1)),
-        ((3, 6, 8), None, (6, 8, 3)), ((6, 8, 3), None, (6, 8, 3)), ((7, 6, 8), 7, (6, 8, 7)),
-        ((6, 8, 7), 7, (6, 8, 7)), ((1, 2, 3), 1, (2, 3, 1)), ((3, 6, 8), 1, (6, 8, 3)),
-        ((7, 6, 8), None, None), ((3, 6, 3), None, None), ((3, 6, 3), 3, None), ((6, 6, 6), 6, None),
-        ((2, 2, 2, 2), None, None), ((5,), None, None), ((0, 4), None, None),
+        ((6, 8), None, (6, 8, 1)),
+        ((1, 6, 8), None, (6, 8, 1)),
+        ((6, 8, 1), None, (6, 8, 1)),
+        ((3, 6, 8), None, (6, 8, 3)),
+        ((6, 8, 3), None, (6, 8, 3)),
+        ((7, 6, 8), 7, (6, 8, 7)),
+        ((6, 8, 7), 7, (6, 8, 7)),
+        ((1, 2, 3), 1, (2, 3, 1)),
+        ((3, 6, 8), 1, (6, 8, 3)),
+        ((7, 6, 8), None, None),
+        ((3, 6, 3), None, None),
+        ((3, 6, 3), 3, None),
+        ((6, 6, 6), 6, None),
+        ((2, 2, 2, 2), None, None),
+        ((5,), None, None),
+        ((0, 4), None, None),
     ],
-)  # fmt: skip
+)
 def test_layouts(shape, channels, expected):
     array = np.arange(np.prod(shape)).reshape(shape)
     if expected is None:

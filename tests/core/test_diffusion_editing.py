@@ -33,7 +33,7 @@ PROCESSES = {
 
 
 def gaussian_network(process, mean, covariance):
-    """The optimal network for data N(mean, covariance) on (K, 1, D, 1), which is linear: `one` are the constants of the K."""
+    """The optimal network, a linear one, for data N(mean, covariance) of shape (K, 1, D, 1); `one` has K constants."""
 
     def network(x, t, one=1.0):
         level = int(np.argmin(np.abs(process.time - t)))
@@ -54,7 +54,7 @@ def no_noise(index):
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_encoding_follows_the_exact_flow_of_gaussian_data_and_decoding_returns(name):
-    """x / signal at t = 0 is the image; along the flow (x - signal mean) / deviation stays. Errors fall as 1 / steps."""
+    """x / signal at t = 0 is the image; (x - signal mean) / deviation is constant. Errors fall as 1 / steps."""
     process = make_process(PROCESSES[name])
     mean, deviation = np.array([0.2]), 0.4
     network = gaussian_network(process, mean, np.array([[deviation**2]]))
@@ -229,7 +229,9 @@ def inpainted_moments(process, config, jump, resample, mean, covariance, known_v
     one = np.array([1.0, 0.0, 0.0])
     known = np.array([known_value, 9.0]).reshape(1, 1, 2, 1)
     hole = np.array([False, True]).reshape(1, 1, 2, 1)
-    silent, loud = (keep_known(known, hole, reached, lambda row, z=z: z) for z in (np.zeros((1, 1, 2, 1)), np.ones((1, 1, 2, 1))))  # fmt: skip
+    silent, loud = (
+        keep_known(known, hole, reached, lambda row, z=z: z) for z in (np.zeros((1, 1, 2, 1)), np.ones((1, 1, 2, 1)))
+    )
     x, spread = np.zeros((1, 1, 2, 1)), np.eye(2)
     for index, row in enumerate(table.rows):
         step = SamplingTable((dataclasses.replace(row, s=0.0),), False, "one row")
@@ -256,9 +258,7 @@ def test_resampling_brings_the_painted_pixel_to_its_conditional_distribution():
     for resample in (1, 3, 10):
         found = np.array(inpainted_moments(process, config, 10, resample, mean, covariance, 0.6))
         gaps.append(np.abs(found - expected))
-        print(
-            f"resample {resample}: mean {found[0]:.4f} of {expected[0]:.4f}, variance {found[1]:.4f} of {expected[1]:.4f}"
-        )
+        print(f"resample {resample}: mean and variance {found} of {expected}")
     assert np.all(gaps[0] > 5 * gaps[-1]) and gaps[-1][0] < 0.03 and gaps[-1][1] < 0.02 * expected[1]
     assert gaps[0][0] > gaps[1][0] > gaps[2][0]
     finer = dataclasses.replace(config, steps=1000)

@@ -1,4 +1,4 @@
-"""The solvers of higher order: orders of convergence, diffusers' coefficients in float64, identities, grids and churn."""
+"""Solvers of higher order: order of convergence, diffusers' coefficients in float64, identities, grids, churn."""
 
 import math
 from dataclasses import replace
@@ -35,7 +35,10 @@ X0 = make_process(ProcessConfig(prediction="x0"))
 def uniform_levels(steps):
     """Levels whose t is their own number, so that an analytic network finds them."""
     half = np.linspace(-5, 5, steps + 1)
-    return [Level(float(i), 1 / math.hypot(1, math.exp(-v)), 1 / math.hypot(1, math.exp(v)), float(v)) for i, v in enumerate(half)]  # fmt: skip
+    return [
+        Level(float(i), 1 / math.hypot(1, math.exp(-v)), 1 / math.hypot(1, math.exp(v)), float(v))
+        for i, v in enumerate(half)
+    ]
 
 
 def gaussian_image(x, level):
@@ -164,7 +167,11 @@ NO_ZERO_SNR = [name for name in PROCESSES if "zero" not in name]
 @pytest.mark.parametrize("name", NO_ZERO_SNR)
 def test_2s_equals_diffusers(name, count, clip):
     copy = float64_copy("scheduling_dpmsolver_singlestep")
-    options = {k: v for k, v in peer_options(PROCESSES[name], "linspace").items() if k not in ("timestep_spacing", "rescale_betas_zero_snr")}  # fmt: skip
+    options = {
+        k: v
+        for k, v in peer_options(PROCESSES[name], "linspace").items()
+        if k not in ("timestep_spacing", "rescale_betas_zero_snr")
+    }
     peer = copy.DPMSolverSinglestepScheduler(
         solver_order=2, lower_order_final=True, thresholding=clip, sample_max_value=1.0, **options
     )
@@ -224,9 +231,12 @@ def test_unipc_equals_diffusers(name, count, order, variant, clip):
     """bh1's last step is NaN there: up to it, by making the last sigma the one before (a step of length 0 apart)."""
     copy = float64_copy("scheduling_unipc_multistep")
     peer = copy.UniPCMultistepScheduler(
-        solver_order=order, solver_type=variant, thresholding=clip, sample_max_value=1.0,
+        solver_order=order,
+        solver_type=variant,
+        thresholding=clip,
+        sample_max_value=1.0,
         **peer_options(PROCESSES[name], "trailing"),
-    )  # fmt: skip
+    )
     config = SamplingConfig("unipc", count, order=order, unipc_variant=variant, clip=clip)
     table = make_table(make_process(ProcessConfig(**PROCESSES[name])), config)
     if variant == "bh2":
@@ -351,7 +361,9 @@ def test_every_table_is_finite_and_ends_at_the_predicted_image(sampler, steps):
     processes = [zero] if sampler not in ("euler", "heun") else []
     for process in [*processes, make_process(ProcessConfig(schedule="cosine"))]:
         for spacing in ("trailing", "linspace", "leading", "quadratic", "log_snr", "karras"):
-            if (steps == 1 and spacing in ("linspace", "quadratic")) or (process is zero and spacing in ("log_snr", "karras")):  # fmt: skip
+            if (steps == 1 and spacing in ("linspace", "quadratic")) or (
+                process is zero and spacing in ("log_snr", "karras")
+            ):
                 continue
             if steps == 1 and spacing == "leading" and sampler not in ("dpmsolver++", "unipc"):
                 continue
@@ -373,7 +385,9 @@ def test_every_table_is_finite_and_ends_at_the_predicted_image(sampler, steps):
 @pytest.mark.parametrize("schedule", ("linear", "cosine"))
 def test_continuous_grids_equal_diffusers(spacing, option, schedule):
     copy = float64_copy("scheduling_dpmsolver_multistep")
-    peer = copy.DPMSolverMultistepScheduler(**peer_options(dict(schedule=schedule, prediction="eps"), "linspace"), **{option: True})  # fmt: skip
+    peer = copy.DPMSolverMultistepScheduler(
+        **peer_options(dict(schedule=schedule, prediction="eps"), "linspace"), **{option: True}
+    )
     peer.set_timesteps(15)
     grid = sampling_grid(make_process(ProcessConfig(schedule=schedule)), spacing, 15)
     np.testing.assert_allclose([level.sigma for level in grid], peer.sigmas.numpy()[:-1], rtol=1e-11)
@@ -385,7 +399,10 @@ def test_levels_between_levels_are_exact_in_signal_and_noise():
     for level in levels_at(process, np.array([3, 500, 999])):
         found = level_of(process, level.half_log_snr)
         assert found.t == pytest.approx(level.t, abs=1e-9)
-        assert (found.signal, found.noise) == (pytest.approx(level.signal, rel=1e-12), pytest.approx(level.noise, rel=1e-12))  # fmt: skip
+        assert (found.signal, found.noise) == (
+            pytest.approx(level.signal, rel=1e-12),
+            pytest.approx(level.noise, rel=1e-12),
+        )
     assert level_of(process, 100.0).t == 0 and level_of(process, -100.0).t == 999
 
 
@@ -440,7 +457,7 @@ def edm_by_hand(process, sigma, config, network, x_T, draws):
     "churn", [dict(churn=4.0), dict(churn=40.0, churn_noise=1.1), dict(churn=6.0, churn_min=0.05, churn_max=20.0)]
 )
 def test_churn_is_edms_algorithm_2(sampler, churn):
-    """The noise before the first evaluation is folded into x_T, of which only the spread is kept: none is drawn here."""
+    """The noise before the first evaluation is part of x_T's spread, so no draw is made for it here."""
     process = X0
     config = SamplingConfig(sampler, 9, "karras", clip=False, **churn)
     table = make_table(process, config)

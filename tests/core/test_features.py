@@ -198,8 +198,14 @@ def test_the_task_keeps_its_extractor(tmp_path, monkeypatch):
 
     task = FeaturesTask(make)
     images = np.random.default_rng(0).random((5, 4, 4, 1))
-    options = {"extractor": "inception", "weights": str(tmp_path / "w.safetensors"), "resize": "clean",
-               "dtype": "float64", "taps": ["logits"], "batch_size": 2}  # fmt: skip
+    options = {
+        "extractor": "inception",
+        "weights": str(tmp_path / "w.safetensors"),
+        "resize": "clean",
+        "dtype": "float64",
+        "taps": ["logits"],
+        "batch_size": 2,
+    }
     for _ in range(2):
         found, _ = task({"images": images}, options)
         assert found.keys() == {"logits"}
@@ -221,9 +227,19 @@ def read_published(path):
 
 
 TWIN = Twin(
-    "numpy_impl", lambda threads: None, describe, None, None, dict, {}, None, None,
-    lambda name, weights, resize, dtype: moments, lambda: {"inception": Published("", "", read_published)}, None,
-)  # fmt: skip
+    "numpy_impl",
+    lambda threads: None,
+    describe,
+    None,
+    None,
+    dict,
+    {},
+    None,
+    None,
+    lambda name, weights, resize, dtype: moments,
+    lambda: {"inception": Published("", "", read_published)},
+    None,
+)
 
 
 @pytest.fixture
@@ -277,10 +293,18 @@ def test_the_verb_writes_features_and_manifest(tmp_path, weights):
     for tap, rows in moments(images).items():
         np.testing.assert_array_equal(found[tap], rows)
     expected = {
-        "extractor": "inception", "resize": "clean", "taps": ["2048", "logits"], "n": 7, "dtype": "float32",
-        "weights": str(weights), "weights_sha256": file_hash(weights), "samples": {"sampler": "ddim", "steps": 5},
-        "framework": "numpy", "version": np.__version__, "numpy": np.__version__,
-    }  # fmt: skip
+        "extractor": "inception",
+        "resize": "clean",
+        "taps": ["2048", "logits"],
+        "n": 7,
+        "dtype": "float32",
+        "weights": str(weights),
+        "weights_sha256": file_hash(weights),
+        "samples": {"sampler": "ddim", "steps": 5},
+        "framework": "numpy",
+        "version": np.__version__,
+        "numpy": np.__version__,
+    }
     assert {key: manifest[key] for key in expected} == expected
     assert manifest["images"]["stored"] == "8x8x1 float32" and "python" in manifest
     assert manifest["images"]["path"] == str(tmp_path / "out" / "samples.npy")

@@ -95,8 +95,10 @@ def test_folding_is_the_convolution_and_its_norm(weights):
     assert len(values) == 2 * 94 + 2 and all(value.dtype == np.float64 for value in values.values())
     x = np.random.default_rng(1).standard_normal((5, 768))
     name = "Mixed_6b.branch7x7_1"  # 1x1, so a product
-    w = {part: weights[f"{name}.{part}"].astype(np.float64) for part in
-         ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")}  # fmt: skip
+    w = {
+        part: weights[f"{name}.{part}"].astype(np.float64)
+        for part in ("conv.weight", "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var")
+    }
     h = x @ w["conv.weight"][:, :, 0, 0].T
     expected = w["bn.weight"] * (h - w["bn.running_mean"]) / np.sqrt(w["bn.running_var"] + 0.001) + w["bn.bias"]
     found = x @ values[f"{name}.weight"][:, :, 0, 0].T + values[f"{name}.bias"]

@@ -25,7 +25,16 @@ from core.files import file_hash, write_tensors
 
 def test_the_network_has_the_parameters_that_its_layers_need():
     """Counted by hand: in x out x size^2 + out for each convolution, and the two heads of 128 features."""
-    convolutions = [(3, 32, 5), (32, 32, 3), (32, 64, 3), (64, 64, 3), (64, 96, 3), (96, 96, 3), (96, 64, 3), (64, 128, 4)]  # fmt: skip
+    convolutions = [
+        (3, 32, 5),
+        (32, 32, 3),
+        (32, 64, 3),
+        (64, 64, 3),
+        (64, 96, 3),
+        (96, 96, 3),
+        (96, 64, 3),
+        (64, 128, 4),
+    ]
     expected = sum(i * o * k * k + o for i, o, k in convolutions) + (8 + 3) * (128 + 1)
     assert sum(math.prod(spec.shape) for spec in PARAM_SPECS.values()) == expected == 393_515
     assert PARAM_SPECS["pool.weight"].shape == (FEATURES, 64, 4, 4)

@@ -1,4 +1,4 @@
-"""What the lens extractor is trained on: groups, targets, reflections and scores, against the simulator and closed forms."""
+"""The lens extractor's training data and scores, against the simulator and closed forms."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from core.data.lenses import brightness, simulate, simulator
 from core.extractors.lens import LENS_PARAMETERS
-from core.extractors.lens_training import (  # fmt: skip
+from core.extractors.lens_training import (
     GROUP,
     SCORED,
     Group,

@@ -78,8 +78,12 @@ def test_clipping_is_torchs():
 def test_weight_decay_acts_on_kernels_and_matrices_only():
     kinds = {"conv": (4, 2, 3, 3), "linear": (4, 2), "embedding": (3, 4), "norm": (4,), "bias": (4,)}
     assert {k: is_decayed(ParamSpec(shape, k, "ones")) for k, shape in kinds.items()} == {
-        "conv": True, "linear": True, "embedding": True, "norm": False, "bias": False,
-    }  # fmt: skip
+        "conv": True,
+        "linear": True,
+        "embedding": True,
+        "norm": False,
+        "bias": False,
+    }
 
 
 @pytest.mark.parametrize("decay", (0.0, 0.1))

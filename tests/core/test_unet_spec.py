@@ -43,7 +43,11 @@ def test_every_pair_of_options_meets_in_some_network():
 def test_a_pair_that_is_missing_is_found():
     networks = list(CONFIGURATIONS.values())
     assert ("act_fn", "gelu", "freq_shift", 1) in missing_pairs([n for n in networks if n.freq_shift == 0]) or (
-        "freq_shift", 1, "act_fn", "gelu") in missing_pairs([n for n in networks if n.freq_shift == 0])  # fmt: skip
+        "freq_shift",
+        1,
+        "act_fn",
+        "gelu",
+    ) in missing_pairs([n for n in networks if n.freq_shift == 0])
     no_middle = [n for n in networks if n.mid_block_type]
     assert {(a, x) for a, x, _, _ in missing_pairs(no_middle)} >= {("mid", "none")}
 
@@ -52,11 +56,15 @@ def test_every_option_of_the_network_is_a_factor():
     """A new key of ModelConfig must join the pairs, or stand here with the reason why not."""
     elsewhere = {
         "out_channels",  # equal to in_channels in a Recipe
-        "down_block_types", "up_block_types", "mid_block_type", "add_attention",  # down_*, up_* and mid
+        "down_block_types",
+        "up_block_types",
+        "mid_block_type",
+        "add_attention",  # down_*, up_* and mid
         "architecture",  # these are options of the unet; tests/backend/test_baseline.py has the other one
-        "vector_channels", "condition_channels",  # tests/backend/test_conditioning.py
+        "vector_channels",
+        "condition_channels",  # tests/backend/test_conditioning.py
         "dropout",  # a network drawn from is deterministic; tests/backend/test_trainer.py
-    }  # fmt: skip
+    }
     assert {f.name for f in dataclasses.fields(ModelConfig)} - elsewhere == {
         n for n in FACTORS if hasattr(ModelConfig(), n)
     }

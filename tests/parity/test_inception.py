@@ -34,8 +34,14 @@ def weights(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(("resize", "shape"), [("clean", (2, 150, 130, 1)), ("legacy", (2, 28, 36, 3))])
 def test_the_twins_see_the_same(twins, weights, resize, shape, dtype, tolerance):
     arrays = {"images": np.random.default_rng(1).random(shape, np.float32)}
-    options = {"extractor": "inception", "weights": str(weights), "resize": resize, "dtype": dtype,
-               "taps": list(TAPS), "batch_size": 2}  # fmt: skip
+    options = {
+        "extractor": "inception",
+        "weights": str(weights),
+        "resize": resize,
+        "dtype": dtype,
+        "taps": list(TAPS),
+        "batch_size": 2,
+    }
     with ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(twin.call, "features", arrays, **options) for twin in twins.values()]
     torch, tensorflow = (call.result()[0] for call in calls)

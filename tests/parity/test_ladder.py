@@ -1,7 +1,7 @@
 """The parity ladder as tests: every rung of eval/parity on tiny networks, one worker a framework.
 
-Oracles, comparisons and tolerances are the ladder's own; tests/parity/test_mutations.py shows that it turns red. `-rA` prints
-what is measured.
+Oracles, comparisons and tolerances are the ladder's own; tests/parity/test_mutations.py shows that it turns red.
+`-rA` prints what is measured.
 """
 
 import dataclasses
@@ -18,39 +18,73 @@ from eval.parity.report import all_rungs
 
 # Attention, classes, a size that is not square; the baseline has two channels besides.
 UNET = ModelConfig(
-    sample_size=(8, 12), block_out_channels=(8, 8), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-    up_block_types=("AttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
-)  # fmt: skip
-BASELINE = ModelConfig(
-    (8, 16), 2, 2, block_out_channels=(8, 16, 32, 32), num_class_embeds=3, architecture="baseline"
-)  # fmt: skip
+    sample_size=(8, 12),
+    block_out_channels=(8, 8),
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+)
+BASELINE = ModelConfig((8, 16), 2, 2, block_out_channels=(8, 16, 32, 32), num_class_embeds=3, architecture="baseline")
 # Four classes, the last for none; two numbers; three images in ten without either.
 CONDITIONAL = dataclasses.replace(
-    UNET, num_class_embeds=4, vector_channels=2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    UNET,
+    num_class_embeds=4,
+    vector_channels=2,
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
     block_out_channels=(8,),
-)  # fmt: skip
+)
 RECIPES = {
     "unet": Recipe(UNET, ProcessConfig(), sampling=SamplingConfig("ddim", 30, spacing="leading", eta=0.5)),
     "baseline": Recipe(BASELINE, ProcessConfig(schedule="cosine", prediction="v")),
     "conditional": Recipe(
-        CONDITIONAL, ProcessConfig(prediction="v"), DataConfig(condition=("theta_e", "gamma1")),
+        CONDITIONAL,
+        ProcessConfig(prediction="v"),
+        DataConfig(condition=("theta_e", "gamma1")),
         TrainingConfig(condition_dropout=0.3),
     ),
-}  # fmt: skip
+}
 IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
 # Beside the default: other processes, losses and ways to draw levels, on all rungs but those of the images.
 OBJECTIVES = {
-    "flow": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="flow", shift=3.0, prediction="flow", loss_weight="min_snr"), sampling=SamplingConfig("ddim", 20)),
-    "edm": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="edm", prediction="edm"), sampling=SamplingConfig("ddim", 20, eta=0.5, clip=False)),
+    "flow": dataclasses.replace(
+        RECIPES["unet"],
+        process=ProcessConfig(schedule="flow", shift=3.0, prediction="flow", loss_weight="min_snr"),
+        sampling=SamplingConfig("ddim", 20),
+    ),
+    "edm": dataclasses.replace(
+        RECIPES["unet"],
+        process=ProcessConfig(schedule="edm", prediction="edm"),
+        sampling=SamplingConfig("ddim", 20, eta=0.5, clip=False),
+    ),
     # So few levels that all have their ten losses, and their probabilities, after some of the twenty steps.
-    "importance": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(2, beta_end=0.6), sampling=SamplingConfig(steps=2), training=TrainingConfig(timestep_sampling="importance", stratified=True)),
-    "hybrid": Recipe(dataclasses.replace(UNET, out_channels=2), ProcessConfig(20, variance="learned", loss="hybrid"), sampling=SamplingConfig("ddim", 20)),
-    "vlb": Recipe(dataclasses.replace(UNET, out_channels=2), ProcessConfig(20, schedule="cosine", prediction="v", variance="learned", loss="vlb"), sampling=SamplingConfig("ddim", 20)),
-    "log_normal": dataclasses.replace(RECIPES["unet"], process=ProcessConfig(schedule="edm", prediction="edm", loss_weight="edm"), training=TrainingConfig(timestep_sampling="log_normal", ema_profiles=(0.05, 0.1))),
-}  # fmt: skip
+    "importance": dataclasses.replace(
+        RECIPES["unet"],
+        process=ProcessConfig(2, beta_end=0.6),
+        sampling=SamplingConfig(steps=2),
+        training=TrainingConfig(timestep_sampling="importance", stratified=True),
+    ),
+    "hybrid": Recipe(
+        dataclasses.replace(UNET, out_channels=2),
+        ProcessConfig(20, variance="learned", loss="hybrid"),
+        sampling=SamplingConfig("ddim", 20),
+    ),
+    "vlb": Recipe(
+        dataclasses.replace(UNET, out_channels=2),
+        ProcessConfig(20, schedule="cosine", prediction="v", variance="learned", loss="vlb"),
+        sampling=SamplingConfig("ddim", 20),
+    ),
+    "log_normal": dataclasses.replace(
+        RECIPES["unet"],
+        process=ProcessConfig(schedule="edm", prediction="edm", loss_weight="edm"),
+        training=TrainingConfig(timestep_sampling="log_normal", ema_profiles=(0.05, 0.1)),
+    ),
+}
 RUNGS = all_rungs(images=64, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
-# Attention on every level, resampling residual blocks, scale and shift, heads, classes, three channels; the rest is slow.
+# Attention on every level, resampling blocks, scale and shift, heads, classes, three channels; the rest is slow.
 QUICK = ("network-10",)
 
 
@@ -69,7 +103,11 @@ def hold(board: Board) -> None:
     assert board.measurements
     worst = max(board.measurements, key=lambda m: m.measured / (m.tolerance or 1))
     print(f"{worst.quantity} ({worst.dtype}): {worst.measured:.2e} of {worst.tolerance:.0e}, {worst.where}")
-    red = [f"{m.quantity} ({m.dtype}): {m.measured:.3g} > {m.tolerance:.0e}, {m.where}" for m in board.measurements if not m.ok]  # fmt: skip
+    red = [
+        f"{m.quantity} ({m.dtype}): {m.measured:.3g} > {m.tolerance:.0e}, {m.where}"
+        for m in board.measurements
+        if not m.ok
+    ]
     assert not red, "\n".join(red)
 
 
@@ -81,12 +119,15 @@ def cases(rungs, slow: tuple[str, ...] = ()) -> list:
     """Subject and rung."""
     return [
         pytest.param(
-            name, number, rung, id=f"{name}-{number}-{rung.__name__}",
+            name,
+            number,
+            rung,
+            id=f"{name}-{number}-{rung.__name__}",
             marks=[pytest.mark.slow] if name in slow or (name, number) in SLOW else [],
         )
         for name in RECIPES
         for number, rung in rungs
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(("name", "number", "rung"), cases(RUNGS))
@@ -104,7 +145,13 @@ def test_the_long_rungs_hold(twins, name, number, rung):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_is_the_same(twins, name):
     """Tables, batches and samplers against closed forms; loss, gradients and twenty steps between the frameworks."""
-    wanted = (rungs_core.tables, rungs_core.batches, rungs_core.samplers, rungs_network.gradients, rungs_training.steps_of_training)  # fmt: skip
+    wanted = (
+        rungs_core.tables,
+        rungs_core.batches,
+        rungs_core.samplers,
+        rungs_network.gradients,
+        rungs_training.steps_of_training,
+    )
     if name == "importance":
         wanted = (*wanted, rungs_training.going_on)
     hold(climb(twins, subject(name, OBJECTIVES[name]), [(1, rung) for rung in wanted], lambda _: None))

@@ -16,8 +16,12 @@ from eval.twins.client import Worker
 
 LENS = EXTRACTORS["lens"]
 OPTIONS = {
-    "extractor": "lens", "weights": str(LENS.weights_file()), "resize": "clean", "taps": list(LENS.taps), "batch_size": 8,
-}  # fmt: skip
+    "extractor": "lens",
+    "weights": str(LENS.weights_file()),
+    "resize": "clean",
+    "taps": list(LENS.taps),
+    "batch_size": 8,
+}
 
 
 @pytest.fixture(scope="module")

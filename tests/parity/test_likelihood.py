@@ -13,10 +13,15 @@ from eval.parity.ladder import Twins, start_twins
 from eval.parity.tolerances import NETWORK_FLOAT64
 
 MODEL = ModelConfig(
-    sample_size=(4, 8), block_out_channels=(8, 8), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-    up_block_types=("AttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
+    sample_size=(4, 8),
+    block_out_channels=(8, 8),
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
     num_class_embeds=3,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
