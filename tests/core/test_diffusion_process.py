@@ -243,14 +243,13 @@ def test_the_posterior_of_a_process_that_does_not_preserve_variance_is_bayes_rul
             process.signal[t - 1] - gain * process.signal[t], rel=1e-9
         )
         assert process.posterior_variance[t] == pytest.approx(variance * (1 - gain * ratio), rel=1e-9)
-    assert (process.posterior_variance[0], process.posterior_mean_coef2[0], process.posterior_mean_coef1[0]) == (
-        0,
-        0,
-        1,
-    )
+    assert process.posterior_variance[0] == process.posterior_mean_coef2[0] == 0
+    assert process.posterior_mean_coef1[0] == 1
 
 
-@pytest.mark.parametrize("options", [dict(prediction="v"), dict(schedule="flow", shift=3.0, prediction="flow"), dict(schedule="edm")])  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [dict(prediction="v"), dict(schedule="flow", shift=3.0, prediction="flow"), dict(schedule="edm")]
+)
 def test_a_level_between_levels_is_of_the_same_process(options):
     """At the levels themselves it is the table's, and in between neither signal nor noise leaves the curve."""
     process = make_process(ProcessConfig(timesteps=30, **options))
@@ -262,7 +261,11 @@ def test_a_level_between_levels_is_of_the_same_process(options):
         assert found == pytest.approx((process.time[t], process.signal[t], process.noise[t]), rel=1e-12)
     middle = level_of(process, float(half_log_snr[3:5].mean()))
     assert process.time[3] < middle.t < process.time[4] and process.signal[3] > middle.signal > process.signal[4]
-    curve = {"linear": middle.signal**2 + middle.noise**2, "flow": middle.signal + middle.noise, "edm": 0.25 * middle.signal**2 + middle.noise**2}  # fmt: skip
+    curve = {
+        "linear": middle.signal**2 + middle.noise**2,
+        "flow": middle.signal + middle.noise,
+        "edm": 0.25 * middle.signal**2 + middle.noise**2,
+    }
     assert curve[process.config.schedule] == pytest.approx(1, abs=1e-15)
     assert np.log(middle.signal / middle.noise) == pytest.approx(middle.half_log_snr)
 

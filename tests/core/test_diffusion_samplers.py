@@ -164,7 +164,7 @@ WRITTEN = [
     ],
 )
 def test_a_scheduler_of_the_configuration_that_we_write_samples_what_we_sample(options, config):
-    """And the configuration that it then has, filled up with diffusers' defaults, means the same process and sampler."""
+    """Filled up with diffusers' defaults, the configuration still means the same process and sampler."""
     process = ProcessConfig(**options)
     written = json.loads(json.dumps(scheduler_to_diffusers(process, config)))
     copy = float64_copy(CLASSES[config.sampler])
@@ -179,6 +179,7 @@ def test_a_scheduler_of_the_configuration_that_we_write_samples_what_we_sample(o
     assert dataclasses.replace(found, steps=config.steps) == config and notes == []
 
 
+DDIM, DPM_SOLVER = "DDIMScheduler", "DPMSolverMultistepScheduler"
 NOT_FOLLOWED = [
     (dict(), "ddpm", []),
     (dict(steps_offset=1), "ddpm", ["steps_offset = 1"]),
@@ -191,17 +192,25 @@ NOT_FOLLOWED = [
     (dict(variance_type="fixed_small_log"), "ddpm", []),
     (dict(variance_type="fixed_large", timestep_spacing="trailing"), "ddpm", ["adds noise to a final image"]),
     (dict(variance_type="fixed_large_log"), "ddpm", ["the root of a negative number"]),
-    (dict(_class_name="DDIMScheduler", variance_type="fixed_large"), "ddim", []),
-    (dict(_class_name="DDIMScheduler", set_alpha_to_one=False), "ddim", ["set_alpha_to_one = False"]),
-    (dict(_class_name="DDIMScheduler", timestep_spacing="linspace"), "ddim", ["does not step to the grid's next point"]),
-    (dict(_class_name="DPMSolverMultistepScheduler", set_alpha_to_one=False), "dpmsolver++", []),
-    (dict(_class_name="DPMSolverMultistepScheduler", solver_order=3, use_karras_sigmas=True), "dpmsolver++", ["solver_order = 3", "use_karras_sigmas = True"]),
-    (dict(_class_name="DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"), "dpmsolver++", ["algorithm_type = 'sde-dpmsolver++'"]),
-    (dict(_class_name="DPMSolverMultistepScheduler", final_sigmas_type="sigma_min"), "dpmsolver++", ["final_sigmas_type = 'sigma_min'"]),
-    (dict(_class_name="DPMSolverMultistepScheduler", lambda_min_clipped=-5.1), "dpmsolver++", ["lambda_min_clipped = -5.1"]),
-    (dict(_class_name="DPMSolverMultistepScheduler", rescale_betas_zero_snr=True), "dpmsolver++", ["2^-24"]),
+    (dict(_class_name=DDIM, variance_type="fixed_large"), "ddim", []),
+    (dict(_class_name=DDIM, set_alpha_to_one=False), "ddim", ["set_alpha_to_one = False"]),
+    (dict(_class_name=DDIM, timestep_spacing="linspace"), "ddim", ["does not step to the grid's next point"]),
+    (dict(_class_name=DPM_SOLVER, set_alpha_to_one=False), "dpmsolver++", []),
+    (
+        dict(_class_name=DPM_SOLVER, solver_order=3, use_karras_sigmas=True),
+        "dpmsolver++",
+        ["solver_order = 3", "use_karras_sigmas = True"],
+    ),
+    (
+        dict(_class_name=DPM_SOLVER, algorithm_type="sde-dpmsolver++"),
+        "dpmsolver++",
+        ["algorithm_type = 'sde-dpmsolver++'"],
+    ),
+    (dict(_class_name=DPM_SOLVER, final_sigmas_type="sigma_min"), "dpmsolver++", ["final_sigmas_type = 'sigma_min'"]),
+    (dict(_class_name=DPM_SOLVER, lambda_min_clipped=-5.1), "dpmsolver++", ["lambda_min_clipped = -5.1"]),
+    (dict(_class_name=DPM_SOLVER, rescale_betas_zero_snr=True), "dpmsolver++", ["2^-24"]),
     (dict(_class_name="PNDMScheduler", set_alpha_to_one=False), "ddim", ["PNDMScheduler is not among our samplers"]),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("values", "sampler", "expected"), NOT_FOLLOWED)
@@ -218,10 +227,10 @@ def test_a_scheduler_s_defaults_are_those_of_its_class():
 
     assert read(num_train_timesteps=250) == SamplingConfig("ddpm", 250, "leading")
     assert read(variance_type="fixed_large").variance == "fixed_large"
-    assert read(_class_name="DDIMScheduler") == SamplingConfig("ddim", 50, "leading")
-    assert read(_class_name="DDIMScheduler", num_train_timesteps=20).steps == 20
-    assert read(_class_name="DPMSolverMultistepScheduler", clip_sample=True) == SamplingConfig("dpmsolver++", 50, "linspace", clip=False)  # fmt: skip
-    assert read(_class_name="DPMSolverMultistepScheduler", thresholding=True).clip
+    assert read(_class_name=DDIM) == SamplingConfig("ddim", 50, "leading")
+    assert read(_class_name=DDIM, num_train_timesteps=20).steps == 20
+    assert read(_class_name=DPM_SOLVER, clip_sample=True) == SamplingConfig("dpmsolver++", 50, "linspace", clip=False)
+    assert read(_class_name=DPM_SOLVER, thresholding=True).clip
 
 
 @pytest.mark.parametrize(
@@ -241,11 +250,16 @@ def test_a_scheduler_that_cannot_be_sampled_is_refused_by_name(values, message):
 def test_what_is_not_followed_changes_diffusers_samples():
     """The reason for the notes; only a first level that is not counted as clean could be mistaken for rounding."""
     copy = float64_copy("scheduling_ddim")
-    for values, least in ((dict(steps_offset=1), 1e-4), (dict(set_alpha_to_one=False), 1e-4), (dict(clip_sample_range=2.0), 1e-2), (dict(timestep_spacing="linspace"), 1e-2)):  # fmt: skip
+    for values, least in (
+        (dict(steps_offset=1), 1e-4),
+        (dict(set_alpha_to_one=False), 1e-4),
+        (dict(clip_sample_range=2.0), 1e-2),
+        (dict(timestep_spacing="linspace"), 1e-2),
+    ):
         options = {"timestep_spacing": "leading", **values}
         peer = copy.DDIMScheduler(**options)
         expected = diffusers_loop(copy, peer, 20, use_clipped_model_output=True)
-        config, notes = sampling_from_diffusers({"_class_name": "DDIMScheduler", **options})
+        config, notes = sampling_from_diffusers({"_class_name": DDIM, **options})
         table = make_table(make_process(ProcessConfig()), dataclasses.replace(config, steps=20))
         assert len(notes) == 1 and relative(run(table, curved_network, x_start(), step_noise), expected) > least
 
@@ -390,7 +404,7 @@ def quantile_flow(process, start, t_from, t_to):
 
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1.0), ("dpmsolver++", 2.0)])
 def test_order_of_convergence(sampler, order):
-    """Local slopes at 80, 160 and 320 steps, uniform in log-SNR from -5 to about 5, before the jump to the clean image."""
+    """Local slopes at 80, 160 and 320 steps, uniform in log-SNR from -5 to 5, before the step to the clean image."""
     fine = 320 * 4
     alpha_bar = 1 / (1 + np.exp(-2 * np.linspace(5, -5, fine)))
     process = from_betas(1 - alpha_bar / np.append(1.0, alpha_bar[:-1]), ProcessConfig(prediction="x0"))
@@ -535,11 +549,12 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 
 FLOW = ProcessConfig(schedule="flow", prediction="flow")
 EDM = ProcessConfig(schedule="edm", prediction="edm")
-ANY = ("ddpm", "ddim", "dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm", "flow_euler", "flow_heun")  # fmt: skip
+SOLVERS = ("dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc", "ipndm")
+ANY = ("ddpm", "ddim", *SOLVERS, "flow_euler", "flow_heun")
 
 
 def exact_network(process, mean, deviation):
-    """The optimal network for N(mean, deviation^2) at any time that the network is given, in the process's prediction."""
+    """The optimal network for N(mean, deviation^2) at any real t, in the process's prediction."""
     sigma_range = np.log(process.config.sigma_max / process.config.sigma_min)
 
     def network(x, t, one=1.0):
@@ -579,11 +594,17 @@ def test_every_sampler_reproduces_gaussian_data_on_flow_and_edm(config, sampler)
 @pytest.mark.parametrize(
     ("config", "sampler", "order"),
     [
-        *[(FLOW, sampler, order) for sampler, order in (("ddim", 1), ("flow_euler", 1), ("flow_heun", 2))],
+        (FLOW, "ddim", 1),
+        (FLOW, "flow_euler", 1),
+        (FLOW, "flow_heun", 2),
         (dataclasses.replace(FLOW, shift=3.0), "flow_euler", 1),
-        *[(EDM, sampler, order) for sampler, order in (("ddim", 1), ("euler", 1), ("dpmsolver++", 2), ("heun", 2), ("flow_heun", 2))],
+        (EDM, "ddim", 1),
+        (EDM, "euler", 1),
+        (EDM, "dpmsolver++", 2),
+        (EDM, "heun", 2),
+        (EDM, "flow_heun", 2),
     ],
-)  # fmt: skip
+)
 def test_order_of_convergence_on_flow_and_edm(config, sampler, order):
     """Local slopes of the deviation before the last step against the exact flow, which keeps quantiles."""
     process, errors = make_process(dataclasses.replace(config, timesteps=8000)), []

@@ -1,4 +1,4 @@
-"""At which levels a step trains: distributions, low discrepancy, importance by hand, and what a checkpoint keeps of it."""
+"""The timesteps that training draws: distributions, low discrepancy, importance by hand, and their checkpoint."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Jackknife, floor and extrapolation of the Fréchet distance: over repeated draws from Gaussians whose distance is known."""
+"""Jackknife, floor and extrapolation of the Fréchet distance, over draws from Gaussians of a known distance."""
 
 import numpy as np
 import pytest

@@ -68,7 +68,7 @@ def test_equals_brute_force(n, m, d, k):
 
 
 def test_expected_values_for_one_distribution():
-    """Density 1; coverage 1 - prod (n - i) / (2 n - i), i to k: of the ranks of 2 n - 1 distances. Naeem et al. 2020."""
+    """Density 1; coverage 1 - prod over i = 1 .. k of (n - i) / (2 n - i). Naeem et al. 2020."""
     n, k, draws = 50, 3, 300
     rng = np.random.default_rng(2)
     found = np.array([density_coverage(*rng.standard_normal((2, n, 4)), k) for _ in range(draws)])

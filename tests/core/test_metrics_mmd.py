@@ -53,7 +53,7 @@ def test_expected_value_of_gaussians_and_the_standard_error():
 
 
 def test_small_distances_keep_their_digits():
-    # Two points, three times each: 2 - 2 exp(-r^2 / (2 sigma^2)), of which a difference of kernels near 1 keeps nothing.
+    # Two points, three times each: 2 - 2 exp(-r^2 / (2 sigma^2)). Subtracting kernels near 1 would lose every digit.
     x, y = np.zeros((3, 2)), np.tile([6e-7, 8e-7], (3, 1))
     for estimator in ("biased", "unbiased"):
         assert cmmd(x, y, 10.0, 1.0, estimator).value == pytest.approx(-2 * np.expm1(-1e-12 / 200), rel=1e-9, abs=0)
