@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from core.config import Loss
-from core.diffusion.learned_variance import EDGE, FAR, HALF_BIN, SWITCH, TAIL_SERIES
+from core.diffusion.bound import EDGE, HALF_BIN, OPEN_END, SERIES_FROM_FLOAT32, TAIL_SERIES
 from core.inference.conditioning import CONDITIONS
 from tf_impl.unet import UNet
 
@@ -20,7 +20,7 @@ def losses(network: UNet, batch: dict[str, Any], kind: Loss = "simple") -> Any:
         network: the U-Net.
         batch: `x_0`, `eps` (B, H, W, C); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.inference.conditioning.CONDITIONS.
-        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.learned_variance.
+        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.bound.
     Returns:
         (B,): weight[t] times the mean over pixels of the squared error; the loss is their mean. hybrid adds, and vlb has
         alone, bound_weight times the mean of bound().
@@ -44,7 +44,7 @@ def losses(network: UNet, batch: dict[str, Any], kind: Loss = "simple") -> Any:
 
 
 def bound(apart: Any, fraction: Any, x_0: Any, batch: dict[str, Any]) -> Any:
-    """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.learned_variance.
+    """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.bound.
 
     Args:
         apart: (B, H, W, C) the output's error; fraction: the network's second half of channels.
@@ -59,8 +59,8 @@ def bound(apart: Any, fraction: Any, x_0: Any, batch: dict[str, Any]) -> Any:
     precision = ops.exp(-(low + above) / 2)
     centre = -miss * precision  # of the pixel's bin, in deviations from the mean
     start, end = centre - HALF_BIN * precision, centre + HALF_BIN * precision
-    start = ops.where(x_0 < -EDGE, -FAR, start)
-    end = ops.where(x_0 > EDGE, FAR, end)
+    start = ops.where(x_0 < -EDGE, -OPEN_END, start)
+    end = ops.where(x_0 > EDGE, OPEN_END, end)
     # Of the two tails that a bin lies in, the smaller one keeps its digits.
     flip = centre < 0
     near, far = ops.where(flip, -end, start), ops.where(flip, -start, end)
@@ -70,9 +70,11 @@ def bound(apart: Any, fraction: Any, x_0: Any, batch: dict[str, Any]) -> Any:
 
 def log_tail(z: Any) -> Any:
     """log P(Z > z) of a standard normal Z, without underflow."""
-    small = ops.log(ops.erfc(ops.minimum(z, SWITCH) / math.sqrt(2)) / 2)
-    large = ops.maximum(z, SWITCH)
+    small = ops.log(ops.erfc(ops.minimum(z, SERIES_FROM_FLOAT32) / math.sqrt(2)) / 2)
+    large = ops.maximum(z, SERIES_FROM_FLOAT32)
     series = ops.ones_like(z)
     for factor in reversed(TAIL_SERIES):
         series = 1 - factor * series / ops.square(large)
-    return ops.where(z < SWITCH, small, ops.log(series / (large * math.sqrt(2 * math.pi))) - ops.square(large) / 2)
+    return ops.where(
+        z < SERIES_FROM_FLOAT32, small, ops.log(series / (large * math.sqrt(2 * math.pi))) - ops.square(large) / 2
+    )

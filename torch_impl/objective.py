@@ -7,7 +7,7 @@ import math
 import torch
 
 from core.config import Loss
-from core.diffusion.learned_variance import EDGE, FAR, HALF_BIN, SWITCH, TAIL_SERIES
+from core.diffusion.bound import EDGE, HALF_BIN, OPEN_END, SERIES_FROM_FLOAT32, TAIL_SERIES
 from core.inference.conditioning import CONDITIONS
 from torch_impl.unet import UNet
 
@@ -19,7 +19,7 @@ def losses(network: UNet, batch: dict[str, torch.Tensor], kind: Loss = "simple")
         network: the U-Net.
         batch: `x_0`, `eps` (B, C, H, W); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.inference.conditioning.CONDITIONS.
-        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.learned_variance.
+        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.bound.
     Returns:
         (B,): weight[t] times the mean over pixels of the squared error; the loss is their mean. hybrid adds, and vlb has
         alone, bound_weight times the mean of bound().
@@ -45,7 +45,7 @@ def losses(network: UNet, batch: dict[str, torch.Tensor], kind: Loss = "simple")
 def bound(
     apart: torch.Tensor, fraction: torch.Tensor, x_0: torch.Tensor, batch: dict[str, torch.Tensor]
 ) -> torch.Tensor:
-    """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.learned_variance.
+    """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.bound.
 
     Args:
         apart: (B, C, H, W) the output's error; fraction: the network's second half of channels.
@@ -60,8 +60,8 @@ def bound(
     precision = torch.exp(-(low + above) / 2)
     centre = -miss * precision  # of the pixel's bin, in deviations from the mean
     start, end = centre - HALF_BIN * precision, centre + HALF_BIN * precision
-    start = torch.where(x_0 < -EDGE, -FAR, start)
-    end = torch.where(x_0 > EDGE, FAR, end)
+    start = torch.where(x_0 < -EDGE, -OPEN_END, start)
+    end = torch.where(x_0 > EDGE, OPEN_END, end)
     # Of the two tails that a bin lies in, the smaller one keeps its digits.
     flip = centre < 0
     near, far = torch.where(flip, -end, start), torch.where(flip, -start, end)
@@ -71,9 +71,11 @@ def bound(
 
 def log_tail(z: torch.Tensor) -> torch.Tensor:
     """log P(Z > z) of a standard normal Z, without underflow."""
-    small = torch.log(torch.erfc(z.clamp(max=SWITCH) / math.sqrt(2)) / 2)
-    large = z.clamp(min=SWITCH)
+    small = torch.log(torch.erfc(z.clamp(max=SERIES_FROM_FLOAT32) / math.sqrt(2)) / 2)
+    large = z.clamp(min=SERIES_FROM_FLOAT32)
     series = torch.ones_like(z)
     for factor in reversed(TAIL_SERIES):
         series = 1 - factor * series / large.square()
-    return torch.where(z < SWITCH, small, torch.log(series / (large * math.sqrt(2 * math.pi))) - large.square() / 2)
+    return torch.where(
+        z < SERIES_FROM_FLOAT32, small, torch.log(series / (large * math.sqrt(2 * math.pi))) - large.square() / 2
+    )

@@ -1,6 +1,6 @@
 """Likelihood of images under a trained network: batches, keyed noise, and the numbers with their standard errors.
 
-A twin supplies an `Evaluator`; the mathematics is that of core.diffusion.likelihood and flow_density. This module imports no
+A twin supplies an `Evaluator`; the mathematics is that of core.diffusion.bound and flow_density. This module imports no
 framework.
 """
 
@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from core.command_line import RunError
 from core.config import Variance
+from core.diffusion.bound import HALF_BIN, prior, quantised, term
 from core.diffusion.flow_density import exact_probes, log_density
-from core.diffusion.learned_variance import HALF_BIN
-from core.diffusion.likelihood import prior, quantised, term
 from core.diffusion.process import Process
 from core.inference.conditioning import Condition
 from core.random import gaussian, generator, integers

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.config import Recipe
 from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
-from core.diffusion.learned_variance import bound_columns
+from core.diffusion.bound import bound_columns
 from core.diffusion.process import Process, coefficients
 from core.images import from_unit
 from core.inference.conditioning import training_condition
@@ -35,7 +35,7 @@ def make_batch(
     Returns:
         `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64 levels; `time`, `signal`, `noise`, `target_x0`, `target_eps`,
         `weight` (B,), where levels are sampled by importance with 1 / (T p) in it, which is `importance` (B,); where the
-        variance is learned those of core.diffusion.learned_variance; and the condition by name. Floats have training.dtype.
+        variance is learned those of core.diffusion.bound; and the condition by name. Floats have training.dtype.
     """
     config, seed = recipe.training, recipe.training.seed
     samples = range(config.batch_size)

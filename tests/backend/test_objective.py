@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from core.config import ModelConfig, ProcessConfig
-from core.diffusion.learned_variance import bound_columns
+from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
 from core.networks.specs import param_specs
 from eval.parity.closeness import require_close

@@ -7,8 +7,8 @@ import pytest
 from scipy import special, stats
 
 from core.config import ProcessConfig
+from core.diffusion.bound import decoder, log_interval, prior, quantised, reverse_log_variance, term
 from core.diffusion.flow_density import exact_probes, log_density
-from core.diffusion.likelihood import decoder, log_interval, prior, quantised, reverse_log_variance, term
 from core.diffusion.process import conversions, from_betas, make_process
 
 MEAN, DEVIATION = 0.1, 0.25

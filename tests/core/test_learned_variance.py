@@ -9,7 +9,7 @@ import pytest
 from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.data.dataset import Dataset
-from core.diffusion.learned_variance import bound_columns
+from core.diffusion.bound import bound_columns
 from core.diffusion.process import make_process
 from core.networks.specs import initial_weights
 from core.training.batches import make_batch

@@ -12,7 +12,7 @@ import pytest
 from core.command_line import RunError
 from core.commands.main import main
 from core.config import ProcessConfig
-from core.diffusion.likelihood import quantised
+from core.diffusion.bound import quantised
 from core.diffusion.process import conversions, make_process
 from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
 from tests.core.test_cli import RECIPE, TWIN

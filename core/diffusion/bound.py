@@ -1,9 +1,18 @@
-"""The variational bound on the negative log-likelihood, term by term, in bits per dimension. Float64 NumPy; imports no framework.
+"""The variational bound on the negative log-likelihood: its terms in bits per dimension, and its columns of a batch.
 
     -log P(x_0) <= KL(q(x_T | x_0) || p(x_T))  +  sum over t >= 1 of KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t))
                    -  log P(x_0 | x_t at t = 0)
 
 Images are on the 256 levels of eight bits, in [-1, 1]. A twin evaluates the network at (x_t, t), nothing else.
+
+A network that learns the variance trains on this bound too, on tensors (`bound` in a twin's objective.py). Its second
+half of channels, v in [-1, 1], interpolates log variance between the posterior's (v = -1) and beta's (v = 1). With
+x0_hat - x_0 = q (output - target) and d = -(v + 1) / 2 gap, the log of true over predicted variance, in nats a pixel:
+
+    t > 0   L_t = (expm1(d) - d + e^d drop (x0_hat - x_0)^2) / 2        the KL divergence of two Gaussians
+    t = 0   L_0 = -log P(the pixel's bin), 256 bins of width 2 / 255, under N(x0_hat, exp(low + (v + 1) / 2 gap))
+
+This form takes no difference of two near numbers. Source: Nichol & Dhariwal 2021, eq. 4-7 and 15.
 """
 
 from __future__ import annotations
@@ -16,13 +25,23 @@ from numpy.typing import NDArray
 
 from core.config import Variance
 from core.diffusion.grids import levels_at, start_of
-from core.diffusion.learned_variance import HALF_BIN
 from core.diffusion.process import Process, Steps, predict_x0
 
 Array = NDArray[np.float64]
 
-FAR = 25.0
-"""Deviations beyond which the tail's asymptotic series is exact to 1e-11 and erfc soon underflows."""
+HALF_BIN = 1 / 255
+"""Half the width of a pixel's bin, in [-1, 1]."""
+EDGE = 0.999
+"""A pixel beyond it is black or white: its bin has no end on that side; Ho et al. 2020, eq. 13."""
+OPEN_END = 1e4
+"""Where the twins let such a bin end, in standard deviations."""
+TAIL_SERIES = (1.0, 3.0, 5.0, 7.0)
+"""P(Z > z) of a standard normal Z is its density / z times 1 - z^-2 (1 - 3 z^-2 (1 - 5 z^-2 (1 - 7 z^-2))).
+
+Source: Abramowitz & Stegun 1964, 26.2.12.
+"""
+SERIES_FROM, SERIES_FROM_FLOAT32 = 25.0, 12.0
+"""The z from which the series is used, since erfc underflows soon after: 1e-11 off in float64, 1.5e-8 in the twins."""
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 
@@ -50,12 +69,13 @@ def _at(table: Array, t: Steps, like: Array) -> Array:
 
 
 def log_tail(z: Array) -> Array:
-    """log P(standard normal > z) for z >= 0. Source: Abramowitz and Stegun 1964, 26.2.12 (beyond FAR)."""
-    near = np.log(0.5 * np.asarray(_erfc(np.minimum(z, FAR) / math.sqrt(2)), np.float64))
-    far = np.maximum(z, FAR)
-    r = far**-2
-    series = 1 - r * (1 - 3 * r * (1 - 5 * r * (1 - 7 * r)))
-    return np.where(z < FAR, near, -0.5 * far**2 - np.log(far) - 0.5 * math.log(2 * math.pi) + np.log(series))
+    """log P(Z > z) of a standard normal Z, for z >= 0; each twin has it on tensors."""
+    near = np.log(0.5 * np.asarray(_erfc(np.minimum(z, SERIES_FROM) / math.sqrt(2)), np.float64))
+    far = np.maximum(z, SERIES_FROM)
+    series: Any = 1.0
+    for factor in reversed(TAIL_SERIES):
+        series = 1 - factor * far**-2 * series
+    return np.where(z < SERIES_FROM, near, -0.5 * far**2 - np.log(far) - 0.5 * math.log(2 * math.pi) + np.log(series))
 
 
 def log_interval(low: Array, high: Array) -> Array:
@@ -77,8 +97,8 @@ def decoder(x_0: Array, mean: Array, log_variance: Any) -> Array:
     Source: Ho et al. 2020, eq. 13; the normal distribution itself, where their code has an approximation to it.
     """
     scale = np.exp(-0.5 * log_variance)
-    low = np.where(x_0 < HALF_BIN - 1, -np.inf, (x_0 - HALF_BIN - mean) * scale)
-    high = np.where(x_0 > 1 - HALF_BIN, np.inf, (x_0 + HALF_BIN - mean) * scale)
+    low = np.where(x_0 < -EDGE, -np.inf, (x_0 - HALF_BIN - mean) * scale)
+    high = np.where(x_0 > EDGE, np.inf, (x_0 + HALF_BIN - mean) * scale)
     return -log_interval(low, high)
 
 
@@ -144,3 +164,27 @@ def term(
     if last.any():
         nats[last] = decoder(x_0[last], mean[last], np.broadcast_to(log_variance, x_0.shape)[last])
     return per_dimension(nats)
+
+
+def bound_columns(process: Process) -> dict[str, Array]:
+    """What the bound takes of a training batch besides core.diffusion.process.coefficients(), each (T,).
+
+    Args:
+        process: of a learned variance.
+    Returns:
+        `x0_from_output`: q of the module's docstring. `snr_drop`: SNR_{t-1} - SNR_t, 0 at t = 0.
+        `log_variance_low`: of the posterior. `log_variance_gap`: log beta minus that.
+        `bound_weight`: T of `vlb`, whose loss is then the whole bound in bits a pixel; vlb_weight T of `hybrid`.
+    Source: Nichol & Dhariwal 2021, section 3.1, and its code, where L_t is in bits and lambda 0.001 T; Kingma et al.
+        2021, eq. 13 (the drop).
+    """
+    config, T = process.config, process.timesteps
+    drop = np.append(0.0, process.posterior_mean_coef1[1:] ** 2 / process.posterior_variance[1:])
+    weight = T * (config.vlb_weight if config.loss == "hybrid" else 1.0) / math.log(2)
+    return {
+        "x0_from_output": process.x0_from_output,
+        "snr_drop": drop,
+        "log_variance_low": process.posterior_log_variance_clipped,
+        "log_variance_gap": np.log(process.betas) - process.posterior_log_variance_clipped,
+        "bound_weight": np.full(T, weight),
+    }
