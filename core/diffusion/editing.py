@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import SamplingConfig
+from core.diffusion.ancestral import ddim
 from core.diffusion.grids import CLEAN, Level, levels_at
 from core.diffusion.process import Process
-from core.diffusion.samplers import LINEAR, check_options, grid_of, make_steps, table_of
+from core.diffusion.samplers import SAMPLERS, check_options, grid_of, make_steps, table_of
 from core.diffusion.table import Edit, SamplingTable, Step
-
-ONE_STATE = ("ddpm", "ddim")
-"""Samplers whose state is the image alone, so that it may be changed between rows."""
 
 
 def _plain(config: SamplingConfig) -> SamplingConfig:
@@ -59,7 +57,7 @@ def encode_table(process: Process, config: SamplingConfig) -> SamplingTable:
 def decode_table(process: Process, config: SamplingConfig) -> SamplingTable:
     """From noise to the images that encode_table() had: DDIM without noise over the same levels; arguments as there."""
     levels = inversion_levels(process, config)
-    steps = LINEAR["ddim"](levels, dataclasses.replace(config, eta=0.0))
+    steps = ddim(levels, dataclasses.replace(config, eta=0.0))
     steps[-1] = dataclasses.replace(steps[-1], matrix=steps[-1].matrix / levels[-1].signal)
     return table_of(process, steps, _plain(config))
 
@@ -137,14 +135,15 @@ def repaint_table(
 
     Args:
         process: forward process.
-        config: of sampler ddpm or ddim; a learned variance only without jumps.
+        config: of a sampler that keeps the image alone; a learned variance only without jumps.
         jump: points of the grid that a jump goes back.
         resample: times that each stretch of the grid is passed; 1 for no jumps.
     Source: Lugmayr et al. 2022, RePaint, algorithm 1 and section 4.2.
     """
-    if config.sampler not in ONE_STATE:
+    able = [sampler for sampler, row in SAMPLERS.items() if row.keeps_image_alone]
+    if config.sampler not in able:
         raise ValueError(
-            f"--sampler {config.sampler}: must be ddpm or ddim, which keep nothing but the image from row to row"
+            f"--sampler {config.sampler}: must be {' or '.join(able)}, which keep nothing but the image from row to row"
         )
     if resample > 1 and config.variance == "learned":
         raise ValueError("--variance learned: must be fixed_small or fixed_large with --resample above 1")

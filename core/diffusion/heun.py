@@ -30,15 +30,18 @@ class _Churned:
     s: float = 0.0
 
 
-def _churned(level: Level, config: SamplingConfig, steps: int, level_of: Callable[[float], Level]) -> _Churned:
+def _churn(levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level]) -> list[_Churned]:
     """Karras et al. 2022, algorithm 2, lines 4-6: sigma^ = (1 + gamma) sigma, x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z."""
-    sigma, limit = level.sigma, config.churn_max or math.inf
-    if config.churn == 0 or not config.churn_min <= sigma <= limit:
-        return _Churned(level)
-    gamma = min(config.churn / steps, MOST_CHURN)
-    higher = level_of(level.half_log_snr - float(np.log1p(gamma)))
-    added = config.churn_noise * sigma * np.sqrt(gamma * (2 + gamma))
-    return _Churned(higher, higher.signal / level.signal, float(higher.signal * added))
+    limit, points = config.churn_max or math.inf, []
+    gamma = min(config.churn / (len(levels) - 1), MOST_CHURN)
+    for level in levels[:-1]:
+        if config.churn == 0 or not config.churn_min <= level.sigma <= limit:
+            points.append(_Churned(level))
+            continue
+        higher = level_of(level.half_log_snr - float(np.log1p(gamma)))
+        added = config.churn_noise * level.sigma * np.sqrt(gamma * (2 + gamma))
+        points.append(_Churned(higher, higher.signal / level.signal, float(higher.signal * added)))
+    return [*points, _Churned(levels[-1])]
 
 
 def _scale(level: Level, share: bool) -> float:
@@ -46,20 +49,9 @@ def _scale(level: Level, share: bool) -> float:
 
 
 def _steps(
-    levels: list[Level],
-    config: SamplingConfig,
-    level_of: Callable[[float], Level],
-    start: float,
-    heun: bool,
-    share: bool,
+    levels: list[Level], points: list[_Churned], start: float, heun: bool, share: bool
 ) -> tuple[list[Step], float]:
-    """The rows, and the standard deviation of the first state."""
-    if levels[0].signal == 0 and not share:
-        raise ValueError(
-            f"sampling.sampler = {config.sampler!r}: sigma is infinite at a level without signal; use flow_{config.sampler}"
-        )
-    count = len(levels) - 1
-    points = [*(_churned(level, config, count, level_of) for level in levels[:-1]), _Churned(levels[-1])]
+    """The rows, and the standard deviation of the first state; points are the levels of the network's evaluations."""
     steps: list[Step] = []
     for point, then, churned in zip(points, levels[1:], points[1:], strict=False):
         now = point.level
@@ -95,25 +87,21 @@ def euler(
         The rows, and the standard deviation of the first state.
     Source: Karras et al. 2022, algorithm 2 without its lines 9-11.
     """
-    return _steps(levels, config, level_of, start, heun=False, share=False)
+    return _steps(levels, _churn(levels, config, level_of), start, heun=False, share=False)
 
 
 def heun(
     levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
 ) -> tuple[list[Step], float]:
     """Heun's method with churn: two evaluations a step, one in the last. Source: Karras et al. 2022, algorithm 2."""
-    return _steps(levels, config, level_of, start, heun=True, share=False)
+    return _steps(levels, _churn(levels, config, level_of), start, heun=True, share=False)
 
 
-def flow_euler(
-    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
-) -> tuple[list[Step], float]:
+def flow_euler(levels: list[Level], config: SamplingConfig) -> list[Step]:
     """Euler's method in the share of noise. Source: Liu et al. 2023, rectified flow."""
-    return _steps(levels, config, level_of, start, heun=False, share=True)
+    return _steps(levels, list(map(_Churned, levels)), 1.0, heun=False, share=True)[0]
 
 
-def flow_heun(
-    levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level], start: float = 1.0
-) -> tuple[list[Step], float]:
+def flow_heun(levels: list[Level], config: SamplingConfig) -> list[Step]:
     """Heun's method in the share of noise."""
-    return _steps(levels, config, level_of, start, heun=True, share=True)
+    return _steps(levels, list(map(_Churned, levels)), 1.0, heun=True, share=True)[0]

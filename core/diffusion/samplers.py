@@ -1,12 +1,14 @@
-"""From a configured sampler to its table. One file a family: ancestral, dpm_solver, unipc (and iPNDM), heun (and Euler).
+"""From a configured sampler to its table: one row a sampler, one file a family of them.
 
-Float64 NumPy; imports no framework. core.diffusion.table says what a table is and runs one.
+core.diffusion.table says what a table is and runs one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,48 +19,77 @@ from core.diffusion.grids import CLEAN, Level, level_of, sampling_grid, start_of
 from core.diffusion.process import Process, conversions
 from core.diffusion.table import Row, SamplingTable, Step
 
-LINEAR: dict[str, Callable[[list[Level], SamplingConfig], list[Step]]] = {
-    "ddpm": ancestral.ddpm,
-    "ddim": ancestral.ddim,
-    "dpmsolver++": dpm_solver.dpmsolver_2m,
-    "dpmsolver++2s": dpm_solver.dpmsolver_2s,
-    "dpmsolver++3m": dpm_solver.dpmsolver_3m,
-    "sde-dpmsolver++": dpm_solver.sde_dpmsolver_2m,
-    "unipc": unipc.unipc,
-    "ipndm": unipc.ipndm,
+Steps = Callable[[Process, list[Level], SamplingConfig], tuple[list[Step], float]]
+"""The steps between levels, the last being where the grid ends, and the standard deviation of the first state."""
+
+
+@dataclass(frozen=True)
+class SamplerRow:
+    """What there is to know of a sampler."""
+
+    steps: Steps
+    options: tuple[str, ...] = ()
+    """Fields of SamplingConfig that this sampler reads and most others do not have."""
+    evaluations: int = 1
+    """Evaluations of the network a step; the last step takes one."""
+    needs_signal: bool = False
+    """It steps in sigma = noise / signal, which is infinite at a level without signal."""
+    leaves_zero_out: bool = False
+    """Leading and linspace grids end above t = 0, as in diffusers: the last step is of order 1 and should be short."""
+    keeps_image_alone: bool = False
+    """Its state is the image and nothing else, so that the image may be changed between rows."""
+
+
+def _plain(steps: Callable[[list[Level], SamplingConfig], list[Step]]) -> Steps:
+    return lambda process, levels, config: (steps(levels, config), start_of(process, levels[0]))
+
+
+def _churned(
+    steps: Callable[[list[Level], SamplingConfig, Callable[[float], Level], float], tuple[list[Step], float]],
+) -> Steps:
+    return lambda process, levels, config: steps(
+        levels, config, partial(level_of, process), start_of(process, levels[0])
+    )
+
+
+_CHURN = ("churn", "churn_min", "churn_max", "churn_noise")
+SAMPLERS: dict[str, SamplerRow] = {
+    "ddpm": SamplerRow(_plain(ancestral.ddpm), ("variance",), keeps_image_alone=True),
+    "ddim": SamplerRow(_plain(ancestral.ddim), ("eta",), keeps_image_alone=True),
+    "dpmsolver++": SamplerRow(_plain(dpm_solver.dpmsolver_2m), leaves_zero_out=True),
+    "dpmsolver++2s": SamplerRow(_plain(dpm_solver.dpmsolver_2s), leaves_zero_out=True),
+    "dpmsolver++3m": SamplerRow(_plain(dpm_solver.dpmsolver_3m), leaves_zero_out=True),
+    "sde-dpmsolver++": SamplerRow(_plain(dpm_solver.sde_dpmsolver_2m), leaves_zero_out=True),
+    "unipc": SamplerRow(_plain(unipc.unipc), ("order", "unipc_variant"), leaves_zero_out=True),
+    "ipndm": SamplerRow(_plain(unipc.ipndm), ("order",)),
+    "euler": SamplerRow(_churned(heun.euler), _CHURN, needs_signal=True),
+    "heun": SamplerRow(_churned(heun.heun), _CHURN, evaluations=2, needs_signal=True),
+    "flow_euler": SamplerRow(_plain(heun.flow_euler)),
+    "flow_heun": SamplerRow(_plain(heun.flow_heun), evaluations=2),
 }
-CHURNED = {"euler": heun.euler, "heun": heun.heun, "flow_euler": heun.flow_euler, "flow_heun": heun.flow_heun}
-SAMPLERS = (*LINEAR, *CHURNED)
-TWICE = ("heun", "flow_heun")
-"""Samplers that evaluate the network twice a step, but for the last."""
-# Their last step is of order 1, and should be short: as diffusers, t = 0 is left out of leading and linspace.
-_WITHOUT_ZERO = ("dpmsolver++", "dpmsolver++2s", "dpmsolver++3m", "sde-dpmsolver++", "unipc")
-OPTIONS: dict[str, tuple[str, ...]] = {
-    "eta": ("ddim",),
-    "variance": ("ddpm",),
-    "order": ("unipc", "ipndm"),
-    "unipc_variant": ("unipc",),
-    "churn": ("euler", "heun"),
-    "churn_min": ("euler", "heun"),
-    "churn_max": ("euler", "heun"),
-    "churn_noise": ("euler", "heun"),
+"""A new sampler: the steps in its family's file, a row here, and its name in core.config.sampling.Sampler."""
+_DEFAULTS: dict[str, Any] = {
+    name: field.default
+    for row in SAMPLERS.values()
+    for name in row.options
+    for field in dataclasses.fields(SamplingConfig)
+    if field.name == name
 }
-"""Options that belong to some samplers only."""
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SamplingConfig)}
 
 
 def with_sampler(config: SamplingConfig, sampler: Sampler) -> SamplingConfig:
     """The configuration with another sampler: options that it does not have go back to their defaults."""
-    lost: dict[str, Any] = {name: _DEFAULTS[name] for name, owners in OPTIONS.items() if sampler not in owners}
+    lost = {name: default for name, default in _DEFAULTS.items() if name not in SAMPLERS[sampler].options}
     return dataclasses.replace(config, sampler=sampler, **lost)
 
 
 def steps_of(config: SamplingConfig) -> int:
-    """Points of the grid: config.steps, or as many as config.nfe evaluations pay for (one is left over where heun is asked
-    for an even number)."""
-    if config.nfe == 0:
-        return config.steps
-    return (config.nfe + 1) // 2 if config.sampler in TWICE else config.nfe
+    """Points of the grid: config.steps, or as many as config.nfe evaluations pay for.
+
+    Of an even number, a sampler of two evaluations a step leaves one unused.
+    """
+    evaluations = SAMPLERS[config.sampler].evaluations
+    return (config.nfe + evaluations - 1) // evaluations if config.nfe else config.steps
 
 
 def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
@@ -82,7 +113,7 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
 
 def grid_of(process: Process, config: SamplingConfig) -> list[Level]:
     """The levels at which a configured sampler evaluates the network, without the clean image."""
-    return sampling_grid(process, config.spacing, steps_of(config), config.sampler in _WITHOUT_ZERO)
+    return sampling_grid(process, config.spacing, steps_of(config), SAMPLERS[config.sampler].leaves_zero_out)
 
 
 def check_options(config: SamplingConfig) -> None:
@@ -93,23 +124,26 @@ def check_options(config: SamplingConfig) -> None:
     """
     if config.sampler not in SAMPLERS:
         raise ValueError(f"sampling.sampler = {config.sampler!r}: must be one of {', '.join(SAMPLERS)}")
-    for name, owners in OPTIONS.items():
+    for name, default in _DEFAULTS.items():
         value = getattr(config, name)
-        if value != _DEFAULTS[name] and config.sampler not in owners:
+        if value != default and name not in SAMPLERS[config.sampler].options:
+            owners = [sampler for sampler, row in SAMPLERS.items() if name in row.options]
             raise ValueError(
-                f"sampling.{name} = {value!r}: must be {_DEFAULTS[name]!r} with sampler {config.sampler}; "
+                f"sampling.{name} = {value!r}: must be {default!r} with sampler {config.sampler}; "
                 f"only {' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} it"
             )
-    if config.sampler == "unipc" and config.order > 3:
-        raise ValueError(f"sampling.order = {config.order}: must be at most 3 with sampler unipc")
 
 
 def make_steps(process: Process, levels: list[Level], config: SamplingConfig) -> tuple[list[Step], float]:
     """The steps of a sampler between given levels, and the standard deviation of the first state."""
-    start = start_of(process, levels[0])
-    if config.sampler in LINEAR:
-        return LINEAR[config.sampler](levels, config), start
-    return CHURNED[config.sampler](levels, config, lambda value: level_of(process, value), start)
+    row = SAMPLERS[config.sampler]
+    if row.needs_signal and levels[0].signal == 0:
+        others = [sampler for sampler, other in SAMPLERS.items() if not other.needs_signal]
+        raise ValueError(
+            f"sampling.sampler = {config.sampler!r}: sigma is infinite at a level without signal; "
+            f"use one of {', '.join(others)}"
+        )
+    return row.steps(process, levels, config)
 
 
 def guidance_at(level: Level, config: SamplingConfig) -> float:

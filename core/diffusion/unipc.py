@@ -65,6 +65,8 @@ def unipc(levels: list[Level], config: SamplingConfig) -> list[Step]:
     """
     # The network is evaluated at the predicted x; with x0 there, the corrected x is known + c x0, where `known` was
     # formed in the row before. State [x predicted, known, x0 before, x0 before that, ...].
+    if config.order > 3:
+        raise ValueError(f"sampling.order = {config.order}: must be at most 3 with sampler unipc")
     steps, size, c = [], 1, 0.0  # entries of the state; weight of x0 in the corrector that is under way
     for i, (number, kept) in enumerate(orders_and_history(levels, config.order or UNIPC_ORDER)):
         entries = np.eye(size + 2)

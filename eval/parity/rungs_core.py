@@ -190,9 +190,9 @@ def samplers(twins: Twins, subject: Subject, board: Board) -> None:
         "the recipe's": recipe.sampling,
     }
     sigma_is_finite = bool(process.signal[-1] > 0)
-    for sampler in SAMPLERS:
-        if sampler not in closed_forms.SAMPLERS and (sigma_is_finite or sampler not in ("euler", "heun")):
-            churn = 5.0 if sampler in ("euler", "heun") else 0.0
+    for sampler, row in SAMPLERS.items():
+        if sampler not in closed_forms.SAMPLERS and (sigma_is_finite or not row.needs_signal):
+            churn = 5.0 if "churn" in row.options else 0.0
             spacing: Spacing = "karras" if churn else "trailing"
             chosen[sampler] = SamplingConfig(sampler, steps, spacing, dynamic_threshold=0.9, churn=churn)
     for name, sampling in chosen.items():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.config import ExtractorName
-from core.diffusion.samplers import TWICE
+from core.diffusion.samplers import SAMPLERS
 from core.files import read_json, write_atomically
 from core.metrics.frechet import frechet_distance_from_features
 from eval.measure.distance import PROTOCOL_N, choose
@@ -107,7 +107,7 @@ def run(
 
 def spent(sampler: str, budget: int) -> int:
     """Evaluations that a sampler makes of a budget: one is left over where each step takes two but the last."""
-    return budget - 1 if sampler in TWICE and budget % 2 == 0 else budget
+    return budget - 1 if SAMPLERS[sampler].evaluations == 2 and budget % 2 == 0 else budget
 
 
 def text_table(result: Mapping[str, Any]) -> str:

@@ -580,7 +580,7 @@ def exact_network(process, mean, deviation):
 @pytest.mark.parametrize("config", (FLOW, EDM), ids=lambda c: c.schedule)
 def test_every_sampler_reproduces_gaussian_data_on_flow_and_edm(config, sampler):
     if config is FLOW and sampler in ("euler", "heun"):
-        with pytest.raises(ValueError, match=f"use flow_{sampler}"):
+        with pytest.raises(ValueError, match=rf"use one of .*flow_{sampler}"):
             make_table(make_process(config), SamplingConfig(sampler, 100, clip=False))
         return
     process = make_process(config)
@@ -696,7 +696,7 @@ def test_heun_on_edm_is_the_papers_algorithm_2(spacing, churn):
     [
         (FLOW, dict(spacing="log_snr"), r"sampling\.spacing = 'log_snr': level t = 999 holds no signal"),
         (FLOW, dict(spacing="karras"), r"sampling\.spacing = 'karras': level t = 999 holds no signal"),
-        (FLOW, dict(sampler="heun"), "use flow_heun"),
+        (FLOW, dict(sampler="heun"), r"use one of .*flow_heun"),
         (
             FLOW,
             dict(sampler="ddpm", variance="fixed_large"),

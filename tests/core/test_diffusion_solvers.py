@@ -1,12 +1,14 @@
 """Solvers of higher order: order of convergence, diffusers' coefficients in float64, identities, grids, churn."""
 
+import dataclasses
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from core.config import ProcessConfig, SamplingConfig
+from core.config import ProcessConfig, Sampler, SamplingConfig
 from core.diffusion import dpm_solver
 from core.diffusion.grids import Level, level_of, levels_at, sampling_grid
 from core.diffusion.process import make_process
@@ -333,7 +335,7 @@ def karras_between(process, first, last, steps=12):
 def test_ddim_under_other_names(name, other):
     process = make_process(ProcessConfig(**PROCESSES[name]))
     if other["sampler"] == "euler" and process.signal[-1] == 0:
-        with pytest.raises(ValueError, match="sigma is infinite at a level without signal; use flow_euler"):
+        with pytest.raises(ValueError, match=r"sigma is infinite at a level without signal; use one of .*flow_euler"):
             make_table(process, SamplingConfig(steps=17, **other))
         return
     a, b = (make_table(process, SamplingConfig(steps=17, **options)) for options in (dict(sampler="ddim"), other))
@@ -554,6 +556,18 @@ def test_a_budget_of_evaluations_is_kept(sampler, nfe):
     table = make_table(process, SamplingConfig(sampler, 999, nfe=nfe))
     assert nfe - 1 <= table.nfe <= nfe and (table.nfe == nfe or (sampler in ("heun", "flow_heun") and nfe % 2 == 0))
     assert steps_of(SamplingConfig(sampler, 7)) == 7
+
+
+def test_every_sampler_of_the_configuration_has_a_row_and_owns_fields_of_it():
+    assert tuple(SAMPLERS) == get_args(Sampler)
+    fields = {field.name for field in dataclasses.fields(SamplingConfig)}
+    assert all(set(row.options) <= fields for row in SAMPLERS.values())
+
+
+@pytest.mark.parametrize("sampler", [name for name, row in SAMPLERS.items() if row.needs_signal])
+def test_a_sampler_in_sigma_names_those_that_need_no_signal(sampler):
+    with pytest.raises(ValueError, match=rf"'{sampler}': sigma is infinite at a level without signal.*flow_euler"):
+        make_table(make_process(ProcessConfig(zero_terminal_snr=True, prediction="v")), SamplingConfig(sampler, 5))
 
 
 def test_another_sampler_starts_from_its_own_defaults():
