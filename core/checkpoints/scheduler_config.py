@@ -7,46 +7,66 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
 from core.checkpoints.diffusers_config import DIFFUSERS_VERSION
-from core.config import ProcessConfig, Sampler, SamplingConfig
+from core.config import ProcessConfig, Sampler, SamplingConfig, Schedule
 from core.config.recipes import from_dict
 from core.diffusion import schedules
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
+"""diffusers' names; any other schedule is written as its betas (trained_betas)."""
 PREDICTIONS: dict[str, str] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
-SCHEDULERS: dict[Sampler, str] = {
-    "ddpm": "DDPMScheduler",
-    "ddim": "DDIMScheduler",
-    "dpmsolver++": "DPMSolverMultistepScheduler",
-}
 SPACINGS = ("leading", "trailing", "linspace")
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """What diffusers has of a sampler."""
+
+    class_name: str
+    fixed: dict[str, Any]
+    """Options of it that our sampler has in one way only, and that way, which is diffusers' default."""
+
+
+SCHEDULERS: dict[Sampler, Scheduler] = {
+    "ddpm": Scheduler("DDPMScheduler", {}),
+    "ddim": Scheduler("DDIMScheduler", {"set_alpha_to_one": True}),
+    "dpmsolver++": Scheduler(
+        "DPMSolverMultistepScheduler",
+        {
+            "algorithm_type": "dpmsolver++",
+            "solver_order": 2,
+            "solver_type": "midpoint",
+            "final_sigmas_type": "zero",
+            "lambda_min_clipped": -math.inf,
+            "use_karras_sigmas": False,
+            "use_exponential_sigmas": False,
+            "use_beta_sigmas": False,
+            "use_lu_lambdas": False,
+            "use_flow_sigmas": False,
+        },
+    ),
+}
+"""Samplers that diffusers' pipelines have too; any other is written as ddim, and recipe.json names it."""
+_OURS = {scheduler.class_name: name for name, scheduler in SCHEDULERS.items()}
 # Schedulers of the same forward processes whose methods are not among ours.
 _OTHER_SCHEDULERS = (
-    "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",
-    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler",
-    "DPMSolverSinglestepScheduler", "DPMSolverSDEScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler",
-)  # fmt: skip
-# What diffusers' scheduler can be told and our sampler does in one way only, diffusers' default.
-_SAMPLING_FIXED: dict[Sampler, dict[str, Any]] = {
-    "ddpm": {},
-    "ddim": {"set_alpha_to_one": True},
-    "dpmsolver++": {
-        "algorithm_type": "dpmsolver++",
-        "solver_order": 2,
-        "solver_type": "midpoint",
-        "final_sigmas_type": "zero",
-        "lambda_min_clipped": -math.inf,
-        "use_karras_sigmas": False,
-        "use_exponential_sigmas": False,
-        "use_beta_sigmas": False,
-        "use_lu_lambdas": False,
-        "use_flow_sigmas": False,
-    },
-}
+    "PNDMScheduler",
+    "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DPMSolverSDEScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+)
 
 
 def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> dict[str, Any]:
@@ -54,24 +74,24 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
 
     Args:
         process: the forward process.
-        sampling: sampler, spacing, variance and clip are read; diffusers takes steps and eta when it is called. A sampler
-            or spacing that its pipelines do not know is written as DDIM or trailing; recipe.json has the whole of it.
+        sampling: sampler, spacing, variance and clip are read; diffusers takes steps and eta when it is called. A
+            sampler or spacing that its pipelines do not know is written as DDIM or trailing.
     """
     if not process.variance_preserving:
         return _not_preserving(process)
     learned = process.variance == "learned"  # which DDPMScheduler alone knows
     named: Sampler = "ddpm" if learned else sampling.sampler if sampling.sampler in SCHEDULERS else "ddim"
     betas, solver = None, named == "dpmsolver++"
-    if process.schedule == "sigmoid":  # only DDPMScheduler knows it by name
+    if process.schedule == "sigmoid" or process.schedule not in SCHEDULES:  # only DDPMScheduler knows sigmoid by name
         betas = schedules.betas(dataclasses.replace(process, zero_terminal_snr=False)).tolist()
-    own = {key: value for key, value in _SAMPLING_FIXED[named].items() if value != -math.inf}
+    own = {key: value for key, value in SCHEDULERS[named].fixed.items() if value != -math.inf}
     if named == "ddpm":
         own["variance_type"] = "learned_range" if learned else sampling.variance
     return {
-        "_class_name": SCHEDULERS[named],
+        "_class_name": SCHEDULERS[named].class_name,
         "_diffusers_version": DIFFUSERS_VERSION,
         "num_train_timesteps": process.timesteps,
-        "beta_schedule": SCHEDULES[process.schedule],
+        "beta_schedule": SCHEDULES.get(process.schedule, "linear"),  # not read beside trained_betas
         "beta_start": process.beta_start,
         "beta_end": process.beta_end,
         "trained_betas": betas,
@@ -106,8 +126,11 @@ def process_from_diffusers(values: dict[str, Any], where: str = "scheduler_confi
         ValueError: a class, schedule or prediction type that is not supported, by name.
     """
     class_name = values.get("_class_name", "DDPMScheduler")
-    if class_name not in (*SCHEDULERS.values(), *_OTHER_SCHEDULERS):
-        raise ValueError(f"{where}: _class_name = {class_name!r} is not supported (only {', '.join(SCHEDULERS.values())} and others of their processes)")  # fmt: skip
+    if class_name not in (*_OURS, *_OTHER_SCHEDULERS):
+        raise ValueError(
+            f"{where}: _class_name = {class_name!r} is not supported (only {', '.join(_OURS)} and others of their "
+            "processes)"
+        )
     names = {ours: theirs for theirs, ours in SCHEDULES.items()}
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     schedule, prediction = values.get("beta_schedule", "linear"), values.get("prediction_type", "epsilon")
@@ -117,25 +140,27 @@ def process_from_diffusers(values: dict[str, Any], where: str = "scheduler_confi
         raise ValueError(f"{where}: prediction_type = {prediction!r} is not supported (only {', '.join(predictions)})")
     fields = {
         "timesteps": values.get("num_train_timesteps", 1000),
-        "schedule": names[schedule],
         "beta_start": values.get("beta_start", 1e-4),
         "beta_end": values.get("beta_end", 0.02),
         "prediction": predictions[prediction],
     }
     try:
-        process = dataclasses.replace(ProcessConfig(), **fields)
-        trained = values.get("trained_betas")
-        if trained is not None and not _equal(trained, schedules.betas(process)):
-            raise ValueError(f"trained_betas is not supported, unless they are those of beta_schedule = {schedule!r}")
+        process = ProcessConfig(**fields, schedule=cast(Schedule, names[schedule]))
+        if values.get("trained_betas") is not None:
+            process = _with_betas(process, values["trained_betas"])
         return dataclasses.replace(process, zero_terminal_snr=values.get("rescale_betas_zero_snr", False))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
 
 
-def _equal(trained: Any, betas: np.ndarray) -> bool:
-    """Whether betas from a file, which may have been float32, are given ones."""
+def _with_betas(process: ProcessConfig, trained: Any) -> ProcessConfig:
+    """The process with the schedule whose betas a file holds; they may have been float32."""
     found = np.asarray(trained, np.float64)
-    return found.shape == betas.shape and bool(np.allclose(found, betas, rtol=1e-5, atol=0))
+    for name in dict.fromkeys((process.schedule, *schedules.BETAS)):
+        candidate = dataclasses.replace(process, schedule=cast(Schedule, name))
+        if found.shape == (process.timesteps,) and np.allclose(found, schedules.betas(candidate), rtol=1e-5, atol=0):
+            return candidate
+    raise ValueError(f"trained_betas is not supported, unless they are those of one of {', '.join(schedules.BETAS)}")
 
 
 def sampling_from_diffusers(
@@ -152,16 +177,15 @@ def sampling_from_diffusers(
     Raises:
         ValueError: a variance that the network predicts, or an unknown spacing.
     """
-    names = {theirs: ours for ours, theirs in SCHEDULERS.items()}
     class_name, levels = values.get("_class_name", "DDPMScheduler"), values.get("num_train_timesteps", 1000)
-    sampler = names.get(class_name, "ddim")
-    notes = [] if class_name in names else [f"{class_name} is not among our samplers; ddim takes its place"]
+    sampler = _OURS.get(class_name, "ddim")
+    notes = [] if class_name in _OURS else [f"{class_name} is not among our samplers; ddim takes its place"]
     spacing = values.get("timestep_spacing", "linspace" if sampler == "dpmsolver++" else "leading")
     if spacing not in SPACINGS:
         raise ValueError(f"{where}: timestep_spacing = {spacing!r} is not supported (only {', '.join(SPACINGS)})")
     thresholding = values.get("thresholding", False)
     clip = thresholding if sampler == "dpmsolver++" else thresholding or values.get("clip_sample", True)
-    for key, ours in _SAMPLING_FIXED[sampler].items() if class_name in names else ():
+    for key, ours in SCHEDULERS[sampler].fixed.items() if class_name in _OURS else ():
         if values.get(key, ours) != ours:
             notes.append(f"{key} = {values[key]!r} is not followed; ours is {ours!r}")
     if spacing == "leading" and values.get("steps_offset", 0) != 0:
@@ -182,7 +206,9 @@ def sampling_from_diffusers(
             f"variance_type = {variance!r} gives diffusers the root of a negative number; fixed_large is taken"
         )
     if large and spacing == "trailing":
-        notes.append("variance_type = 'fixed_large': diffusers adds noise to a final image that is not at t = 0; ours does not")  # fmt: skip
+        notes.append(
+            "variance_type = 'fixed_large': diffusers adds noise to a final image that is not at t = 0; ours does not"
+        )
     config = {"sampler": sampler, "steps": levels if sampler == "ddpm" else min(50, levels), "spacing": spacing}
     config |= {"variance": "fixed_large" if large else "fixed_small", "clip": clip}
     try:

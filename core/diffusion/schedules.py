@@ -1,9 +1,11 @@
 """Noise schedules: a name and its parameters become betas, or signal and noise where the variance is not preserved.
 
-Float64 NumPy; imports no framework. The definitions are those of diffusers, which computes them in float32.
+The definitions are those of diffusers, which computes them in float32.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,47 @@ COSINE_MAX_BETA = 0.999
 SIGMOID_RANGE = 6.0
 
 
+def linear(config: ProcessConfig) -> Array:
+    """Betas of equal steps. Source: Ho et al. 2020, section 4."""
+    return np.linspace(config.beta_start, config.beta_end, config.timesteps)
+
+
+def scaled_linear(config: ProcessConfig) -> Array:
+    """Betas whose square roots have equal steps. Source: Rombach et al. 2022, the code."""
+    result: Array = np.linspace(np.sqrt(config.beta_start), np.sqrt(config.beta_end), config.timesteps) ** 2
+    return result
+
+
+def cosine(config: ProcessConfig) -> Array:
+    """alphas_cumprod(u) = cos^2(angle(u)); beta = 1 - ratio of neighbours, at most 0.999.
+
+    Source: Nichol and Dhariwal 2021, eq. 17.
+    """
+    # cos^2 a - cos^2 b = sin(b - a) sin(b + a) keeps the digits that 1 - ratio loses at small t.
+    steps = config.timesteps
+    angle = (np.arange(steps + 1) / steps + COSINE_OFFSET) / (1 + COSINE_OFFSET) * (np.pi / 2)
+    before, after = angle[:-1], angle[1:]
+    result: Array = np.sin(after - before) * np.sin(after + before) / np.cos(before) ** 2
+    return np.minimum(result, COSINE_MAX_BETA)
+
+
+def sigmoid(config: ProcessConfig) -> Array:
+    """Betas along a logistic curve. Source: Xu et al. 2022, GeoDiff, the code."""
+    start, end = config.beta_start, config.beta_end
+    curve = np.linspace(-SIGMOID_RANGE, SIGMOID_RANGE, config.timesteps)
+    result: Array = start + (end - start) / (1 + np.exp(-curve))
+    return result
+
+
+BETAS: dict[str, Callable[[ProcessConfig], Array]] = {
+    "linear": linear,
+    "scaled_linear": scaled_linear,
+    "cosine": cosine,
+    "sigmoid": sigmoid,
+}
+"""A new schedule: its function, a row here, and its name in core.config.process.Schedule."""
+
+
 def betas(config: ProcessConfig) -> Array:
     """Variance of the noise added from each level to the next.
 
@@ -25,34 +68,14 @@ def betas(config: ProcessConfig) -> Array:
     Returns:
         (T,) float64 in (0, 1); the last is exactly 1 with zero_terminal_snr.
     Raises:
-        ValueError: a schedule that float64 cannot hold (a beta rounds to 0 or 1).
-    Source: Ho et al. 2020, section 4 (linear); Rombach et al. 2022 (scaled_linear); Nichol and Dhariwal 2021,
-        eq. 17 (cosine); Xu et al. 2022, GeoDiff (sigmoid); Lin et al. 2024, algorithm 1.
+        ValueError: a schedule that has no betas, or that cannot be rescaled.
+    Source: the functions of BETAS name theirs; Lin et al. 2024, algorithm 1 (zero_terminal_snr).
     """
-    steps, start, end = config.timesteps, config.beta_start, config.beta_end
-    if config.schedule == "linear":
-        result = np.linspace(start, end, steps)
-    elif config.schedule == "scaled_linear":
-        result = np.linspace(np.sqrt(start), np.sqrt(end), steps) ** 2
-    elif config.schedule == "cosine":
-        result = _cosine(steps)
-    elif config.schedule == "sigmoid":
-        result = start + (end - start) / (1 + np.exp(-np.linspace(-SIGMOID_RANGE, SIGMOID_RANGE, steps)))
-    else:
-        allowed = "one of linear, scaled_linear, cosine, sigmoid; flow and edm are no betas"
+    if config.schedule not in BETAS:
+        allowed = f"one of {', '.join(BETAS)}; flow and edm are no betas"
         raise ValueError(f"process.schedule = {config.schedule!r}: must be {allowed}")
-    if config.zero_terminal_snr:
-        result = rescale_zero_terminal_snr(result)
-    return result
-
-
-def _cosine(steps: int) -> Array:
-    # Nichol and Dhariwal 2021, eq. 17: alphas_cumprod(u) = cos^2(angle(u)), beta = 1 - ratio of neighbours, at most
-    # 0.999. cos^2 a - cos^2 b = sin(b - a) sin(b + a) keeps the digits that 1 - ratio loses at small t.
-    angle = (np.arange(steps + 1) / steps + COSINE_OFFSET) / (1 + COSINE_OFFSET) * (np.pi / 2)
-    before, after = angle[:-1], angle[1:]
-    result: Array = np.sin(after - before) * np.sin(after + before) / np.cos(before) ** 2
-    return np.minimum(result, COSINE_MAX_BETA)
+    values = BETAS[config.schedule](config)
+    return rescale_zero_terminal_snr(values) if config.zero_terminal_snr else values
 
 
 def rescale_zero_terminal_snr(values: Array) -> Array:
@@ -88,7 +111,8 @@ def flow(config: ProcessConfig) -> tuple[Array, Array]:
         config: timesteps T and shift are read.
     Returns:
         Two (T,) arrays; the last level is noise alone.
-    Source: Liu et al. 2023, eq. 1, at s = (t + 1) / T; Esser et al. 2024, eq. 23 (shift): s <- shift s / (1 + (shift - 1) s).
+    Source: Liu et al. 2023, eq. 1, at s = (t + 1) / T; Esser et al. 2024, eq. 23 (shift):
+        s <- shift s / (1 + (shift - 1) s).
     """
     steps = np.arange(1, config.timesteps + 1, dtype=np.float64)
     left = config.timesteps - steps
@@ -102,7 +126,8 @@ def edm(config: ProcessConfig) -> tuple[Array, Array]:
     Args:
         config: timesteps, sigma_min, sigma_max and sigma_data are read.
     Returns:
-        Two (T,) arrays with noise / signal = sigma: the state is c_in (x_0 + sigma eps), c_in = (sigma^2 + sigma_data^2)^-1/2.
+        Two (T,) arrays with noise / signal = sigma: the state is c_in (x_0 + sigma eps), with
+        c_in = (sigma^2 + sigma_data^2)^-1/2.
     Source: Karras et al. 2022, table 1 (c_in).
     """
     sigma = np.exp(np.linspace(np.log(config.sigma_min), np.log(config.sigma_max), config.timesteps))

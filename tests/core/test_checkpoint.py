@@ -8,10 +8,12 @@ import os
 import resource
 import shutil
 import struct
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from core import config
 from core import files as written
 from core.checkpoints import checkpoint as module
 from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, save_checkpoint
@@ -19,6 +21,8 @@ from core.checkpoints.importing import read_unet
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.trained import open_source
 from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig
+from core.config.recipes import from_dict
+from core.diffusion import schedules
 from core.files import file_hash, read_json, read_tensors, write_json, write_tensors, write_text_atomic
 from core.networks.specs import check_weights, param_specs
 
@@ -78,6 +82,26 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert again.progress == {"format": 1, **make().progress}
     assert open_source(tmp_path / "a" / "b", "ema").process == RECIPE.process
     assert equal(open_source(tmp_path / "a" / "b", "raw").weights, weights(seed=1))
+
+
+@pytest.mark.parametrize("own_recipe", (True, False))
+def test_a_schedule_that_is_added_as_contributing_says_is_saved_and_opened(tmp_path, monkeypatch, own_recipe):
+    """Its function, its row and its name; diffusers, which has no such schedule, reads the betas."""
+
+    def quadratic(config):
+        return config.beta_start + (config.beta_end - config.beta_start) * np.linspace(0, 1, config.timesteps) ** 2
+
+    monkeypatch.setitem(schedules.BETAS, "quadratic", quadratic)
+    monkeypatch.setattr(config.process, "Schedule", Literal[(*schedules.BETAS, "flow", "edm")])
+    process = from_dict(
+        ProcessConfig, {"timesteps": 100, "schedule": "quadratic", "zero_terminal_snr": True, "prediction": "v"}
+    )
+    save_checkpoint(tmp_path / "a", make(recipe=Recipe(MODEL, process)))
+    if not own_recipe:  # as another program leaves it
+        (tmp_path / "a" / "recipe.json").unlink()
+    assert open_source(tmp_path / "a", "ema").process == process
+    scheduler = read_json(tmp_path / "a" / "scheduler" / "scheduler_config.json")
+    assert scheduler["trained_betas"] == quadratic(process).tolist() and scheduler["rescale_betas_zero_snr"]
 
 
 def test_arrays_that_are_not_contiguous_are_written_as_they_look(tmp_path):
