@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints.diffusers_config import (
-    BASELINE_CLASS,
     DIFFUSERS_VERSION,
     VECTOR_CLASS,
     unet_to_diffusers,
@@ -30,7 +29,7 @@ from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.config import ModelConfig, Recipe
 from core.config.recipes import load_recipe, to_dict
 from core.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text_atomic
-from core.networks.specs import check_weights
+from core.networks.specs import NETWORKS, check_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
@@ -62,42 +61,44 @@ def write_pipeline(
     Raises:
         OSError: disk full or not writable.
     """
-    conditional, baseline = model.num_class_embeds is not None, model.architecture == "baseline"
     for name in ("unet", "scheduler"):
         (folder / name).mkdir()
     write_json(folder / "unet" / "config.json", unet_to_diffusers(model))
     write_tensors(folder / "unet" / WEIGHTS_FILE, weights)
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     scheduler_class = scheduler.get("_class_name", "DDPMScheduler")
-    pipeline = "DDIMPipeline" if scheduler_class == "DDIMScheduler" else "DDPMPipeline"
-    text = ""
-    if baseline:
-        pipeline = "DiptychBaselinePipeline"
-        text = "The baseline network: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
-    elif model.vector_channels:
-        pipeline = "DiptychConditionalPipeline"
-        text = "Conditioned on numbers: diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do.\n"
-    elif conditional or model.condition_channels:
-        pipeline = "DiptychConditionalPipeline"
-        kind = "Class-conditional" if conditional else "Conditioned on an image"
-        text = f"{kind}: diffusers' DDPMPipeline cannot sample it; UNet2DModel.from_pretrained opens `unet`.\n"
-    elif scheduler.get("variance_type") == "learned_range":
-        text = "Learned variance: of diffusers' pipelines only DDPMPipeline, with variance_type learned_range, can sample it.\n"
-    elif scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
-        pipeline = "DiptychPipeline"
-        text = "A process that diffusers' pipelines of a UNet2DModel cannot sample; UNet2DModel.from_pretrained opens `unet`.\n"
-    network = ["diptych", VECTOR_CLASS] if model.vector_channels else ["diffusers", "UNet2DModel"]
-    if baseline:
-        network = ["diptych", BASELINE_CLASS]
+    pipeline, text = _pipeline(model, scheduler)
+    class_name = VECTOR_CLASS if model.vector_channels else NETWORKS[model.architecture].class_name
     index = {
         "_class_name": pipeline,
         "_diffusers_version": DIFFUSERS_VERSION,
         "scheduler": ["diffusers", scheduler_class],
-        "unet": network,
+        "unet": ["diffusers" if class_name == "UNet2DModel" else "diptych", class_name],
     }
     write_json(folder / "model_index.json", index)
     if text:
-        write_text_atomic(folder / "README", text)
+        write_text_atomic(folder / "README", text + "\n")
+
+
+def _pipeline(model: ModelConfig, scheduler: Mapping[str, Any]) -> tuple[str, str]:
+    """The pipeline's class, and what a reader must know of the folder where diffusers cannot sample it."""
+    scheduler_class = scheduler.get("_class_name", "DDPMScheduler")
+    network = NETWORKS[model.architecture]
+    ours = "diffusers cannot open it; `python -m torch_impl sample` and `python -m tf_impl sample` do."
+    if not network.in_diffusers:
+        return network.class_name.removesuffix("UNet") + "Pipeline", f"The {model.architecture} network: {ours}"
+    if model.vector_channels:
+        return "DiptychConditionalPipeline", f"Conditioned on numbers: {ours}"
+    opens = "UNet2DModel.from_pretrained opens `unet`."
+    if model.conditional:
+        kind = "Class-conditional" if model.num_class_embeds else "Conditioned on an image"
+        return "DiptychConditionalPipeline", f"{kind}: diffusers' DDPMPipeline cannot sample it; {opens}"
+    if scheduler.get("variance_type") == "learned_range":
+        text = "Learned variance: of diffusers' pipelines only DDPMPipeline, with variance_type learned_range, can sample it."
+        return "DDPMPipeline", text
+    if scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
+        return "DiptychPipeline", f"A process that diffusers' pipelines of a UNet2DModel cannot sample; {opens}"
+    return "DDIMPipeline" if scheduler_class == "DDIMScheduler" else "DDPMPipeline", ""
 
 
 def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.config import BASELINE_KEYS, ModelConfig
+from core.config import ARCHITECTURES, ModelConfig
 from core.config.recipes import from_dict, nearest, to_dict
+from core.networks.specs import NETWORKS
 
 DIFFUSERS_VERSION = "0.42.1"
-BASELINE_CLASS = "DiptychBaselineUNet"
 VECTOR_CLASS = "DiptychVectorUNet"
 """The U-Net with vector_channels: diffusers' keys, and parameters that UNet2DModel does not have."""
 OWN_KEYS = ("vector_channels", "condition_channels")
@@ -54,16 +54,17 @@ _UNET_FIXED: dict[str, tuple[Any, ...]] = {
 
 
 def unet_to_diffusers(config: ModelConfig) -> dict[str, Any]:
-    """The content of `unet/config.json`, without OWN_KEYS; the baseline network's, which diffusers does not know, has its few keys."""
-    values = {key: value for key, value in to_dict(config).items() if key not in OWN_KEYS}
-    if values.pop("architecture") == "baseline":
-        return {"_class_name": BASELINE_CLASS, **{key: values[key] for key in BASELINE_KEYS}}
-    class_name = VECTOR_CLASS if config.vector_channels else "UNet2DModel"
+    """The content of `unet/config.json`, without OWN_KEYS; of a network that diffusers does not know, its own keys."""
+    values = {key: value for key, value in to_dict(config).items() if key not in (*OWN_KEYS, "architecture")}
+    network, row = NETWORKS[config.architecture], ARCHITECTURES[config.architecture]
+    if not network.in_diffusers:
+        return {"_class_name": network.class_name, **{key: value for key, value in values.items() if row.takes(key)}}
+    class_name = VECTOR_CLASS if config.vector_channels else network.class_name
     return {"_class_name": class_name, "_diffusers_version": DIFFUSERS_VERSION, **values}
 
 
 def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> ModelConfig:
-    """The network that a `UNet2DModel` configuration describes, or ours of the baseline network; without OWN_KEYS.
+    """The network that a `UNet2DModel` configuration describes, or one of ours; without OWN_KEYS.
 
     Args:
         values: the parsed file; keys it leaves out take diffusers' defaults. A null sample_size becomes 32, or the
@@ -73,11 +74,12 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
         ValueError: another class, an unknown key, or a key or value that is not supported, by name.
     """
     class_name = values.get("_class_name", "UNet2DModel")
-    if class_name not in ("UNet2DModel", VECTOR_CLASS, BASELINE_CLASS):
+    ours = {row.class_name: name for name, row in NETWORKS.items() if not row.in_diffusers}
+    if class_name not in ("UNet2DModel", VECTOR_CLASS, *ours):
         raise ValueError(f"{where}: _class_name = {class_name!r}: only UNet2DModel can be read")
     known = {key: value for key, value in values.items() if not key.startswith("_")}
-    if class_name == BASELINE_CLASS:
-        return _model_config({**known, "architecture": "baseline"}, where)
+    if class_name in ours:
+        return _model_config({**known, "architecture": ours[class_name]}, where)
     for key, allowed in _UNET_FIXED.items():
         value = known.pop(key, allowed[0])
         if value not in allowed:

@@ -4,9 +4,10 @@ Each dataclass validates itself where it is made. Flags of the command line come
 writes them as files. This package imports no framework.
 """
 
+from core.config.architectures import ARCHITECTURES, DOWN_BLOCKS, UP_BLOCKS, Architecture
 from core.config.data import DataConfig, Fit, Normalise
 from core.config.evaluation import EvaluationConfig, ExtractorName, Resize
-from core.config.model import BASELINE_KEYS, DOWN_BLOCKS, UP_BLOCKS, Architecture, ModelConfig
+from core.config.model import ModelConfig
 from core.config.process import Loss, LossWeight, Prediction, ProcessConfig, Schedule
 from core.config.recipe import Recipe
 from core.config.require import require
@@ -14,7 +15,7 @@ from core.config.sampling import Sampler, SamplingConfig, Spacing, Variance
 from core.config.training import WIDEST_PROFILE, TimestepSampling, TrainingConfig
 
 __all__ = [
-    "BASELINE_KEYS",
+    "ARCHITECTURES",
     "DOWN_BLOCKS",
     "UP_BLOCKS",
     "WIDEST_PROFILE",

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
 
+from core.config.architectures import ARCHITECTURES, Architecture
 from core.config.require import require
-
-DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
-UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
-BASELINE_KEYS = ("sample_size", "in_channels", "out_channels", "block_out_channels", "num_class_embeds")
-"""What the baseline network can be told; every other key of ModelConfig is the U-Net's alone."""
-
-Architecture = Literal["unet", "baseline"]
 
 
 @dataclass(frozen=True)
@@ -83,60 +76,18 @@ class ModelConfig:
         require(self.num_class_embeds is None or self.num_class_embeds >= 1, "model.num_class_embeds", self.num_class_embeds, "at least 1, or null")  # fmt: skip
         require(self.vector_channels >= 0, "model.vector_channels", self.vector_channels, "at least 0")
         require(0 <= self.condition_channels < self.in_channels, "model.condition_channels", self.condition_channels, f"at least 0 and below in_channels {self.in_channels}")  # fmt: skip
-        if self.architecture == "baseline":
-            self._check_baseline()
-        else:
-            self._check_unet()
-        self.check_size(*self.sample_size)
-
-    def _check_baseline(self) -> None:
+        names = ", ".join(ARCHITECTURES)
+        require(self.architecture in ARCHITECTURES, "model.architecture", self.architecture, f"one of {names}")
+        architecture = ARCHITECTURES[self.architecture]
         for f in dataclasses.fields(self):
-            if f.name not in (*BASELINE_KEYS, "architecture"):
-                require(getattr(self, f.name) == f.default, f"model.{f.name}", getattr(self, f.name), f"left out where architecture is baseline, which has only {', '.join(BASELINE_KEYS)}")  # fmt: skip
-        first = self.block_out_channels[0] if self.block_out_channels else 0
-        fits = first >= 4 and first % 4 == 0 and self.block_out_channels == (first, 2 * first, 4 * first, 4 * first)
-        require(fits, "model.block_out_channels", self.block_out_channels, "(c, 2c, 4c, 4c) with c a multiple of 4 where architecture is baseline, such as (64, 128, 256, 256)")  # fmt: skip
-
-    def _check_unet(self) -> None:
-        levels = len(self.block_out_channels)
-        require(levels >= 1, "model.block_out_channels", self.block_out_channels, "one channel count a level")
-        require(
-            len(self.down_block_types) == levels == len(self.up_block_types),
-            "model.down_block_types",
-            self.down_block_types,
-            f"as long as block_out_channels ({levels}), and so must up_block_types",
-        )
-        for name in self.down_block_types:
-            require(name in DOWN_BLOCKS, "model.down_block_types", name, f"one of {', '.join(DOWN_BLOCKS)}")
-        for name in self.up_block_types:
-            require(name in UP_BLOCKS, "model.up_block_types", name, f"one of {', '.join(UP_BLOCKS)}")
-        require(self.mid_block_type in ("UNetMidBlock2D", None), "model.mid_block_type", self.mid_block_type, "UNetMidBlock2D or null")  # fmt: skip
-        for key, allowed in (
-            ("act_fn", ("silu", "gelu")),
-            ("downsample_type", ("conv", "resnet")),
-            ("upsample_type", ("conv", "resnet")),
-            ("resnet_time_scale_shift", ("default", "scale_shift")),
-            ("downsample_padding", (0, 1)),
-            ("freq_shift", (0, 1)),
-        ):
-            require(getattr(self, key) in allowed, f"model.{key}", getattr(self, key), f"one of {allowed}")
-        for key in ("layers_per_block", "norm_num_groups"):
-            require(getattr(self, key) >= 1, f"model.{key}", getattr(self, key), "at least 1")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "in [0, 1)")
-        require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "above 0")
-        require(self.mid_block_scale_factor > 0, "model.mid_block_scale_factor", self.mid_block_scale_factor, "above 0")
-        require(min(self.block_out_channels) >= 4 and self.block_out_channels[0] % 2 == 0, "model.block_out_channels", self.block_out_channels, "at least 4 each, the first even")  # fmt: skip
-        for channels in self.block_out_channels:
-            require(channels % self.norm_num_groups == 0, "model.norm_num_groups", self.norm_num_groups, f"a divisor of every block_out_channels {self.block_out_channels}")  # fmt: skip
-        levels_with_attention = {c for c, name in zip(self.block_out_channels, self.down_block_types, strict=True) if name == "AttnDownBlock2D"}  # fmt: skip
-        levels_with_attention |= {c for c, name in zip(reversed(self.block_out_channels), self.up_block_types, strict=True) if name == "AttnUpBlock2D"}  # fmt: skip
-        if self.mid_block_type and self.add_attention:
-            levels_with_attention.add(self.block_out_channels[-1])
-        for channels in levels_with_attention:
-            head = self.attention_head_dim or channels
-            require(channels % head == 0, "model.attention_head_dim", head, f"a divisor of {channels}, the channels of a level with attention")  # fmt: skip
-        if self.attn_norm_num_groups is not None:
-            require(self.block_out_channels[-1] % self.attn_norm_num_groups == 0, "model.attn_norm_num_groups", self.attn_norm_num_groups, f"a divisor of {self.block_out_channels[-1]}")  # fmt: skip
+            require(
+                getattr(self, f.name) == f.default or architecture.takes(f.name),
+                f"model.{f.name}",
+                getattr(self, f.name),
+                f"left out where architecture is {self.architecture}, which has only {', '.join(architecture.keys)}",
+            )
+        architecture.check(self)
+        self.check_size(*self.sample_size)
 
     def check_condition(self, labels: object = None, vector: object = None, image: object = None) -> None:
         """Raise ValueError where a condition is given to a network that does not take it, or is missing for one that does."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from core.config.architectures import ARCHITECTURES
 from core.config.data import DataConfig
 from core.config.evaluation import EvaluationConfig
 from core.config.model import ModelConfig
@@ -36,7 +37,8 @@ class Recipe:
         self.process.check_variance(self.sampling.variance)
         require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
         if self.training.gradient_checkpointing:
-            require(self.model.architecture == "unet", "training.gradient_checkpointing", True, "false where model.architecture is baseline")  # fmt: skip
+            able, name = ARCHITECTURES[self.model.architecture].gradient_checkpointing, self.model.architecture
+            require(able, "training.gradient_checkpointing", True, f"false where model.architecture is {name}")
             require(self.model.dropout == 0, "training.gradient_checkpointing", True, f"false where model.dropout = {self.model.dropout}, whose masks would be drawn anew")  # fmt: skip
         if self.data.augment and self.data.source.startswith("simulate:"):
             raise ValueError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.config import Architecture, ModelConfig
+from core.config import ModelConfig
 from core.networks.baseline import BASELINE_TIME_CHANNELS, baseline_specs
 from core.networks.parameters import ParamSpec, check_tensors
 from core.networks.unet import unet_specs
@@ -26,11 +26,20 @@ class Network:
     specs: Callable[[ModelConfig], dict[str, ParamSpec]]
     sinusoids: Callable[[ModelConfig], int]
     """Channels of the time embedding's sines and cosines."""
+    class_name: str
+    """The class that a checkpoint names: diffusers' own, or one of ours where diffusers has no such network."""
+    max_pooling: bool = False
+    """Whether it takes maxima, whose gradient jumps from pixel to pixel with the last bits of float32."""
+
+    @property
+    def in_diffusers(self) -> bool:
+        """Whether diffusers can open it."""
+        return self.class_name == "UNet2DModel"
 
 
-NETWORKS: dict[Architecture, Network] = {
-    "unet": Network(unet_specs, lambda config: config.block_out_channels[0]),
-    "baseline": Network(baseline_specs, lambda config: BASELINE_TIME_CHANNELS),
+NETWORKS: dict[str, Network] = {
+    "unet": Network(unet_specs, lambda config: config.block_out_channels[0], "UNet2DModel"),
+    "baseline": Network(baseline_specs, lambda config: BASELINE_TIME_CHANNELS, "DiptychBaselineUNet", max_pooling=True),
 }
 
 

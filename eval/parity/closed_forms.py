@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import ModelConfig, ProcessConfig, SamplingConfig
+from core.networks.specs import NETWORKS
 
 Long = NDArray[np.longdouble]
 
@@ -126,7 +127,7 @@ def _weight(config: ProcessConfig, signal: Long, noise: Long) -> Long:
 
 def time_frequencies(config: ModelConfig) -> Long:
     """Frequencies of the sinusoids of t; Vaswani et al. 2017, section 3.5: 10,000^(-2 i / channels)."""
-    half = 128 if config.architecture == "baseline" else config.block_out_channels[0] // 2
+    half = NETWORKS[config.architecture].sinusoids(config) // 2
     return np.longdouble(10_000) ** (-np.arange(half, dtype=np.longdouble) / (half - config.freq_shift))
 
 

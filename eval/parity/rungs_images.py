@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from core.config import Recipe, SamplingConfig
+from core.config import ARCHITECTURES, Recipe, SamplingConfig
 from core.config.recipes import to_dict
 from core.inference.conditioning import own_condition
 from core.random import gaussian
@@ -51,8 +51,8 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     def rung(twins: Twins, subject: Subject, board: Board) -> None:
         """Images from keyed noise: frameworks, batch sizes and ranges of samples."""
         weights, T = subject.cast("float32"), subject.recipe.process.timesteps
-        # Dropout in the recipe, so that a sampler that leaves it acting is seen; the baseline network has none.
-        dropout = subject.config.dropout or 0.1 * (subject.config.architecture == "unet")
+        # Dropout in the recipe, so that a sampler that leaves it acting is seen, where the network has any.
+        dropout = subject.config.dropout or 0.1 * ARCHITECTURES[subject.config.architecture].takes("dropout")
         dropping = subject.with_model(dropout=dropout)
         for name, sampling in _samplers(T, subject.recipe.training.condition_dropout > 0).items():
             recipe = dataclasses.replace(dropping, sampling=dataclasses.replace(sampling, batch_size=count))

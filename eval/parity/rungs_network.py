@@ -10,6 +10,7 @@ import numpy as np
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.diffusion.process import make_process
+from core.networks.specs import NETWORKS
 from core.training.batches import make_batch
 from core.worker.tasks import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under
@@ -88,7 +89,7 @@ def gradients(twins: Twins, subject: Subject, board: Board) -> None:
     for dtype, tolerance in (("float64", GRADIENT_FLOAT64), ("float32", GRADIENT_FLOAT32)):
         recipe = stress(subject.recipe, dtype)
         batch = first_batch(recipe)
-        if dtype == "float32" and subject.config.architecture == "baseline":
+        if dtype == "float32" and NETWORKS[subject.config.architecture].max_pooling:
             _image_by_image(twins, subject, board, batch, exact)
             continue
         torch, tensorflow = _loss_and_gradients(twins, subject, recipe, batch)
