@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+PARTIAL = ".*.partial"
+"""The names of what a killed program leaves half written, as a pattern."""
+
 
 def _sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
@@ -26,37 +29,82 @@ def _sync(path: Path) -> None:
         os.close(fd)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_beside(target: Path) -> Iterator[Path]:
+    """A free name in the folder of `target`, which is made; what has that name when the block ends is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    _remove(temporary)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
+def publish(temporary: Path, target: Path) -> None:
+    """Give a whole file or folder its final name, after its content is on the disk; what has the name is replaced."""
+    for path in sorted(temporary.rglob("*")) if temporary.is_dir() else ():
+        _sync(path)
+    _sync(temporary)
+    if target.is_dir():
+        shutil.rmtree(target)
+    os.replace(temporary, target)
+    _sync(target.parent)
+
+
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` when the block ends well, and vanishes otherwise."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with temporary_beside(target) as temporary:
+        temporary.mkdir()
         yield temporary
-        for path in sorted(temporary.rglob("*")):
-            _sync(path)
-        _sync(temporary)
-        if target.exists():  # a step trained again after a resume
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        publish(temporary, target)
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    with temporary_beside(path) as temporary:
+        write(temporary)
+        publish(temporary, path)
+
+
+def remove_folder(folder: Path) -> None:
+    """Rename a folder, then remove it: killed between, nothing half-removed keeps its name."""
+    with temporary_beside(folder) as temporary:
+        os.replace(folder, temporary)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
     """Replace a text file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_npy(path: str | Path, array: np.ndarray) -> None:
+    """Write a .npy file in one step; no pickle."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as stream:  # given a name, NumPy would add .npy to it
+            np.save(stream, array, allow_pickle=False)
+
+    write_atomically(path, write)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file in one step; no pickle."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+
+    write_atomically(path, write)
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -121,15 +169,3 @@ def file_hash(*paths: Path) -> str:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,15 @@ import numpy as np
 from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from core.config import Recipe
 from core.config.recipes import to_dict
-from core.files import read_tensors, write_json, write_tensors, write_text_atomic
+from core.files import (
+    PARTIAL,
+    read_tensors,
+    remove_folder,
+    write_atomically,
+    write_json,
+    write_tensors,
+    write_text_atomic,
+)
 
 
 def _step_of(path: Path) -> int:
@@ -69,7 +76,7 @@ class RunFolder:
         Args:
             step: that checkpoint's; 0 where there is none.
         """
-        for left in [*self.path.rglob(".*.partial"), *self.path.rglob(".*.tmp")]:
+        for left in [*self.path.rglob(PARTIAL)]:
             if left.is_dir():
                 shutil.rmtree(left)
             else:
@@ -105,14 +112,14 @@ class RunFolder:
         name = f"step-{checkpoint.progress['step']:08d}"
         folder = self.path / "checkpoints" / name
         if folder.exists():  # written, but killed before `latest` named it
-            self._remove(folder)
+            remove_folder(folder)
         save_checkpoint(folder, checkpoint)
         self._save_averages(checkpoint, f"{name}.safetensors")
         write_text_atomic(self.path / "latest", f"{name}\n")
         spared = (folder, self._best())
         others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p not in spared)
         for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
-            self._remove(old)
+            remove_folder(old)
         return folder
 
     def _save_averages(self, checkpoint: Checkpoint, name: str) -> None:
@@ -120,11 +127,7 @@ class RunFolder:
         kept = {n: value for n, value in checkpoint.state.items() if n.startswith("profile_")}
         if not kept:
             return
-        folder = self.path / "averages"
-        folder.mkdir(exist_ok=True)
-        partial = folder / f".{name}.{os.getpid()}.partial"
-        write_tensors(partial, kept)
-        os.replace(partial, folder / name)
+        write_atomically(self.path / "averages" / name, lambda temporary: write_tensors(temporary, kept))
 
     def averages(self, profiles: Sequence[float]) -> list[tuple[int, float, dict[str, np.ndarray]]]:
         """All snapshots of averages: steps done, sigma_rel, weights by name.
@@ -154,10 +157,3 @@ class RunFolder:
     def keep_best(self, folder: Path) -> None:
         """Point `best` at a checkpoint, which is then kept; the best one so far goes the way of the others."""
         write_text_atomic(self.path / "best", f"{folder.name}\n")
-
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        """Rename, then remove: killed between, nothing half-removed keeps a checkpoint's name."""
-        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-        os.replace(folder, doomed)
-        shutil.rmtree(doomed)

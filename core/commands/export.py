@@ -8,9 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +55,7 @@ def export(twin: Twin, argv: list[str]) -> int:
     out, manifest = _targets(command, {name: suffix for name, (suffix, _) in twin.formats.items()})
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.checkpoints.importing import read_network
-    from core.files import file_hash, write_json
+    from core.files import file_hash, temporary_beside, write_json
 
     folder = resolve_checkpoint(command.checkpoint)
     network = read_network(folder)
@@ -68,9 +65,9 @@ def export(twin: Twin, argv: list[str]) -> int:
             f"export {command.checkpoint}: a network conditioned on numbers or an image; only x, t and labels can be exported"
         )
     process = _read_process(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        partial = Path(temporary) / out.name
+    with temporary_beside(out) as temporary:
+        temporary.mkdir()
+        partial = temporary / out.name
         with _quiet():
             exported = twin.export(config, weights, command.format, partial, _batch(config, process))
         difference = _difference(exported, out)
@@ -82,7 +79,7 @@ def export(twin: Twin, argv: list[str]) -> int:
             "weights_sha256": file_hash(*network.files),
             **environment(twin),
         }
-        write_json(Path(temporary) / manifest.relative_to(out.parent), values)
+        write_json(temporary / manifest.relative_to(out.parent), values)
         _publish(partial, out, manifest)
     says = "not verified: pip install onnxruntime" if difference is None else f"verified: differs by {difference:.1e}"
     print(f"wrote {out}, {manifest} ({says})")
@@ -208,11 +205,11 @@ def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict
 
 def _publish(partial: Path, out: Path, manifest: Path) -> None:
     """Give the export and its manifest their names; a manifest that is there always describes the file beside it."""
+    from core.files import publish
+
     if partial.is_dir():
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(partial, out)
+        publish(partial, out)
         return
     manifest.unlink(missing_ok=True)
-    os.replace(partial, out)
-    os.replace(partial.with_name(manifest.name), manifest)
+    publish(partial, out)
+    publish(partial.with_name(manifest.name), manifest)

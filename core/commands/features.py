@@ -75,7 +75,7 @@ def features(twin: Twin, argv: list[str]) -> int:
     taps, path = choose_taps(command.extractor, command.taps), Path(command.images)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
-    source = open_source(path / "samples.npy" if (path / "samples.npy").is_file() else path)
+    source = open_source(path)
     weights_file, weights = _weights(twin, command)
     twin.set_threads(command.threads)
     extractor = twin.make_extractor(command.extractor, weights, command.resize, command.dtype)

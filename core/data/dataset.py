@@ -11,14 +11,11 @@ import functools
 import hashlib
 import json
 import logging
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +23,7 @@ import numpy.typing as npt
 from core.config import DataConfig
 from core.data.lenses import Parameters, simulator
 from core.data.sources import Image, Source, describe, open_source
+from core.files import atomic_folder, file_hash, write_json, write_npz
 from core.images import resize
 from core.random import generator
 
@@ -164,11 +162,6 @@ def fingerprint(image: Image) -> bytes:
     return hashlib.sha256(head + plain.tobytes()).digest()
 
 
-def _sync(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
 def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
     """Write images.npy and arrays.npz into a folder; returns the manifest."""
     count = len(source.names)
@@ -191,20 +184,17 @@ def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], fo
             total, squares = total + float(values.sum()), squares + float((values * values).sum())
             levels = np.rint(stored.ravel() * np.float32(_LEVELS)).astype(np.int64)
             histogram += np.bincount(levels, minlength=_LEVELS + 1)
-        _sync(stream)
     pixels = count * int(np.prod(shape))
     mean = total / pixels
     arrays: dict[str, npt.NDArray[Any]] = {f"parameter_{name}": values for name, values in source.parameters.items()}
     arrays["hashes"] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, 32)
     if source.labels is not None:
         arrays["labels"] = source.labels
-    with open(folder / "arrays.npz", "wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
-        _sync(stream)
+    write_npz(folder / "arrays.npz", arrays)
     return {
         "format": FORMAT, "source": source.identity, "stored": describe(source.shape, source.dtype),
         "count": count, "shape": list(shape), "dtype": "float32", "sha256": digest.hexdigest(),
-        "arrays_sha256": hashlib.sha256((folder / "arrays.npz").read_bytes()).hexdigest(),
+        "arrays_sha256": file_hash(folder / "arrays.npz"),
         "min": least, "max": largest, "mean": mean, "std": max(squares / pixels - mean * mean, 0.0) ** 0.5,
         "median": float(np.searchsorted(np.cumsum(histogram), pixels / 2)) / _LEVELS,
         "preparation": _preparation(config), "duplicates": count - len(set(hashes)),
@@ -238,27 +228,15 @@ def _read_cache(folder: Path) -> tuple[npt.NDArray[np.float32], dict[str, npt.ND
 
 
 def _build(folder: Path, prepare: Callable[[Path], dict[str, Any]]) -> None:
-    """Fill a hidden folder, then rename it: a killed conversion leaves nothing that is taken for whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    """Write the cache; a killed conversion leaves nothing that is taken for whole."""
     try:
-        manifest = prepare(temporary)
-        with open(temporary / "manifest.json", "wb") as stream:
-            stream.write(json.dumps(manifest, indent=1).encode())
-            _sync(stream)
-        temporary.chmod(0o755)
-        if _read_cache(folder) is not None:  # the other twin, started at the same time, was faster
-            return
-        if folder.exists():
-            folder.rename(temporary / "replaced")
-            shutil.rmtree(temporary / "replaced")
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if _read_cache(folder) is None:
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_folder(folder) as temporary:
+            write_json(temporary / "manifest.json", prepare(temporary))
+            if _read_cache(folder) is not None:
+                raise FileExistsError(folder)  # the other twin, started at the same time, was faster
+    except OSError:
+        if _read_cache(folder) is None:
+            raise
 
 
 def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Dataset:

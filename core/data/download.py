@@ -6,8 +6,6 @@ A file appears under its name only when it is whole. NumPy only at import (gdown
 from __future__ import annotations
 
 import csv
-import hashlib
-import os
 import pickle
 import shutil
 import zipfile
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.command_line import RunError
-from core.files import write_atomically
+from core.files import file_hash, publish, write_npy
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def download(name: str, out: str | Path | None = None, url: str | None = None, r
             f"{link}: what came is {problem}; nothing was kept. Try again later, or fetch it with a browser, save "
             f"it as {path} and run this again to check it"
         )
-    os.replace(arrived, path)
+    publish(arrived, path)
     return path
 
 
@@ -117,15 +115,14 @@ def download_file(url: str, path: Path, sha256: str, retries: int = 3) -> None:
     arrived = path.with_name(path.name + ".download")
     arrived.unlink(missing_ok=True)
     _fetch(url, arrived, retries)
-    with open(arrived, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = file_hash(arrived)
     if found != sha256:
         what = "a web page" if _is_web_page(arrived) else f"another file: SHA-256 {found}"
         arrived.unlink()
         raise DownloadError(
             f"{url}: what came is {what} instead of the one with SHA-256 {sha256}; nothing was kept. Try again later"
         )
-    os.replace(arrived, path)
+    publish(arrived, path)
 
 
 def _is_web_page(path: Path) -> bool:
@@ -198,7 +195,7 @@ def convert_pickles(
             shutil.copyfile(path, target)
             continue
         masses.append((path.relative_to(folder).as_posix(), mass))
-        write_atomically(target, lambda temporary, image=image: _save(temporary, image))  # type: ignore[misc]
+        write_npy(target, image)
     with open(out / "parameters.csv", "w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows([("file", "mass"), *masses])
     return len(paths)
@@ -221,9 +218,3 @@ def _unpickled(stream: Any, name: str) -> tuple[Any, float]:
             f"{name}: not an image: {image.shape} {image.dtype}; must be 2 or 3 axes of numbers; remove it"
         )
     return image, mass
-
-
-def _save(path: Path, image: Any) -> None:
-    """np.save to a name that need not end in .npy."""
-    with open(path, "wb") as stream:
-        np.save(stream, image, allow_pickle=False)

@@ -26,7 +26,6 @@ import numpy.typing as npt
 
 Image = npt.NDArray[Any]
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that are no class: this project draws its own split."""
 
@@ -151,6 +150,31 @@ def decode_picture(data: bytes, name: str) -> Image:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def _npy(data: bytes, name: str, channels: int | None) -> Image:
+    return to_hwc(decode_npy(data, name), name, channels)
+
+
+def _picture(data: bytes, name: str, channels: int | None) -> Image:
+    return decode_picture(data, name)
+
+
+FORMATS: dict[str, Callable[[bytes, str, int | None], Image]] = {
+    ".npy": _npy,
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"), _picture),
+}
+"""Files that hold one image, by suffix: (bytes, name for messages, channels or None) -> (H, W, C).
+
+A new format is its function and a row here; folders, zips and single files of it then open everywhere."""
+
+
+def decode(data: bytes, name: str, channels: int | None = None) -> Image:
+    """The image (H, W, C) of one file, by its suffix; ValueError where it is broken or of no known format."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"{name}: unknown kind of file; must end in one of {', '.join(FORMATS)}")
+    return FORMATS[suffix](data, name, channels)
+
+
 def _natural(name: str) -> list[tuple[int, int | str]]:
     """sample2 before sample10; digits and text never compared with each other."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
@@ -173,29 +197,26 @@ def _class_labels(names: Sequence[str]) -> tuple[npt.NDArray[np.int64] | None, t
 
 def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], bytes], channels: int | None) -> Source:
     """A source over many small files, in a folder or a zip; entries are names with what identifies their content."""
-    kept: dict[str, list[str]] = {".npy": [], "picture": []}
-    suffixes = set()
+    names, suffixes = [], set()
     for name in entries:
         parts = PurePosixPath(name).parts
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             continue
         suffix = PurePosixPath(name).suffix.lower()
         suffixes.add(suffix or "no suffix")
-        if suffix == ".npy" or suffix in PICTURES:
-            kept[".npy" if suffix == ".npy" else "picture"].append(name)
-    if kept[".npy"] and kept["picture"]:
-        raise ValueError(f"{where}: holds both .npy files and pictures; keep one kind")
-    names = sorted(kept[".npy"] or kept["picture"], key=_natural)
+        if suffix in FORMATS:
+            names.append(name)
+    kinds = {FORMATS[PurePosixPath(name).suffix.lower()] for name in names}
+    if len(kinds) > 1:
+        held = sorted({PurePosixPath(name).suffix.lower() for name in names})
+        raise ValueError(f"{where}: holds images of several kinds ({', '.join(held)}); keep one kind")
     if not names:
         found = f" (found: {', '.join(sorted(suffixes))})" if suffixes else ""
-        raise ValueError(f"{where}: no images{found}; it must hold .npy files or pictures ({', '.join(PICTURES)})")
+        raise ValueError(f"{where}: no images{found}; it must hold files that end in one of {', '.join(FORMATS)}")
+    names.sort(key=_natural)
 
     def fetch(index: int) -> Image:
-        label = f"{where}/{names[index]}"
-        data = load(names[index])
-        if kept["picture"]:
-            return decode_picture(data, label)
-        return to_hwc(decode_npy(data, label), label, channels)
+        return decode(load(names[index]), f"{where}/{names[index]}", channels)
 
     first = fetch(0)
     labels, class_names = _class_labels(names)
@@ -265,6 +286,14 @@ def _stack(
     return Source(names, first.shape, first.dtype, fetch, labels, tuple(named or ()), {}, identity)
 
 
+def _open_single(path: Path, channels: int | None) -> Source:
+    """A source over a file that holds one image."""
+    data = path.read_bytes()
+    image = decode(data, str(path), channels)
+    identity = {"path": str(path.resolve()), "sha256": hashlib.sha256(data).hexdigest()}
+    return Source([str(path)], image.shape, image.dtype, lambda index: image, identity=identity)
+
+
 def _open_npy(path: Path, channels: int | None) -> Source:
     try:
         images = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -326,11 +355,12 @@ def _open_idx(path: Path, channels: int | None) -> Source:
 
 
 def open_source(path: str | Path, channels: int | None = None) -> Source:
-    """Open a folder or zip of .npy files or pictures, a .npy or .npz stack, or an IDX file (plain or .gz).
+    """Open a folder or zip of images, one image, a .npy or .npz stack of images, or an IDX file (plain or .gz).
 
     Args:
-        path: the folder or file. Hidden files and __MACOSX are skipped, files of other kinds are passed over, names are
-            sorted naturally, class folders become labels (train, val and test folders do not).
+        path: the folder or file; of a folder that `sample` wrote, its samples.npy. Hidden files and __MACOSX are
+            skipped, files of other kinds are passed over, names are sorted naturally, class folders become labels
+            (train, val and test folders do not).
         channels: expected channels, which also resolves layouts; None where not known.
     Returns:
         A Source; its images are decoded and checked one by one by `read`.
@@ -338,6 +368,8 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
         ValueError: one line that names the file and what to do.
     """
     path = Path(path)
+    if (path / "samples.npy").is_file() and (path / "manifest.json").is_file():
+        path = path / "samples.npy"
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; check data.source, or `python -m core.data download --help`")
     if path.is_dir():
@@ -347,8 +379,11 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
         source = opener(path, channels)
     elif IDX_NAME.search(path.name):
         source = _open_idx(path, channels)
+    elif path.suffix.lower() in FORMATS:
+        source = _open_single(path, channels)
     else:
-        raise ValueError(f"{path}: unknown kind of file; must be a folder, .zip, .npy, .npz or IDX (…-idx3-ubyte[.gz])")
+        allowed = f".zip, .npz, {', '.join(FORMATS)} or IDX (…-idx3-ubyte[.gz])"
+        raise ValueError(f"{path}: unknown kind of file; must be a folder, {allowed}")
     if channels is not None and source.shape[2] != channels:
         raise ValueError(
             f"{source.names[0]}: {source.shape[2]} channels where the model takes {channels}; set model.in_channels, "

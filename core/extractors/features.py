@@ -23,7 +23,7 @@ from core.data.sources import Image, Source
 from core.extractors import inception as inception_spec
 from core.extractors import lens as lens_spec
 from core.extractors import lens_weights
-from core.files import read_tensors, write_atomically
+from core.files import read_tensors, write_npz
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -211,15 +211,8 @@ def _evaluate(extractor: Extractor, images: np.ndarray, size: int) -> tuple[dict
 
 def write_features(path: Path, features: Mapping[str, np.ndarray], manifest: Mapping[str, Any]) -> None:
     """Write an .npz, atomically: one (N, d) float32 array a tap, and `manifest`, a JSON text."""
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as stream:
-            arrays = {tap: rows.astype(np.float32) for tap, rows in features.items()}
-            np.savez(stream, allow_pickle=False, manifest=np.array(json.dumps(manifest)), **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-
-    write_atomically(path, write)
+    arrays = {tap: rows.astype(np.float32) for tap, rows in features.items()}
+    write_npz(path, {"manifest": np.array(json.dumps(manifest)), **arrays})
 
 
 def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import SamplingConfig
-from core.data.sources import decode_npy, decode_picture
+from core.data.sources import decode
 from core.diffusion.editing import decode_table, encode_table, keep_known, repaint_table, slerp, tail_table
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table
@@ -189,9 +189,7 @@ def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     path = Path(mask)
     if not path.is_file():
         raise ValueError(f"--mask {mask}: no such file")
-    read = decode_npy if path.suffix == ".npy" else decode_picture
-    values = read(path.read_bytes(), mask)
-    values = values[..., 0] if values.ndim == 3 else values
+    values = decode(path.read_bytes(), mask, channels=1)[..., 0]
     if values.shape != size:
         raise ValueError(f"--mask {mask}: {values.shape}: must be {size}, as the images")
     most = np.iinfo(values.dtype).max if path.suffix != ".npy" and values.dtype.kind == "u" else 1

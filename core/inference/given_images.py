@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +11,10 @@ import numpy as np
 from core.config import ModelConfig
 from core.config.recipes import load_recipe
 from core.data.dataset import open_dataset, to_float
-from core.data.sources import decode_picture, open_source
+from core.data.sources import open_source
 from core.inference.conditioning import Condition, own_images_condition
 
 HELD_OUT = "held-out"
-PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
@@ -60,32 +57,19 @@ def given_images(where: str, folder: Path, model: ModelConfig, first: int, count
         images = np.asarray(dataset.images[chosen])
         identity = {"path": HELD_OUT, "data_sha256": dataset.manifest["sha256"], "indices": chosen.tolist()}
         return GivenImages(images, own_images_condition(recipe, dataset, chosen, images), identity)
-    names, read, identity = _files(Path(where), shape[2])
-    _check_count(len(names), first, count, f"images in {where}")
+    source = open_source(where, shape[2])
+    _check_count(len(source.names), first, count, f"images in {where}")
     size = (shape[0] // factor, shape[1] // factor)
     images = np.empty((count, *size, shape[2]), np.float32)
     for index in range(count):
-        name = names[first + index]
-        values = to_float(read(first + index), name)
+        name = source.names[first + index]
+        values = to_float(source.read(first + index), name)
         if values.min() < 0 or values.max() > 1:
             raise ValueError(
                 f"{name}: values from {values.min():.6g} to {values.max():.6g}: must be in [0, 1], or integers"
             )
         images[index] = _of_size(values, size, name)
-    return GivenImages(images, None, {"path": where, "first": first, **identity})
-
-
-def _files(path: Path, channels: int) -> tuple[Sequence[str], Callable[[int], np.ndarray], dict[str, Any]]:
-    """Names, reader by index, and identity of one picture, or of what open_source opens."""
-    if path.is_file() and path.suffix.lower() in PICTURES:
-        data = path.read_bytes()
-        picture = decode_picture(data, str(path))
-        if picture.shape[2] != channels:
-            raise ValueError(f"{path}: {picture.shape[2]} channels: must have {channels}, as the network's images")
-        return [str(path)], lambda index: picture, {"sha256": hashlib.sha256(data).hexdigest()}
-    samples = path / "samples.npy"  # a folder that `sample` wrote
-    source = open_source(samples if samples.is_file() else path, channels)
-    return source.names, source.read, source.identity
+    return GivenImages(images, None, {"path": where, "first": first, **source.identity})
 
 
 def _check_count(there: int, first: int, count: int, what: str) -> None:

@@ -19,7 +19,7 @@ from core.command_line import RunError
 from core.config import SamplingConfig
 from core.diffusion.samplers import steps_of
 from core.diffusion.table import Edit, SamplingTable
-from core.files import file_hash, write_json
+from core.files import file_hash, write_json, write_npy
 from core.images import grid, save_gif, save_png, to_unit
 from core.inference.conditioning import Condition
 from core.random import gaussian
@@ -137,13 +137,7 @@ def write_samples(
 
     grid.png is `picture`, or a grid of the first 64 images where None.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / ".samples.partial.npy"
-    try:
-        np.save(temporary, images.astype(np.float32), allow_pickle=False)
-        temporary.replace(out / "samples.npy")
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_npy(out / "samples.npy", images.astype(np.float32))
     save_png(out / "grid.png", grid(images[:64].astype(np.float32)) if picture is None else picture)
     if frames:
         save_gif(out / "denoising.gif", [*frames, *frames[-1:] * 8], 80)

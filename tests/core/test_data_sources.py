@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.data import sources
 from core.data.sources import open_source, read_idx, to_hwc
 
 RNG = np.random.default_rng(0)
@@ -221,7 +222,7 @@ FAULTS = [
     ({"a.npy": npy(np.zeros((4, 4), complex))}, r"a\.npy: dtype complex128"),
     ({"a.npy": npy(np.zeros((9, 4, 8)))}, r"a\.npy: shape \(9, 4, 8\) is ambiguous"),
     ({"a.npy": npy(np.zeros((3, 8, 8)))}, r"a\.npy: 3 channels where the model takes 1; set model\.in_channels"),
-    ({"a.npy": GOOD, "b.png": b""}, r"holds both \.npy files and pictures"),
+    ({"a.npy": GOOD, "b.png": b""}, r"holds images of several kinds \(\.npy, \.png\); keep one kind"),
     ({"a.png": b"\x89PNG nothing"}, r"a\.png: not a whole picture"),
     ({"a.png": picture(RNG.integers(0, 255, (64, 64), dtype=np.uint8), "png")[:900]}, r"a\.png: not a whole picture"),
     ({"a.txt": b"", "b.csv": b""}, r"no images \(found: \.csv, \.txt\)"),
@@ -239,6 +240,27 @@ def test_faults_are_named_in_one_line(tmp_path, files, message, zipped):
         for i in range(len(source.names)):
             source.read(i)
     assert "\n" not in str(caught.value)
+
+
+def test_a_format_that_is_added_opens_from_a_folder_a_zip_and_alone(tmp_path, monkeypatch):
+    """A row of FORMATS is all there is to it."""
+
+    def raw(data, name, channels):
+        return np.frombuffer(data[2:], np.uint8).reshape(data[0], data[1], -1)
+
+    monkeypatch.setitem(sources.FORMATS, ".raw", raw)
+    images = RNG.integers(0, 255, (3, 4, 5, 2), np.uint8)
+    files = {f"{name}/{i}.raw": bytes([4, 5]) + images[i].tobytes() for i, name in enumerate(("no", "vort", "vort"))}
+    alone = tmp_path / "one.RAW"
+    alone.write_bytes(files["vort/2.raw"])
+    for path in (write(tmp_path / "d", files), pack(tmp_path / "d.zip", files)):
+        source = open_source(path, channels=2)
+        assert np.array_equal([source.read(i) for i in range(3)], images)
+        assert source.labels.tolist() == [0, 1, 1] and source.class_names == ("no", "vort")
+    source = open_source(alone, channels=2)
+    assert len(source.names) == 1 and np.array_equal(source.read(0), images[2])
+    with pytest.raises(ValueError, match="2 channels where the model takes 1"):
+        open_source(alone, channels=1)
 
 
 def test_an_empty_folder_a_missing_path_and_an_unknown_kind(tmp_path):
