@@ -122,7 +122,7 @@ class Trainer:
         return norm
 
     def _apply(self, g: Any, norm: Any, lr: Any, decay: Any) -> None:
-        """Adam or AdamW as torch.optim defines them (core.training.optim.adam_step), then the average."""
+        """Adam or AdamW as torch.optim defines them, then the average."""
         config, dtype, p = self.recipe.training, norm.dtype, self.flat
         if config.clip_norm:
             g = g * tf.minimum(tf.cast(1, dtype), config.clip_norm / (norm + 1e-6))

@@ -286,19 +286,14 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Datas
     return Dataset(images, labels, names, parameters, train, held_out, manifest)
 
 
-@functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> Indices:
-    """Kept for the steps of one epoch; read-only."""
+@functools.lru_cache(maxsize=4)  # kept for the steps of one epoch
+def epoch_permutation(seed: int, epoch: int, count: int) -> Indices:
+    """Order of an epoch: a permutation of range(count), int64, read-only, a pure function of the arguments."""
+    if count < 1 or epoch < 0 or not 0 <= seed < 2**63:
+        raise ValueError(f"seed, epoch, count = {seed}, {epoch}, {count}: must be in [0, 2^63), at least 0, at least 1")
     order = generator(seed, "order", epoch).permutation(count).astype(np.int64)
     order.setflags(write=False)
     return order
-
-
-def epoch_permutation(seed: int, epoch: int, count: int) -> Indices:
-    """Order of an epoch: a permutation of range(count), int64, a pure function of the arguments."""
-    if count < 1 or epoch < 0 or not 0 <= seed < 2**63:
-        raise ValueError(f"seed, epoch, count = {seed}, {epoch}, {count}: must be in [0, 2^63), at least 0, at least 1")
-    return _permutation(seed, epoch, count).copy()
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Indices:
@@ -318,7 +313,7 @@ def batch_indices(seed: int, step: int, batch_size: int, count: int) -> Indices:
             "at least 1, at least 1"
         )
     epochs, offsets = np.divmod(step * batch_size + np.arange(batch_size, dtype=np.int64), count)
-    pieces = [_permutation(seed, int(epoch), count)[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
+    pieces = [epoch_permutation(seed, int(epoch), count)[offsets[epochs == epoch]] for epoch in np.unique(epochs)]
     return np.concatenate(pieces)
 
 

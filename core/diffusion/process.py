@@ -298,13 +298,6 @@ def predict_x0(process: Process, x_t: NDArray[Any], t: Steps, output: NDArray[An
     return x_0
 
 
-def predict_eps(process: Process, x_t: NDArray[Any], t: Steps, output: NDArray[Any]) -> NDArray[Any]:
-    """The noise that the network's output means; arguments as in predict_x0()."""
-    p, q = _rows(process, t, process.eps_from_xt, process.eps_from_output, like=x_t)
-    eps: NDArray[Any] = p * x_t + q * output
-    return eps
-
-
 def coefficients(process: Process, t: Steps, dtype: DTypeLike) -> dict[str, NDArray[Any]]:
     """What a training step multiplies by, gathered in float64 and then cast.
 

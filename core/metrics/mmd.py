@@ -1,23 +1,20 @@
-"""Maximum mean discrepancy of two samples under a kernel, and CMMD: the Gaussian kernel on CLIP embeddings.
+"""The maximum mean discrepancy of two samples under a kernel, and its standard error.
 
-Imports NumPy only. MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y). Kernel matrices are formed in tiles and only summed,
+MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y). Kernel matrices are formed in tiles and only summed,
 so that memory does not grow with the number of pairs; every pair of a set with itself is computed once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from core.metrics.moments import FloatArray, check_features
+from core.metrics.moments import FloatArray
 
 Kernel = Callable[[FloatArray, FloatArray], FloatArray]
 """(a, d) and (b, d) rows to their (a, b) kernel values; symmetric."""
-
-Estimator = Literal["unbiased", "biased"]
 
 TILE = 1024  # rows a side: 8 MB a tile, deep enough for the matrix product's full speed
 
@@ -131,63 +128,3 @@ def two_sample(x: FloatArray, y: FloatArray, kernel: Kernel) -> TwoSample:
         The sums over all pairs.
     """
     return TwoSample(pair_sums(x, None, kernel), pair_sums(y, None, kernel), pair_sums(x, y, kernel))
-
-
-def gaussian_kernel(sigma: float, centre: FloatArray) -> Kernel:
-    """k(x, y) - 1 for k = exp(-|x - y|^2 / (2 sigma^2)): the ones cancel in MMD^2, and small distances keep digits.
-
-    Args:
-        sigma: the kernel's width, in the features' unit.
-        centre: (d,) a point amid the rows, subtracted before norms are formed.
-    Returns:
-        The kernel.
-    """
-
-    def kernel(a: FloatArray, b: FloatArray) -> FloatArray:
-        a, b = a - centre, b - centre
-        squared = a @ b.T
-        squared *= -2.0
-        squared += np.einsum("nd,nd->n", a, a)[:, None]
-        squared += np.einsum("nd,nd->n", b, b)
-        np.maximum(squared, 0.0, out=squared)
-        squared *= -0.5 / sigma**2
-        return np.expm1(squared, out=squared)
-
-    return kernel
-
-
-def cmmd(
-    features1: npt.ArrayLike,
-    features2: npt.ArrayLike,
-    sigma: float = 10.0,
-    scale: float = 1000.0,
-    estimator: Estimator = "biased",
-) -> Estimate:
-    """MMD^2 under a Gaussian kernel, times a scale; called CMMD on CLIP embeddings of length 1.
-
-    Args:
-        features1: (m, d), m >= 3; for CMMD embeddings divided by their norms, which this function leaves to the caller.
-        features2: (n, d), n >= 3.
-        sigma: the kernel's width, in the features' unit; 10 in the paper.
-        scale: factor of the result; 1000 in the paper.
-        estimator: "biased" takes the pair of a row with itself in, as the authors' code does, and is never negative;
-            "unbiased" leaves it out, as the paper's formula does, and is 0 on average where the distributions are equal.
-    Returns:
-        The distance and its standard error, that of the unbiased estimate.
-    Raises:
-        ValueError: wrong shape, fewer than three rows, another d, a value that is not finite, sigma or scale not above
-            0, or an unknown estimator.
-    Source: Jayasumana et al. 2024; Gretton et al. 2012, equations 3 (unbiased) and 5 (biased).
-    """
-    if estimator not in get_args(Estimator):
-        raise ValueError(f"estimator = {estimator!r}: must be one of {', '.join(get_args(Estimator))}")
-    for name, value in (("sigma", sigma), ("scale", scale)):
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} = {value!r}: must be above 0 and finite")
-    x = check_features(features1, "features1", least=3)
-    y = check_features(features2, "features2", x.shape[1], least=3)
-    sums = two_sample(x, y, gaussian_kernel(sigma, x.mean(axis=0)))
-    value = sums.unbiased
-    if estimator == "biased":  # the kernel less one is 0 on the diagonal, which adds to the number of pairs alone
-        value -= sums.xx.mean / len(x) + sums.yy.mean / len(y)
-    return Estimate(scale * value, scale * sums.standard_error)

@@ -1,12 +1,11 @@
-"""Images as plain numbers: checks, pixel statistics, thumbnails.
+"""Images as plain numbers: checks, histograms, thumbnails.
 
-Imports NumPy only. Images are (N, H, W, C), floating point, in [0, 1]: the same prepare function on both sides of every
+Images are (N, H, W, C), floating point, in [0, 1]: the same prepare function on both sides of every
 comparison, in float, before anything is rounded to 8 bits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,30 +49,6 @@ def channel_mean(images: Images) -> FloatArray:
     """(N, H, W) float64 mean over channels, of checked images."""
     check_images(images)
     return np.asarray(images.mean(axis=-1, dtype=np.float64))
-
-
-@dataclass(frozen=True)
-class PixelStatistics:
-    """Statistics over every pixel of a set, in units of intensity."""
-
-    mean: float
-    std: float
-    histogram: FloatArray
-    """(bins,) share of pixels in each of the equal bins of [0, 1]; sums to 1."""
-
-
-def pixel_statistics(images: Images, bins: int = 64) -> PixelStatistics:
-    """Mean, standard deviation and histogram over all pixels and channels.
-
-    Args:
-        images: (N, H, W, C) in [0, 1].
-        bins: number of equal bins of [0, 1].
-    Raises:
-        ValueError: images as `check_images`; bins below 1.
-    """
-    shares = pixel_histograms(images, bins)
-    mean = float(images.mean(dtype=np.float64))
-    return PixelStatistics(mean, float(images.std(dtype=np.float64)), shares.mean(axis=0))
 
 
 def pixel_histograms(images: Images, bins: int) -> FloatArray:

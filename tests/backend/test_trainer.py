@@ -16,7 +16,7 @@ from core.diffusion.table import run
 from core.networks.specs import initial_weights, param_specs
 from core.networks.unet import ResnetPlan
 from core.training.batches import make_batch
-from core.training.optim import adam_step, clip_factor, ema_decay, is_decayed, scalars
+from core.training.optim import ema_decay, is_decayed, scalars
 from core.training.posthoc_ema import gamma_of
 from core.worker.tasks import Training
 from eval.parity.closeness import require_close
@@ -30,6 +30,7 @@ from eval.parity.tolerances import (
     STATISTICS_SIGMA,
 )
 from eval.twins.client import Worker
+from tests.numpy_adam import adam_step, clip_factor
 from tests.numpy_unet import NumpyUNet
 
 MODEL = ModelConfig(

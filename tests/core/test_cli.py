@@ -23,7 +23,8 @@ from core.checkpoints.importing import refuse_pickle
 from core.commands.main import Twin, main
 from core.files import read_tensors, write_tensors
 from core.networks.specs import initial_weights, param_specs
-from core.training.optim import adam_step, is_decayed
+from core.training.optim import is_decayed
+from tests.numpy_adam import adam_step
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """

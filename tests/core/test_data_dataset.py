@@ -272,7 +272,8 @@ def test_order_is_shuffled_pure_and_pinned():
     assert ((table - 80) ** 2 / 80).sum() < 16 + 5 * np.sqrt(32)
     changed = epoch_permutation(0, 0, 10)
     assert changed.tolist() == PINNED
-    changed[:] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        changed[:] = 0
     assert epoch_permutation(0, 0, 10).tolist() == PINNED
     assert symmetry_codes(0, 5, 8, True).tolist() == PINNED_CODES
     for wrong in ((-1, 0, 4, 10), (0, -1, 4, 10), (0, 0, 0, 10), (0, 0, 4, 0)):

@@ -13,7 +13,6 @@ from core.diffusion.process import (
     coefficients,
     from_betas,
     make_process,
-    predict_eps,
     predict_x0,
     q_sample,
     target,
@@ -49,7 +48,8 @@ def test_conversions_invert_the_forward_process_at_every_t(options):
     x_0, t, eps = batch(process)
     x_t, output = q_sample(process, x_0, t, eps), target(process, x_0, t, eps)
     assert np.max(np.abs(predict_x0(process, x_t, t, output) - x_0)) < INVERSION
-    assert np.max(np.abs(predict_eps(process, x_t, t, output) - eps)) < INVERSION
+    p, q = (table[t].reshape(-1, 1, 1, 1) for table in (process.eps_from_xt, process.eps_from_output))
+    assert np.max(np.abs(p * x_t + q * output - eps)) < INVERSION
 
 
 @pytest.mark.parametrize("weight", ("simple", "min_snr", "p2", "edm"))

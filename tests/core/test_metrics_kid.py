@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from core.metrics import mmd
-from core.metrics.kid import cubic_kernel, kid, kid_subsets
+from core.metrics.kid import cubic_kernel, kid
 from eval.parity.tolerances import STATISTICS_SIGMA
 
 
@@ -105,31 +105,14 @@ def test_a_set_against_itself_lies_below_zero_by_its_diagonal():
     assert kid(x, x).value == pytest.approx(-2 * (np.trace(kernel) / 40 - off) / 40, rel=1e-12)
 
 
-def test_subsets():
-    x, y = draw(6, 80, 70)
-    few = kid_subsets(x, y, subset_size=20, subsets=400, seed=1)
-    assert few == kid_subsets(x, y, subset_size=20, subsets=400, seed=1) != kid_subsets(x, y, 20, 400, seed=2)
-    assert few.standard_error == pytest.approx(few.std / 20)
-    # Subsets of the rows are unbiased for all pairs of them.
-    assert abs(few.mean - kid(x, y).value) < STATISTICS_SIGMA * few.standard_error
-    alike = kid_subsets(x, y[:70], subset_size=70, subsets=1)
-    assert alike.std == 0 and alike.standard_error == 0
-    x = x[:70]
-    assert kid_subsets(x, y, 70, 3).mean == pytest.approx(kid(x, y).value, rel=1e-12)
-
-
 def test_refuses_what_it_cannot_measure():
     x, y = draw(7, 10, 10)
     bad = np.where(np.arange(40).reshape(10, 4) == 9, np.nan, x)
-    for function, arguments, words in (
-        (kid, (x[:2], y), "features1: 2 rows: must be at least 3"),
-        (kid, (x, y[:, :3]), r"features2: shape \(10, 3\): must be \(n, 4\)"),
-        (kid, (bad, y), "features1: row 2 .* NaN or infinity"),
-        (kid, (x.ravel(), y), "features1: shape"),
-        (kid_subsets, (x, y, 11), "features1: 10 rows: must be at least 11"),
-        (kid_subsets, (x, y, 1), "subset_size = 1: must be at least 2"),
-        (kid_subsets, (x, y, 5, 0), "subsets = 0: must be at least 1"),
-        (kid_subsets, (x, y, 5, 2, -1), "seed = -1: must be in"),
+    for arguments, words in (
+        ((x[:2], y), "features1: 2 rows: must be at least 3"),
+        ((x, y[:, :3]), r"features2: shape \(10, 3\): must be \(n, 4\)"),
+        ((bad, y), "features1: row 2 .* NaN or infinity"),
+        ((x.ravel(), y), "features1: shape"),
     ):
         with pytest.raises(ValueError, match=words):
-            function(*arguments)
+            kid(*arguments)

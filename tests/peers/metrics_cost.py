@@ -14,30 +14,23 @@ import numpy as np
 
 from core.metrics.frechet import frechet_distance_from_features
 from core.metrics.intervals import frechet_floor, frechet_infinity, frechet_interval
-from core.metrics.kid import kid, kid_subsets
+from core.metrics.kid import kid
 from core.metrics.manifold import density_coverage, precision_recall
-from core.metrics.mmd import cmmd
 from tests.peers.frechet_speed import peak
 from tests.peers.metrics_exactness import make_features
 
-EMBEDDING = 768
-"""Numbers of a CLIP embedding, which CMMD is made for."""
 
-
-def metrics(x: np.ndarray, y: np.ndarray, subset_size: int) -> dict[str, Callable[[], object]]:
+def metrics(x: np.ndarray, y: np.ndarray) -> dict[str, Callable[[], object]]:
     """Name -> the call."""
     n = len(x)
-    a, b = (z[:, :EMBEDDING] / np.linalg.norm(z[:, :EMBEDDING], axis=1, keepdims=True) for z in (x, y))
     return {
         "Fréchet distance, moments included": lambda: frechet_distance_from_features(x, y),
         "its interval, 10 groups of either set": lambda: frechet_interval(x, y),
         f"its floor, 5 draws of {n // 2:,}": lambda: frechet_floor(x, n // 2),
         f"its limit for infinite N, from {n // 2:,}": lambda: frechet_infinity(x, y, n // 2),
         "KID, all pairs, with standard error": lambda: kid(x, y),
-        f"KID, 100 subsets of {subset_size:,}": lambda: kid_subsets(x, y, subset_size, 100),
         "precision and recall": lambda: precision_recall(x, y),
         "density and coverage": lambda: density_coverage(x, y),
-        f"CMMD, d = {a.shape[1]}": lambda: cmmd(a, b),
     }
 
 
@@ -46,11 +39,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000, help="rows of each set")
     parser.add_argument("--dim", type=int, default=2048, help="features")
-    parser.add_argument("--subset-size", type=int, default=1000, help="rows of a KID subset")
     flags = parser.parse_args()
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "not set")
     print(f"N = {flags.rows:,}, d = {flags.dim:,}, OPENBLAS_NUM_THREADS = {threads}")
-    for name, call in metrics(*make_features(flags.rows, flags.dim), flags.subset_size).items():
+    for name, call in metrics(*make_features(flags.rows, flags.dim)).items():
         started = time.perf_counter()
         memory = peak(call)
         print(f"  {name:42}{time.perf_counter() - started:8.2f} s  peak +{memory} MB", flush=True)

@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 
 import tests.peers.torchvision_stub  # noqa: F401  both peers import torchvision
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.inception_score import inception_score
-from core.metrics.kid import kid_subsets
+from core.metrics.kid import kid
 from core.metrics.manifold import precision_recall
-from core.metrics.mmd import cmmd
+from core.metrics.mmd import two_sample
 from core.metrics.moments import moments_of
 from eval.parity.tolerances import (
     METRIC_PEER,
@@ -88,16 +89,18 @@ def kid_comparisons(x: np.ndarray, y: np.ndarray, subset_size: int, subsets: int
     from torch_fidelity import metric_kid
 
     tensors = torch.from_numpy(x), torch.from_numpy(y)
-    ours = kid_subsets(x, y, subset_size, subsets, seed=2020)
+    rng = np.random.RandomState(2020)  # torch-fidelity draws rows of the first set, then of the second
+    rows = [[rng.choice(len(z), subset_size, replace=False) for z in (x, y)] for _ in range(subsets)]
+    ours = np.array([kid(x[first], y[second]).value for first, second in rows])
     options = {"kid_subset_size": subset_size, "kid_subsets": subsets, "rng_seed": 2020, "verbose": False}
     theirs = metric_kid.kid_features_to_metric(*tensors, **options)
     size = f"{subsets} subsets of {subset_size:,}"
-    yield Comparison(f"KID, {size}, mean", "torch-fidelity", ours.mean, theirs[metric_kid.KEY_METRIC_KID_MEAN])
-    yield Comparison(f"KID, {size}, std", "torch-fidelity", ours.std, theirs[metric_kid.KEY_METRIC_KID_STD])
+    yield Comparison(f"KID, {size}, mean", "torch-fidelity", float(ours.mean()), theirs[metric_kid.KEY_METRIC_KID_MEAN])
+    yield Comparison(f"KID, {size}, std", "torch-fidelity", float(ours.std()), theirs[metric_kid.KEY_METRIC_KID_STD])
     few, sigma = 2 * subset_size, 10.0
     a, b = (z[:few] / np.linalg.norm(z[:few], axis=1, keepdims=True) for z in (x, y))
     sums = metric_kid.kernel_mmd(a, b, kid_kernel="rbf", kid_kernel_rbf_sigma=sigma)
-    ours_unbiased = cmmd(a, b, sigma, 1.0, "unbiased").value
+    ours_unbiased = two_sample(a, b, lambda u, v: np.exp(-cdist(u, v, "sqeuclidean") / (2 * sigma**2))).unbiased
     yield Comparison(f"MMD, Gaussian kernel, N = {few:,}", "torch-fidelity", ours_unbiased, float(sums), GAUSSIAN)
 
 
