@@ -1,25 +1,103 @@
 """`python -m core.data download | info | simulate | convert-pickles`: results on stdout, progress on stderr.
 
-Everything heavy is imported by the verb that needs it, so that --help answers at once; no framework.
+What is heavy is imported by the verb that needs it, so that --help answers at once.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from core.command_line import end, name_the_words, parse, verb
+from core.config.require import require
 
 if TYPE_CHECKING:
     from core.data.sources import Source
 
-EXAMPLES = """examples:
-  python -m core.data download lensing
-  python -m core.data info data/lensing.zip --out data/lensing.png
-  python -m core.data info simulate:lensing --json
-  python -m core.data simulate --preset lensing --count 1000 --size 64 --out data/simulated.npz
-  python -m core.data convert-pickles Model_I Model_I_plain --i-trust-this-source
+PROG = "python -m core.data"
 
-exit codes: 0 done; 1 the run failed (network, disk); 2 input to change; 130 interrupted"""
+
+@dataclass(frozen=True)
+class Download:
+    """Fetch a published data set from Google Drive; a download that was cut goes on where it stopped.
+
+    Example: python -m core.data download lensing
+    """
+
+    name: Literal["lensing", "deeplense"]
+    """lensing has 10,000 images in a zip of 304 MB; deeplense has three classes, 37,500 images. May stand first."""
+    out: Path | None = None
+    """Zip file to write; data/NAME.zip where not given."""
+    url: str | None = None
+    """Another address of the same zip, where Google Drive refuses."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say count, shape, statistics, classes and duplicates of a set of images; draw a sample and a histogram.
+
+    Examples:
+      python -m core.data info data/lensing.zip --out data/lensing.png
+      python -m core.data info simulate:lensing --json
+    """
+
+    path: str
+    """Folder, zip, image, .npy, .npz or IDX file, or simulate:lensing, simulate:model-1. May stand first."""
+    out: Path | None = None
+    """PNG file to draw; nothing is drawn where not given."""
+    json: bool = False
+    """Print JSON in place of a table."""
+    count: int = 1000
+    """Images to simulate, for simulate:PRESET."""
+    size: int = 64
+    """Height and width in pixels, for simulate:PRESET."""
+
+    def __post_init__(self) -> None:
+        require(self.count >= 2, "--count", self.count, "at least 2")
+        require(self.size >= 2, "--size", self.size, "at least 2")
+
+
+@dataclass(frozen=True)
+class Simulate:
+    """Simulate gravitational lenses with labels and true parameters.
+
+    Example: python -m core.data simulate --preset lensing --count 1000 --size 64 --out data/simulated.npz
+    """
+
+    out: Path
+    """An .npz file to write, or a new folder for CLASS/NUMBER.npy and parameters.csv."""
+    preset: Literal["lensing", "model-1"] = "lensing"
+    """lensing looks like the lensing set; model-1 is DeepLenseSim's Model I."""
+    count: int = 1000
+    """Number of images."""
+    size: int = 64
+    """Height and width in pixels."""
+    seed: int = 0
+    """Seed of the simulator; image i depends on the seed and on i, not on the count."""
+    classes: tuple[Literal["no", "sphere", "vort"], ...] = ("no", "sphere", "vort")
+    """Substructure classes, in equal shares."""
+    field_of_view: float = 7.5
+    """Side of an image in arcsec."""
+
+
+@dataclass(frozen=True)
+class ConvertPickles:
+    """Turn DeepLenseSim's pickled [image, mass] files into plain .npy files and parameters.csv.
+
+    Example: python -m core.data convert-pickles Model_I Model_I_plain --i-trust-this-source
+    """
+
+    folder: Path
+    """Folder with the pickled files. May stand first."""
+    out: Path
+    """New folder to write. May stand second."""
+    i_trust_this_source: bool = False
+    """You know who made the files: a pickle can be made to do harm."""
 
 
 def _bar(items: Any) -> Any:
@@ -28,73 +106,38 @@ def _bar(items: Any) -> Any:
     return tqdm(items, unit="image", leave=False)
 
 
-def download(name: Literal["lensing", "deeplense"], /, out: Path | None = None, url: str | None = None) -> None:
-    """Fetch a published data set from Google Drive; a cut download goes on where it stopped.
-
-    Args:
-        name: lensing: 10,000 images, a zip of 304 MB; deeplense: three classes, 37,500 images.
-        out: Zip to write; data/NAME.zip where not given.
-        url: Another address of the same zip.
-    """
+def download(command: Download) -> None:
+    """Run the verb."""
     from core.data import download as module
 
-    path = module.download(name, out, url)
+    path = module.download(command.name, command.out, command.url)
     print(f"{path}: {path.stat().st_size} bytes")
 
 
-def convert_pickles(folder: Path, out: Path, /, i_trust_this_source: bool = False) -> None:
-    """Turn DeepLenseSim's pickled [image, mass] files into plain .npy files and parameters.csv.
-
-    Args:
-        folder: Folder with the pickled files.
-        out: New folder.
-        i_trust_this_source: You know who made the files: a pickle can be made to do harm.
-    """
+def convert_pickles(command: ConvertPickles) -> None:
+    """Run the verb."""
     from core.data import download as module
 
-    count = module.convert_pickles(folder, out, i_trust_this_source, _bar)
-    print(f"{out}: {count} files")
+    count = module.convert_pickles(command.folder, command.out, command.i_trust_this_source, _bar)
+    print(f"{command.out}: {count} files")
 
 
-def simulate(
-    out: Path,
-    preset: Literal["lensing", "model-1"] = "lensing",
-    count: int = 1000,
-    size: int = 64,
-    seed: int = 0,
-    classes: tuple[Literal["no", "sphere", "vort"], ...] = ("no", "sphere", "vort"),
-    field_of_view: float = 7.5,
-) -> None:
-    """Simulate gravitational lenses with labels and true parameters.
-
-    Args:
-        out: An .npz file to write, or a new folder: CLASS/NUMBER.npy and parameters.csv.
-        preset: Look-alike of the lensing set, or DeepLenseSim's Model I.
-        count: Number of images.
-        size: Height and width in pixels.
-        seed: Image i depends on the seed and on i, not on the count.
-        classes: Substructure classes, in equal shares.
-        field_of_view: Side of an image in arcsec.
-    """
+def simulate(command: Simulate) -> None:
+    """Run the verb."""
     import numpy as np
 
     from core.data import lenses
-    from core.files import write_atomically
+    from core.files import write_npz
 
-    is_file = out.suffix == ".npz"
+    out, is_file = command.out, command.out.suffix == ".npz"
     if not is_file and out.exists() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"--out {out}: exists and is not an empty folder; name a new folder or an .npz file")
+    size, classes = (command.size, command.size), command.classes
     images, labels, parameters = lenses.simulate(
-        preset, count, (size, size), seed, classes, field_of_view, progress=_bar
+        command.preset, command.count, size, command.seed, classes, command.field_of_view, progress=_bar
     )
     if is_file:
-
-        def write(temporary: Path) -> None:
-            with open(temporary, "wb") as stream:
-                arrays = {"images": images, "labels": labels, "class_names": np.array(classes), **parameters}
-                np.savez(stream, allow_pickle=False, **arrays)
-
-        write_atomically(out, write)
+        write_npz(out, {"images": images, "labels": labels, "class_names": np.array(classes), **parameters})
     else:
         files = [f"{classes[label]}/{index}.npy" for index, label in enumerate(labels)]
         for file, image in zip(files, images, strict=True):
@@ -103,26 +146,16 @@ def simulate(
         rows = zip(files, *(values.tolist() for values in parameters.values()), strict=True)
         lines = [",".join(["file", *parameters]), *(",".join(map(str, row)) for row in rows)]
         (out / "parameters.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{out}: {count} images")
+    print(f"{out}: {command.count} images")
 
 
-def info(path: str, /, out: Path | None = None, json: bool = False, count: int = 1000, size: int = 64) -> None:
-    """Count, shape, statistics, classes and duplicates of images; draws a sample grid and a histogram.
-
-    Args:
-        path: Folder, zip, .npy, .npz or IDX file, or simulate:lensing, simulate:model-1.
-        out: PNG to draw.
-        json: Print JSON instead of a table.
-        count: Images to simulate, for simulate:PRESET.
-        size: Height and width in pixels, for simulate:PRESET.
-    """
-    from json import dumps
-
+def info(command: Info) -> None:
+    """Run the verb."""
     import numpy as np
 
     from core.data.dataset import fingerprint
 
-    source = _open(path, count, size)
+    source = _open(command)
     total = len(source.names)
     values = np.empty((total, *source.shape), np.float32)
     hashes = set()
@@ -134,29 +167,38 @@ def info(path: str, /, out: Path | None = None, json: bool = False, count: int =
     if source.labels is not None:
         counts = np.bincount(source.labels, minlength=len(source.class_names))
         classes = dict(zip(source.class_names, counts.tolist(), strict=True))
-    if out is not None:
-        _draw(values, path, out)
+    if command.out is not None:
+        _draw(values, command.path, command.out)
     facts = {
-        "source": path, "count": total, "shape": list(source.shape), "dtype": str(source.dtype),
-        "min": float(values.min()), "max": float(values.max()), "mean": float(values.mean(dtype=np.float64)),
-        "std": float(values.std(dtype=np.float64)), "median": float(np.median(values, overwrite_input=True)),
-        "classes": classes, "duplicates": total - len(hashes), "parameters": sorted(source.parameters),
-        "picture": None if out is None else str(out),
-    }  # fmt: skip
-    if json:
-        print(dumps(facts))
+        "source": command.path,
+        "count": total,
+        "shape": list(source.shape),
+        "dtype": str(source.dtype),
+        "min": float(values.min()),
+        "max": float(values.max()),
+        "mean": float(values.mean(dtype=np.float64)),
+        "std": float(values.std(dtype=np.float64)),
+        "median": float(np.median(values, overwrite_input=True)),
+        "classes": classes,
+        "duplicates": total - len(hashes),
+        "parameters": sorted(source.parameters),
+        "picture": None if command.out is None else str(command.out),
+    }
+    if command.json:
+        print(json.dumps(facts))
     else:
         print("\n".join(f"{key:<10} {value}" for key, value in facts.items() if value not in (None, [])))
 
 
-def _open(path: str, count: int, size: int) -> Source:
+def _open(command: Info) -> Source:
     from core.config import DataConfig
     from core.data.dataset import simulated
     from core.data.sources import open_source
 
-    if path.startswith("simulate:"):
-        return simulated(DataConfig(source=path, simulate_count=count), (size, size, 1))
-    return open_source(path)
+    if command.path.startswith("simulate:"):
+        config = DataConfig(source=command.path, simulate_count=command.count)
+        return simulated(config, (command.size, command.size, 1))
+    return open_source(command.path)
 
 
 def _draw(values: Any, title: str, path: Path) -> None:
@@ -186,24 +228,31 @@ def _draw(values: Any, title: str, path: Path) -> None:
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=100))
 
 
+COMMANDS: dict[str, tuple[type, tuple[str, ...], Callable[[Any], None]]] = {
+    "download": (Download, ("name",), download),
+    "info": (Info, ("path",), info),
+    "simulate": (Simulate, (), simulate),
+    "convert-pickles": (ConvertPickles, ("folder", "out"), convert_pickles),
+}
+"""Verb -> its options, the options that may be given as words alone, and what runs it."""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Read the command line and run its verb.
+
+    Raises:
+        ValueError: an unknown verb or flag, or a wrong value.
+    """
+    texts = {name: str(inspect.getdoc(options)) for name, (options, _, _) in COMMANDS.items()}
+    name = verb(argv, {name: text.splitlines()[0] for name, text in texts.items()}, PROG)
+    options, words, action = COMMANDS[name]
+    rest = name_the_words(options, list(argv[1:]), name, words, " and ".join(words) or "options alone")
+    action(parse(options, rest, f"{PROG} {name}", texts[name]))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
-    import tyro
-
-    verbs: dict[str, Any] = {
-        "download": download, "info": info, "simulate": simulate, "convert-pickles": convert_pickles
-    }  # fmt: skip
-    try:
-        tyro.extras.subcommand_cli_from_dict(verbs, prog="python -m core.data", description=EXAMPLES, args=argv)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return end(lambda: run(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":
