@@ -246,7 +246,9 @@ def run(argv: Sequence[str]) -> None:
     texts = {name: str(inspect.getdoc(options)) for name, (options, _, _) in COMMANDS.items()}
     name = verb(argv, {name: text.splitlines()[0] for name, text in texts.items()}, PROG)
     options, words, action = COMMANDS[name]
-    rest = name_the_words(options, list(argv[1:]), name, words, " and ".join(words) or "options alone")
+    rest = list(argv[1:])
+    if words:
+        rest = name_the_words(options, rest, name, words, " and ".join(words))
     action(parse(options, rest, f"{PROG} {name}", texts[name]))
 
 
