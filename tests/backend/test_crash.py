@@ -5,13 +5,17 @@ tests/core/test_cli.py kills a NumPy twin at every write; here the frameworks ar
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
 [model]
@@ -86,25 +90,45 @@ def partials(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if path.name.endswith((".partial", ".tmp"))]
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(backend, tmp_path):
-    recipe, whole, folder = tmp_path / "tiny.toml", tmp_path / "whole", tmp_path / "run"
-    recipe.write_text(RECIPE.replace("CACHE", str(tmp_path / "cache")))
-    package = repr(backend)
+@pytest.fixture(scope="module")
+def story(backend, tmp_path_factory) -> dict[str, Path]:
+    """A run that nobody disturbs, and the folder of one after each of its ends: killed, killed again, finished."""
+    base, package = tmp_path_factory.mktemp("crash"), repr(backend)
+    recipe, whole, folder = base / "tiny.toml", base / "whole", base / "run"
+    recipe.write_text(RECIPE.replace("CACHE", str(base / "cache")))
+    found = {"whole": whole}
+
+    def keep(name: str) -> None:
+        found[name] = shutil.copytree(folder, base / name, symlinks=True)
+
     train = ["train", "--config", recipe, "--run"]
     uninterrupted = start(["-m", package], *train, whole)
-    # In training, two steps after the checkpoint of step 2: the file is opened twice before the first line.
+    # Two steps after the checkpoint of step 2: the file is opened twice before the first line.
     killed = start(["-c", KILLED, package, "run/metrics.jsonl", "6"], *train, folder)
     finish(killed, -signal.SIGKILL)
     finish(uninterrupted, 0)
-    assert (folder / "latest").read_text() == "step-00000002\n" and not partials(folder)
-    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3]
+    keep("killed while it trained")
+    # The tensors of step 6 are there, the state's description is not.
+    words = ["step-00000006*training_state.json", "1", "train", "--resume"]
+    finish(start(["-c", KILLED, package, *words], folder), -signal.SIGKILL)
+    keep("killed while it saved")
+    finish(start(["-m", package], "train", "--resume", folder), 0)
+    keep("finished")
+    return found
 
-    # While a checkpoint is written: the tensors of step 6 are there, the state's description is not.
-    finish(
-        start(["-c", KILLED, package, "step-00000006*training_state.json", "1"], "train", "--resume", folder),
-        -signal.SIGKILL,
-    )
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_is_killed_while_it_trains_keeps_its_last_checkpoint_and_its_lines(story):
+    folder = story["killed while it trained"]
+    assert (folder / "latest").read_text() == "step-00000002\n" and not partials(folder)
+    assert [line["step"] for line in lines(folder)] == [1, 2, 3]
+
+
+def test_a_run_that_is_killed_while_it_saves_keeps_the_checkpoints_before(story):
+    folder = story["killed while it saved"]
     assert (folder / "latest").read_text() == "step-00000004\n"
     left = partials(folder)
     assert any((path / "training_state.safetensors").is_file() for path in left)
@@ -112,12 +136,13 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(backend, tmp_path):
     assert names == ["step-00000002", "step-00000004"]
     for name in names:
         load_checkpoint(folder / "checkpoints" / name)
-        assert tensors(folder / "checkpoints" / name) == tensors(whole / "checkpoints" / name)
+        assert tensors(folder / "checkpoints" / name) == tensors(story["whole"] / "checkpoints" / name)
 
-    finish(start(["-m", package], "train", "--resume", folder), 0)
+
+def test_a_killed_run_ends_with_every_bit_of_one_that_was_not(story):
+    folder, whole = story["finished"], story["whole"]
     assert tensors(resolve_checkpoint(folder)) == tensors(whole / "checkpoints" / "step-00000006")
     assert not partials(folder)
-    lines = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (folder, whole)]
-    assert [line["step"] for line in lines[0]] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines(folder)] == [1, 2, 3, 4, 5, 6]
     for key in ("loss", "grad_norm", "lr", "skipped"):
-        assert [line[key] for line in lines[0]] == [line[key] for line in lines[1]]
+        assert [line[key] for line in lines(folder)] == [line[key] for line in lines(whole)]

@@ -208,10 +208,9 @@ def test_a_network_of_the_published_family_in_its_old_form_is_imported(backend, 
     reference = NumpyUNet(unet_from_diffusers(values), {n: w.astype(np.float64) for n, w in weights.items()})
     x, t = make_inputs(values, np.float32)
     expected = reference(x.astype(np.float64), t, None)
-    for dtype, tolerance in (("float32", NETWORK_FLOAT32), ("float64", NETWORK_FLOAT64)):
-        for path in (folder, out):
-            found = output(backend, backend.weights.load_unet(path, dtype), x.astype(dtype), t)
-            require_close(found, expected.astype(dtype), tolerance, name)
+    for path, dtype, tolerance in ((folder, "float32", NETWORK_FLOAT32), (out, "float64", NETWORK_FLOAT64)):
+        found = output(backend, backend.weights.load_unet(path, dtype), x.astype(dtype), t)
+        require_close(found, expected.astype(dtype), tolerance, name)
     assert {n: w.tobytes() for n, w in read_tensors(out / "unet" / WEIGHTS_FILE).items()} == {
         n: w.tobytes() for n, w in weights.items()
     }

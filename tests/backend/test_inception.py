@@ -177,36 +177,47 @@ def run(backend, *argv) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def test_fetched_weights_serve_the_verb_features(backend, published, weights, extractor, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
-    with serving(monkeypatch) as server:
+@pytest.fixture(scope="module")
+def fetched(backend, published, tmp_path_factory):
+    """A cache into which the published file was fetched from a server on this machine, and what was said."""
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch, serving(patch) as server:
+        patch.setenv("DIPTYCH_CACHE", str(cache))
         server.body = published.read_bytes()
         here = dataclasses.replace(backend.inception.PUBLISHED, url=server.url, sha256=file_hash(published))
-        monkeypatch.setattr(backend.inception, "PUBLISHED", here)
+        patch.setattr(backend.inception, "PUBLISHED", here)
         code, out, err = run(backend, "fetch", "inception")
     assert code == 0, err
-    # The same bytes whichever twin fetched them.
+    return cache / "inception-2015-12-05.safetensors", out
+
+
+def test_either_twin_fetches_the_same_bytes(fetched, weights, tmp_path):
+    cached, out = fetched
     write_tensors(tmp_path / "expected.safetensors", weights)
-    cached = tmp_path / "cache" / "inception-2015-12-05.safetensors"
     assert file_hash(cached) == file_hash(tmp_path / "expected.safetensors")
     assert out == f"wrote {cached}: 472 tensors, SHA-256 {file_hash(cached)}\n"
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [cached.name]
+    assert [path.name for path in cached.parent.iterdir()] == [cached.name]
 
-    images = pictures(3, 16, 16, 1)
+
+@pytest.mark.parametrize("given", (False, True), ids=("fetched", "given"))
+def test_fetched_and_given_weights_serve_the_verb_features(
+    backend, fetched, published, extractor, tmp_path, monkeypatch, given
+):
+    monkeypatch.setenv("DIPTYCH_CACHE", str(fetched[0].parent))
+    images, out = pictures(3, 16, 16, 1), tmp_path / "f.npz"
     np.save(tmp_path / "images.npy", images)
+    flags = ("--extractor", "inception", "--taps", "2048,logits", "--out", out)
+    more = ("--weights", published, "--batch-size", 2) if given else ()
+    code, said, err = run(backend, "features", tmp_path / "images.npy", *flags, *more)
+    assert code == 0, err
+    assert said == f"wrote {out}: 2048 (3, 2048), logits (3, 1008)\n"
+    found, manifest = read_features(out)
+    assert manifest["weights_sha256"] == file_hash(published if given else fetched[0])
+    assert manifest["framework"] == backend.name and manifest["n"] == 3
+    assert found.keys() == {"2048", "logits"}
     expected = extractor(images)
-    for more in ((), ("--weights", published, "--batch-size", 2, "--overwrite")):
-        command = ("features", tmp_path / "images.npy", "--extractor", "inception", "--taps", "2048,logits", *more)
-        command = (*command, "--out", tmp_path / "f.npz")
-        code, out, err = run(backend, *command)
-        assert code == 0, err
-        assert out == f"wrote {tmp_path / 'f.npz'}: 2048 (3, 2048), logits (3, 1008)\n"
-        found, manifest = read_features(tmp_path / "f.npz")
-        assert manifest["weights_sha256"] == file_hash(published if more else cached)
-        assert manifest["framework"] == backend.name and manifest["n"] == 3
-        assert found.keys() == {"2048", "logits"}
-        for tap, rows in found.items():
-            require_close(rows, expected[tap], BATCH_SIZE_FLOAT32, tap)
+    for tap, rows in found.items():
+        require_close(rows, expected[tap], BATCH_SIZE_FLOAT32, tap)
 
 
 def test_options_reach_the_extractor(backend, weights, tmp_path):

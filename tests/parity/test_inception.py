@@ -3,7 +3,6 @@
 PyTorch's is held against pytorch-fid's and torch-fidelity's in test_peers_inception.py.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,7 @@ from core.extractors.inception import TAPS
 from core.files import write_tensors
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import INCEPTION_FLOAT32, INCEPTION_FLOAT64
-from eval.twins.client import Worker
 from tests.inception_weights import random_weights
-
-
-@pytest.fixture(scope="module")
-def twins():
-    with Worker("torch", threads=1) as torch, Worker("tensorflow", threads=1) as tensorflow:
-        yield {"torch": torch, "tensorflow": tensorflow}
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +34,7 @@ def test_the_twins_see_the_same(twins, weights, resize, shape, dtype, tolerance)
         "taps": list(TAPS),
         "batch_size": 2,
     }
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(twin.call, "features", arrays, **options) for twin in twins.values()]
-    torch, tensorflow = (call.result()[0] for call in calls)
+    (torch, _), (tensorflow, _) = twins.both("features", arrays, **options)
     assert torch.keys() == tensorflow.keys() == set(TAPS)
     for tap in TAPS:
         measured = require_close(tensorflow[tap], torch[tap], tolerance, tap, dtype)

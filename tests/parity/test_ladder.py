@@ -5,7 +5,6 @@ Oracles, comparisons and tolerances are the ladder's own; tests/parity/test_muta
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.configurations import CONFIGURATIONS
-from eval.parity.ladder import Board, Subject, Twins, climb, random_weights, start_twins
+from eval.parity.ladder import Board, Subject, climb, random_weights
 from eval.parity.report import all_rungs
 
 # Attention, classes, a size that is not square; the baseline has two channels besides.
@@ -84,18 +83,12 @@ OBJECTIVES = {
 }
 RUNGS = all_rungs(images=64, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
-# Attention on every level, resampling blocks, scale and shift, heads, classes, three channels; the rest is slow.
-QUICK = ("network-10",)
+QUICK = ("flow", "hybrid")
+"""Of OBJECTIVES; the others are slow."""
 
 
 def subject(name: str, recipe: Recipe) -> Subject:
     return Subject(name, recipe, random_weights(recipe))
-
-
-@pytest.fixture(scope="module")
-def twins() -> Iterator[Twins]:
-    with start_twins() as twins:
-        yield twins
 
 
 def hold(board: Board) -> None:
@@ -112,7 +105,7 @@ def hold(board: Board) -> None:
 
 
 # What TensorFlow compiles for long; the conditional network's twenty steps are in rung 6.
-SLOW = {*(("baseline", number) for number in (6, 7, 8)), ("conditional", 8)}
+SLOW = {*(("baseline", number) for number in (6, 7, 8, 9)), ("conditional", 8)}
 
 
 def cases(rungs, slow: tuple[str, ...] = ()) -> list:
@@ -142,7 +135,9 @@ def test_the_long_rungs_hold(twins, name, number, rung):
     hold(climb(twins, subject(name, recipe), [(number, rung)], lambda _: None))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in OBJECTIVES]
+)
 def test_every_objective_is_the_same(twins, name):
     """Tables, batches and samplers against closed forms; loss, gradients and twenty steps between the frameworks."""
     wanted = (
@@ -162,9 +157,8 @@ def test_every_network_gives_the_same_output(twins, name):
     hold(climb(twins, subject(name, Recipe(CONFIGURATIONS[name])), [(5, rungs_network.network)], lambda _: None))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CONFIGURATIONS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_every_network_has_the_same_layers_and_gradients(twins, name):
     rungs = [(5, rungs_network.layers), (6, rungs_network.gradients)]
     hold(climb(twins, subject(name, Recipe(CONFIGURATIONS[name])), rungs, lambda _: None))

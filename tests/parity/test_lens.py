@@ -2,7 +2,6 @@
 
 import json
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from core.extractors.features import EXTRACTORS
 from eval.__main__ import main
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import LENS_FLOAT32, NETWORK_FLOAT64
-from eval.twins.client import Worker
 
 LENS = EXTRACTORS["lens"]
 OPTIONS = {
@@ -24,19 +22,11 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def twins():
-    with Worker("torch", threads=1) as torch, Worker("tensorflow", threads=1) as tensorflow:
-        yield {"torch": torch, "tensorflow": tensorflow}
-
-
 @pytest.mark.parametrize("dtype, tolerance", (("float64", NETWORK_FLOAT64), ("float32", LENS_FLOAT32)))
 @pytest.mark.parametrize("preset, size, field", (("lensing", 64, 7.5), ("lensing", 32, 5.0), ("model-1", 150, 7.5)))
 def test_the_extractor_sees_the_same(twins, preset, size, field, dtype, tolerance):
     images, _, _ = simulate(preset, 12, (size, size), 4, field_of_view=field)
-    with ThreadPoolExecutor(2) as pool:
-        calls = [pool.submit(t.call, "features", {"images": images}, dtype=dtype, **OPTIONS) for t in twins.values()]
-    (torch, _), (tensorflow, _) = (call.result() for call in calls)
+    (torch, _), (tensorflow, _) = twins.both("features", {"images": images}, dtype=dtype, **OPTIONS)
     assert torch.keys() == tensorflow.keys() == {"features", "parameters", "logits"}
     for name, expected in torch.items():
         worst = require_close(tensorflow[name], expected, tolerance, name, dtype)

@@ -1,7 +1,5 @@
 """Bits per dimension of the same images, weights and noise in both frameworks, in float64."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -9,7 +7,6 @@ from core.config import ModelConfig, ProcessConfig
 from core.config.recipes import to_dict
 from core.networks.specs import param_specs
 from eval.parity.closeness import require_close
-from eval.parity.ladder import Twins, start_twins
 from eval.parity.tolerances import NETWORK_FLOAT64
 
 MODEL = ModelConfig(
@@ -24,20 +21,16 @@ MODEL = ModelConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def twins() -> Iterator[Twins]:
-    with start_twins() as twins:
-        yield twins
-
-
 @pytest.mark.parametrize(
     ("method", "how", "channels"),
     [
         ("vlb", {"levels": 12}, 1),
         ("vlb", {"variance": "fixed_large", "clip": False}, 1),
         ("vlb", {"variance": "learned", "levels": 12}, 2),
-        ("ode", {"steps": 6}, 1),
-        ("ode", {"steps": 4, "probe": "normal", "probes": 2, "dequantise": False}, 2),
+        pytest.param("ode", {"steps": 6}, 1, marks=pytest.mark.slow),
+        pytest.param(
+            "ode", {"steps": 4, "probe": "normal", "probes": 2, "dequantise": False}, 2, marks=pytest.mark.slow
+        ),
         ("ode", {"steps": 2, "probe": "exact"}, 1),
     ],
 )
