@@ -1,20 +1,22 @@
 """Generated images held against real ones, every number beside its real-against-real floor.
 
-Imports NumPy, SciPy (through core.metrics) and core: no framework, no twin, no network. The real images are cut at random
-into two halves of N; one half is the reference, the other says how far real images lie from real images at that N. A
-generated set can at best reach that floor. The cut is repeated, so that every number carries its spread.
+The real images are cut at random into two halves of N. One half is the reference; the other says how far real images lie
+from real images at that N. No generated set can be expected below that floor. The cut is repeated, so that every number
+carries its spread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from core.metrics import distances, pixels
-from eval.measure.metrics import METRICS, SCALARS, Array, Features, measure_features
+from core.random import generator
+from eval.measure.image_sets import is_eight_bit
+from eval.measure.metrics import Array, Features, measure_all, measure_features, rows
 
 PROTOCOL_N = 2000
 SPLITS = 5
@@ -24,33 +26,35 @@ QUANTILES = (0.01, 0.1, 0.5, 0.9, 0.99)
 REAL = "real"
 
 
+def _summary(values: Sequence[float], floor: float | None = None) -> dict[str, float | None]:
+    """Mean, range and ratio to the floor over the cuts; null where a value is not defined."""
+    if not np.isfinite(values).all():
+        return {"mean": None, "min": None, "max": None, "ratio": None}
+    mean = float(np.mean(values))
+    return {"mean": mean, "min": min(values), "max": max(values), "ratio": mean / floor if floor else None}
+
+
 def _metrics(features: Mapping[str, Features], n: int, seed: int) -> list[dict[str, Any]]:
     """Every metric of every generated set and its floor, over SPLITS random cuts of the real set."""
-    values: dict[str, dict[str, list[float]]] = {m.key: {name: [] for name in features} for m in METRICS}
+    metrics = rows("images")
+    values: dict[str, list[dict[str, float]]] = {name: [] for name in features}
     for split in range(SPLITS):
-        chosen = {
-            name: np.random.Generator(np.random.Philox(key=[seed, split])).permutation(len(f["flux"]))
-            for name, f in features.items()
-        }
+        chosen = {name: generator(seed, "rows", split).permutation(len(f["flux"])) for name, f in features.items()}
         reference = {key: value[chosen[REAL][:n]] for key, value in features[REAL].items()}
         for name, whole in features.items():
-            rows = chosen[name][n : 2 * n] if name == REAL else chosen[name][:n]
-            part = {key: value[rows] for key, value in whole.items()}
-            for metric in METRICS:
-                values[metric.key][name].append(metric.measure(part, reference))
-
-    def summary(sample: list[float], floor: float | None) -> dict[str, float | None]:
-        if not np.isfinite(sample).all():
-            return {"mean": None, "min": None, "max": None, "ratio": None}
-        mean = float(np.mean(sample))
-        return {"mean": mean, "min": min(sample), "max": max(sample), "ratio": mean / floor if floor else None}
-
+            order = chosen[name][n : 2 * n] if name == REAL else chosen[name][:n]
+            values[name].append(measure_all(metrics, {key: value[order] for key, value in whole.items()}, reference))
     result = []
-    for metric in METRICS:
-        floor = summary(values[metric.key].pop(REAL), None)
+    for metric in metrics:
+        floor = _summary([cut[metric.key] for cut in values[REAL]])
         del floor["ratio"]
-        sets = {name: summary(sample, floor["mean"]) for name, sample in values[metric.key].items()}
-        result.append({"key": metric.key, "label": metric.label, "unit": metric.unit, "meaning": metric.meaning, "floor": floor, "sets": sets})  # fmt: skip
+        sets = {
+            name: _summary([cut[metric.key] for cut in cuts], floor["mean"])
+            for name, cuts in values.items()
+            if name != REAL
+        }
+        about = {key: getattr(metric, key) for key in ("key", "label", "unit", "meaning")}
+        result.append({**about, "floor": floor, "sets": sets})
     return result
 
 
@@ -98,8 +102,11 @@ def _nearest(sets: Mapping[str, npt.NDArray[Any]], train: npt.NDArray[Any]) -> d
     return result
 
 
-def _warnings(n: int, counts: Mapping[str, int], undefined: Mapping[str, int], nearest: dict[str, Any] | None) -> list[str]:  # fmt: skip
+def _warnings(
+    n: int, sets: Mapping[str, Array], undefined: Mapping[str, int], nearest: dict[str, Any] | None
+) -> list[str]:
     """What a reader must know before trusting the numbers."""
+    counts = {name: len(images) for name, images in sets.items()}
     result = []
     if n < PROTOCOL_N:
         result.append(
@@ -112,6 +119,14 @@ def _warnings(n: int, counts: Mapping[str, int], undefined: Mapping[str, int], n
             f"The real set has {counts[REAL]:,} images; its two halves limit N to {n:,}, fewer than the {smallest:,} "
             "generated. Give more real images to use them all."
         )
+    coarse = {name: is_eight_bit(images) for name, images in sets.items()}
+    for name in coarse:
+        if coarse[name] != coarse[REAL]:
+            stored, exact = (name, REAL) if coarse[name] else (REAL, name)
+            result.append(
+                f"{stored} holds 8-bit values and {exact} does not: every number also measures the rounding, whose step of "
+                "1/255 is as large as the sky noise of the lenses."
+            )
     for name, count in undefined.items():
         if count:
             result.append(
@@ -153,8 +168,8 @@ def compare(
     if not generated or REAL in generated:
         raise ValueError(f"generated: names {list(generated)}: must be at least one, none of them {REAL!r}")
     sets = {REAL: real, **generated}
-    everything = {**sets, "train": train} if train is not None else sets
-    for name, images in everything.items():
+    checked = {**sets, "train": train} if train is not None else sets
+    for name, images in checked.items():
         pixels.check_images(images, name)
         if images.shape[1:] != real.shape[1:]:
             raise ValueError(
@@ -182,9 +197,12 @@ def compare(
             "pixel_scale": pixel_scale,
         },
         "counts": counts,
-        "warnings": _warnings(n, counts, undefined, nearest),
+        "warnings": _warnings(n, sets, undefined, nearest),
         "metrics": _metrics(features, n, seed),
         "curves": _curves(features, measured[REAL][1]),
-        "histograms": {key: _histogram({name: f[key] for name, f in features.items()}) for key in SCALARS},
+        "histograms": {
+            key: _histogram({name: f[key] for name, f in features.items()})
+            for key in (m.key for m in rows("images") if m.one_an_image)
+        },
         "nearest": nearest,
     }

@@ -1,118 +1,231 @@
-"""Image sets from files: what a comparison reads.
+"""Sets of images, as every verb reads them: runs, drawn images, files of every kind that `core.data.sources` opens.
 
-Imports NumPy and core only: no framework, no twin, and nothing that a file could make it run (pickles are refused).
+A twin is never started here: the caller says how a run is drawn from.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import zipfile
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from core.config.recipes import load_recipe
+from core.data.dataset import fit as fit_image
+from core.data.dataset import open_dataset, to_float
+from core.data.sources import describe, open_source
+from core.files import read_json
+from core.images import to_uint8
 from core.metrics.pixels import check_images
 
-FORMS = "a .npy file, a .npz file with the key 'images', or a folder with samples.npy"
+Images = npt.NDArray[Any]
+Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""Mean (d,) and covariance (d, d) of features."""
+Role = Literal["real", "generated"]
+
+FORMS = (
+    "a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy, .npz or IDX file, "
+    "or saved statistics (.npz with mu and sigma)"
+)
+GREY_STEPS = 255
+"""Steps between the 256 grey levels of an 8-bit image."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with a name and, where a twin wrote them, the account of how they were made."""
+    """Images, or statistics that someone saved of them, with the account of how they were made."""
 
-    name: str
-    images: npt.NDArray[Any]
-    """(N, H, W, C) floats in [0, 1]; a .npy file stays memory-mapped."""
-    manifest: dict[str, Any] = dataclass_field(default_factory=dict)
-    """manifest.json beside the images: framework, sampler, steps, weights, seed, seconds and the like."""
+    path: str
+    images: Images | None = None
+    """(N, H, W, C) floats in [0, 1]; None where there are statistics alone."""
+    statistics: Moments | None = None
+    """As pytorch-fid and clean-fid save them."""
+    others: Images | None = None
+    """More real images, none of them among `images`. They measure the floor."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """manifest.json of drawn images, data and split of a run, or what saved statistics say of themselves."""
 
+    def all_images(self) -> Images:
+        """The images.
 
-def _split_name(spec: str) -> tuple[str | None, Path]:
-    """NAME=PATH as (NAME, PATH); a path that exists is a path, whatever its characters."""
-    name, equals, path = spec.partition("=")
-    if equals and name and path and not Path(spec).exists():
-        return name, Path(path)
-    return None, Path(spec)
+        Raises:
+            ValueError: saved statistics, which hold none.
+        """
+        if self.images is None:
+            raise ValueError(f"{self.path}: holds saved statistics: must be images")
+        return self.images
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the images as float32, or of the statistics as float64."""
+        digest = hashlib.sha256()
+        for part in self.statistics or (self.all_images(),):
+            for start in range(0, len(part), 256):
+                kind = "<f8" if self.statistics else "<f4"
+                digest.update(np.ascontiguousarray(part[start : start + 256], kind).data)
+        return digest.hexdigest()
 
-def _read_array(path: Path) -> npt.NDArray[Any]:
-    """The array of a .npy or .npz file, without running anything in it."""
-    try:
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        with np.load(path, allow_pickle=False) as archive:
-            if "images" not in archive.files:
-                raise ValueError(f"keys {', '.join(archive.files) or 'none'}: must hold 'images'")
-            return np.asarray(archive["images"])
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        objects = "pickle" in str(error) or "Python objects" in str(
-            error
-        )  # NumPy's words without and with a memory map
-        reason = "holds Python objects, which can run code; save plain floats" if objects else error
-        raise ValueError(f"{path}: cannot read the images: {reason}") from error
+    def rounded(self) -> ImageSet:
+        """The same set with its images rounded to 256 grey levels."""
 
+        def to_grey_levels(images: Images | None) -> Images | None:
+            return None if images is None else to_uint8(images).astype(np.float32) / np.float32(GREY_STEPS)
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """manifest.json, or nothing where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot read the manifest: {error}") from error
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path}: holds {type(manifest).__name__}: must be a JSON object")
-    return manifest
+        return dataclasses.replace(self, images=to_grey_levels(self.images), others=to_grey_levels(self.others))
 
 
-def load_image_set(spec: str) -> ImageSet:
-    """Read and check one set of images.
+def read_image_set(
+    path: str, role: Role, draw: Callable[[Path], Path], size: tuple[int, int] | None = None, how: str = "exact"
+) -> ImageSet:
+    """Read a set of images.
 
     Args:
-        spec: PATH or NAME=PATH; the path is a .npy file, a .npz file (key images) or a folder with samples.npy and,
-            as an option, manifest.json. Without a name the file's or the folder's own name is taken.
-    Returns:
-        The set; its images are checked to be (N, H, W, C) floats in [0, 1], every one finite.
+        path: one of FORMS.
+        role: a run's real images are those held out of its training; its generated ones are drawn from it.
+        draw: run -> folder with samples.npy drawn from it.
+        size: height and width that files are brought to; None leaves them as they are.
+        how: exact, resize, crop or pad, as data.fit.
     Raises:
-        ValueError: missing or unreadable file, or images that `check_images` refuses; the message starts with the path.
+        ValueError: one line that names the file and what to change.
     """
-    name, path = _split_name(spec)
-    if not path.exists():
+    place = Path(path)
+    if not place.exists():
         raise ValueError(f"{path}: no such file or folder: must be {FORMS}")
+    if is_run(place):
+        if role == "real":
+            return _held_out(place)
+        place = draw(place)
+    if place.suffix == ".npz" and place.is_file():
+        statistics = _read_statistics(place)
+        if statistics is not None:
+            return statistics
     manifest: dict[str, Any] = {}
-    array_path = path
-    if path.is_dir():
-        array_path = path / "samples.npy"
-        if not array_path.is_file():
-            raise ValueError(f"{path}: a folder without samples.npy: must be {FORMS}")
-        manifest = _read_manifest(path / "manifest.json")
-    elif path.suffix not in (".npy", ".npz"):
-        raise ValueError(f"{path}: a {path.suffix or 'nameless'} file: must be {FORMS}")
-    images = _read_array(array_path)
-    check_images(images, str(array_path))
-    own = path.resolve().name if path.is_dir() else path.stem
-    return ImageSet(name or own, images, manifest)
+    if (place / "samples.npy").is_file():
+        manifest = read_json(place / "manifest.json") if (place / "manifest.json").is_file() else {}
+        place /= "samples.npy"
+    return _read_files(place, path, size, how, manifest)
 
 
-def load_generated(specs: tuple[str, ...], reserved: tuple[str, ...]) -> list[ImageSet]:
-    """Read several generated sets, with names that tell them apart.
+def read_named(specs: Sequence[str], reserved: Sequence[str], draw: Callable[[Path], Path]) -> dict[str, ImageSet]:
+    """Read generated sets by names that tell them apart.
 
     Args:
-        specs: one PATH or NAME=PATH a set.
-        reserved: names that mean something else in the result.
+        specs: one PATH or NAME=PATH a set. Without NAME the name of the file or folder is taken.
+        reserved: names with another meaning in the result.
+        draw: as read_image_set's.
     Raises:
-        ValueError: as `load_image_set`; two sets of one name, or a reserved name.
+        ValueError: as read_image_set; no set, two sets of one name, or a reserved name.
     """
     if not specs:
         raise ValueError("--generated: none given: must be at least one PATH")
-    sets = [load_image_set(spec) for spec in specs]
-    seen: set[str] = set(reserved)
-    for item, spec in zip(sets, specs, strict=True):
-        if item.name in seen:
-            raise ValueError(f"--generated {spec}: the name {item.name!r} is taken; give it one with NAME={spec}")
-        seen.add(item.name)
+    sets: dict[str, ImageSet] = {}
+    for spec in specs:
+        name, equals, path = spec.partition("=")
+        if not (equals and name and path) or Path(spec).exists():  # an existing path may hold any character
+            place, path = Path(spec).resolve(), spec
+            name = place.name if place.is_dir() else place.stem
+        if name in sets or name in reserved:
+            raise ValueError(f"--generated {spec}: the name {name!r} is taken; give it one with NAME={spec}")
+        sets[name] = read_image_set(path, "generated", draw)
     return sets
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run's folder with a checkpoint."""
+    return (path / "recipe.json").is_file() and (path / "latest").is_file()
+
+
+def _held_out(path: Path) -> ImageSet:
+    """The held-out images of a run's data; its training images are the others."""
+    recipe = load_recipe(path / "recipe.json")
+    dataset = open_dataset(recipe.data, recipe.image_shape)
+    if len(dataset.held_out) < 2:
+        raise ValueError(
+            f"{path}: its data hold out {len(dataset.held_out)} images: must be at least 2; see data.held_out"
+        )
+    about = {
+        "source": recipe.data.source,
+        "split": "held out of training by content hash",
+        "data_sha256": dataset.manifest["sha256"],
+        "fit": recipe.data.fit,
+        "normalise": recipe.data.normalise,
+    }
+    held_out, train = (np.asarray(dataset.images[part]) for part in (dataset.held_out, dataset.train))
+    return ImageSet(str(path), held_out, others=train, about=about)
+
+
+def _read_statistics(path: Path) -> ImageSet | None:
+    """Saved statistics, or None where the file holds something else."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not {"mu", "sigma"} <= set(archive.files):
+                return None
+            mu, sigma = archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64)
+            about = json.loads(str(archive["about"])) if "about" in archive.files else {}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a whole .npz file of plain arrays ({error}); write it again") from error
+    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+        raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}: must be (d,) and (d, d)")
+    return ImageSet(str(path), statistics=(mu, sigma), about=about)
+
+
+def _read_files(place: Path, path: str, size: tuple[int, int] | None, how: str, manifest: dict[str, Any]) -> ImageSet:
+    """Images from files. Integers are divided by the largest value of their type; floats must lie in [0, 1]."""
+    source = open_source(place)
+    height, width = size or source.shape[:2]
+    dtype = np.result_type(source.dtype, np.float32) if source.dtype.kind == "f" else np.dtype(np.float32)
+    images = np.empty((len(source.names), height, width, source.shape[2]), dtype)
+    for index, name in enumerate(source.names):
+        values = to_float(source.read(index), name)
+        if values.min() < 0 or values.max() > 1:
+            span = f"values from {values.min():.6g} to {values.max():.6g}"
+            raise ValueError(f"{name}: {span}: must be in [0, 1]; prepare the images as for training")
+        images[index] = fit_image(values, (height, width), how, name)
+    return ImageSet(path, images, about={"stored": describe(source.shape, source.dtype), "fit": how, **manifest})
+
+
+def is_eight_bit(images: Images) -> bool:
+    """Whether every value of the first 64 images is one of 256 grey levels, to float32's rounding."""
+    scaled = np.asarray(images[:64], np.float64) * GREY_STEPS
+    return bool(np.abs(scaled - np.rint(scaled)).max() < 1e-4)
+
+
+def is_min_max(images: Images) -> bool:
+    """Whether every image spans [0, 1] to both ends."""
+    return bool((images.min(axis=(1, 2, 3)) == 0).all() and (images.max(axis=(1, 2, 3)) == 1).all())
+
+
+def check_comparable(real: ImageSet, generated: ImageSet) -> None:
+    """Refuse two sets whose distance would mean nothing.
+
+    Raises:
+        ValueError: images of other sizes, values out of range, or 8 bits or min-max normalisation on one side only.
+    """
+    if real.images is None or generated.images is None:
+        return
+    for side in (real, generated):
+        check_images(side.all_images(), side.path)
+    if real.images.shape[1:] != generated.images.shape[1:]:
+        raise ValueError(
+            f"{generated.path}: images of {generated.images.shape[1:]} where {real.path} has {real.images.shape[1:]}: "
+            "must be equal; name what to do with --fit resize, crop or pad, or give the run as REAL, whose held-out "
+            "images have the right size"
+        )
+    eight = [is_eight_bit(side.all_images()) for side in (real, generated)]
+    if eight[0] != eight[1]:
+        path = (real if eight[0] else generated).path
+        raise ValueError(
+            f"{path}: holds 8-bit values and the other side does not: a distance would measure the rounding too "
+            "(1/255 is as large as the sky noise of the lenses); give --eight-bit to round both, or floats on both sides"
+        )
+    if is_min_max(generated.images) and not is_min_max(real.images):
+        raise ValueError(
+            f"{generated.path}: every image spans exactly [0, 1], as after min-max normalisation of each, and the real "
+            "images do not: must be prepared alike; give the images as they were drawn"
+        )

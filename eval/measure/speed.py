@@ -1,7 +1,6 @@
-"""How fast each framework trains and samples, in interleaved repetitions, so that a busy machine hits all alike.
+"""How fast each framework trains and samples, in interleaved repetitions, so that a busy machine slows all alike.
 
-Imports NumPy, core and eval's own modules: each framework runs in its own environment, behind one worker
-(`eval.twins.client.Worker`); while one works the others wait. The page is made in eval/pages/benchmark_page.py.
+Each framework runs in its own environment behind one worker (`eval.twins.client.Worker`). While one works, the others wait.
 """
 
 from __future__ import annotations
@@ -17,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from core.command_line import RunError
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.networks.specs import count_parameters
-from eval.twins.client import ROOT, Framework, Worker
+from eval.twins.client import Worker
+from eval.twins.interpreters import ROOT, Framework
 
 SETTLING_STEPS = 2
 CALL_SECONDS = 3600.0
@@ -29,7 +30,7 @@ PEERS = ("none", "diffusers")
 
 @dataclass(frozen=True)
 class Contestant:
-    """One who is timed: a twin, or a peer's script in a twin's environment (training only)."""
+    """A program that is timed: a twin, or a peer's script in a twin's environment (training only)."""
 
     name: str
     framework: Framework
@@ -42,7 +43,7 @@ class Contestant:
 
 
 def contestants(peer: str) -> list[Contestant]:
-    """The two twins and, if asked for, a peer.
+    """The two twins and, where named, a peer.
 
     Raises:
         ValueError: an unknown peer.
@@ -114,12 +115,12 @@ class Race:
 
 
 def _start(contestant: Contestant, worker: Worker, recipe: Recipe, started: float, threads: int) -> dict[str, Any]:
-    """Take the first step; seconds since `started`, and the environment, whose threads must be those asked for."""
+    """Take the first step; seconds since `started`, and the environment, which must have the given number of threads."""
     worker.call("time_training", recipe=to_dict(recipe), steps=1)
     seconds = time.perf_counter() - started
     environment = worker.call("describe")[1]
     if environment["threads"] != threads:
-        raise RuntimeError(f"{contestant.name}: runs {environment['threads']} threads where {threads} were asked for")
+        raise RunError(f"{contestant.name}: runs {environment['threads']} threads: must be {threads}")
     return {"first_step_seconds": seconds, "environment": environment}
 
 
@@ -131,7 +132,6 @@ def measure(
     samples: int = 64,
     threads: int = 2,
     peer: str = "none",
-    pythons: Mapping[Framework, str | None] | None = None,
     root: Path = ROOT,
 ) -> dict[str, Any]:
     """Time training and sampling of both frameworks on random images and initial weights; plain JSON values.
@@ -142,15 +142,14 @@ def measure(
         steps: optimiser steps a repetition, at least 1.
         samples: images a repetition, at least 1.
         threads: CPU threads of each framework, at least 1.
-        peer: a third contestant, or none.
-        pythons: framework -> its interpreter, as find_python's override.
+        peer: none, or a third contestant, timed in training only.
         root: the checkout.
     Returns:
         protocol, machine, contestants (environment, first_step_seconds, training in images/s, sampling in seconds an
         image, peak_bytes) and ratios (of speeds, paired by repetition).
     Raises:
         ValueError: a number or peer out of range, or an interpreter that is not there.
-        RuntimeError: a worker failed, or runs other threads than asked for.
+        RunError: a worker failed, or runs another number of threads.
     """
     numbers = {"repetitions": repetitions, "steps": steps, "samples": samples, "threads": threads}
     for name, value in numbers.items():
@@ -163,10 +162,8 @@ def measure(
         progress = stack.enter_context(_progress((len(runners) + len(sampling)) * (1 + repetitions)))
         race = Race({}, recipe, progress)
         for c in runners:
-            started, python = time.perf_counter(), (pythons or {}).get(c.framework)
-            worker = Worker(
-                c.framework, python=python, threads=threads, timeout=CALL_SECONDS, root=root, module=c.module
-            )
+            started = time.perf_counter()
+            worker = Worker(c.framework, threads=threads, timeout=CALL_SECONDS, root=root, module=c.module)
             race.workers[c.name] = stack.enter_context(worker)
             result[c.name] = _start(c, worker, recipe, started, threads)
             race.training_rate(c.name, SETTLING_STEPS)

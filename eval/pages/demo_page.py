@@ -1,7 +1,4 @@
-"""The demo as one page.
-
-Imports NumPy, core and eval's own modules: no framework, no twin.
-"""
+"""The demo as one page."""
 
 from __future__ import annotations
 
@@ -18,12 +15,13 @@ import numpy.typing as npt
 from core.config import Recipe
 from core.images import to_uint8
 from core.networks.specs import count_parameters
-from eval.pages.compare_page import compare_sections, number
-from eval.pages.page import Cell, Figure, Figures, Notice, Section, Table, Text, render
+from eval.pages.compare_page import compare_sections
+from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, Text, render
 from eval.pages.plots import image_grid, line_plot
+from eval.pages.tables import side_by_side
+from eval.twins.interpreters import TITLES
 
 Images = npt.NDArray[Any]
-TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
 REAL_TITLE = "Real, held out"
 GRID = 6
 PAIRS = 24
@@ -67,26 +65,19 @@ def amplification(largest: float) -> float:
     return 10.0 ** max(math.floor(-math.log10(largest)), 0) if largest else 1.0
 
 
-def _which_is_which(material: Material) -> Figures:
+def _which_is_which(material: Material, prose: Prose) -> Figures:
     """Three grids: can you tell them apart?"""
-    sets = {REAL_TITLE: material.real, **material.generated}
     count = GRID * GRID
     figures = [
         Figure(image_grid(images[:count], GRID, label=f"{len(images[:count])} images: {title}"), title)
-        for title, images in sets.items()
+        for title, images in {REAL_TITLE: material.real, **material.generated}.items()
     ]
     first, second = (images.astype(np.float64) for images in material.generated.values())
     apart = 255 * float(np.median(np.abs(second - first).mean(axis=(1, 2, 3))))
-    intro = (
-        f"The first {count} of each, not selected; neither network has seen the images on the left. Each framework trained "
-        "its own network, from the same initial weights over the same batches, and image by image both began with the same "
-        "noise. So the second and the third grid are alike as far as the frameworks are: an image of one lies "
-        f"{number(apart)} grey levels of 255 from its twin (mean over pixels, median over images)."
-    )
-    return Figures(figures, "Can you tell which is which?", intro)
+    return Figures(figures, "Can you tell which is which?", prose.which(count=count, apart=apart))
 
 
-def _same_weights(material: Material) -> Figures:
+def _same_weights(material: Material, prose: Prose) -> Figures:
     """The same weights and noise in both frameworks, and what is left between them."""
     first, second = material.same_pair
     largest = material.largest_difference
@@ -96,12 +87,9 @@ def _same_weights(material: Material) -> Figures:
     grids = {"PyTorch": first[:PAIRS], "TensorFlow": second[:PAIRS]}
     figures = [Figure(image_grid(x, PAIR_COLUMNS, label=f"drawn by {name}"), name) for name, x in grids.items()]
     picture = image_grid(difference, PAIR_COLUMNS, label="difference", signed=True)
-    figures.append(Figure(picture, f"Difference × {factor:,.0f}", "TensorFlow minus PyTorch; white: none."))
-    intro = (
-        f"The network that PyTorch trained, evaluated by both, from the same noise in {material.manifests['PyTorch']['steps']} "
-        f"steps. The largest difference in any pixel of {len(second)} images is {number(255 * largest)} grey levels of 255 "
-        f"before rounding, and {levels} after."
-    )
+    figures.append(Figure(picture, f"Difference × {factor:,.0f}", prose.difference()))
+    steps = material.manifests["PyTorch"]["steps"]
+    intro = prose.same_weights(steps=steps, images=len(second), largest=255 * largest, levels=levels)
     return Figures(figures, "Same weights, same noise, both frameworks", intro)
 
 
@@ -121,38 +109,27 @@ def _largest_gap(curves: Mapping[str, Mapping[str, list[float]]]) -> float:
     )
 
 
-def _training(material: Material) -> list[Section]:
+def _training(material: Material, prose: Prose) -> list[Section]:
     """Both losses and speeds."""
     curves, config = _curves(material.metrics), material.recipe.training
-    caption = f"Mean squared error, averaged over {config.log_every} steps. They differ by at most {100 * _largest_gap(curves):.2g} %."
+    caption = prose.loss(log_every=config.log_every, gap=f"{100 * _largest_gap(curves):.2g}")
     plot = Figure(line_plot(curves, "optimiser step", "loss", label="training loss", log_y=True), "Loss", caption)
-    intro = (
-        "Both start from the same weights and see the same images, noise levels and noise in the same order, so the "
-        "curves lie on each other until rounding errors have grown."
-    )
     rates = {name: [line["images_per_second"] for line in run[1:] or run] for name, run in material.metrics.items()}
     first = {TITLES[key]: value for key, value in material.record["first_step_seconds"].items()}
+    speeds = [Cell(f"{statistics.median(r):.0f}", f"{min(r):.0f} to {max(r):.0f}") for r in rates.values()]
     rows: list[list[str | Cell]] = [
-        [
-            "training, images/s",
-            *(Cell(f"{statistics.median(r):.0f}", f"{min(r):.0f} to {max(r):.0f}") for r in rates.values()),
-        ],
+        ["training, images/s", *speeds],
         ["training, seconds in all", *(f"{run[-1]['seconds']:.0f}" for run in material.metrics.values())],
         ["seconds to the first step", *(f"{first[name]:.1f}" if name in first else "–" for name in rates)],
         ["sampling, seconds an image", *(f"{m['seconds'] / m['n']:.3f}" for m in material.manifests.values())],
     ]
-    speed = (
-        "Measured while the demo ran, one framework after the other: whatever else the machine did is in it. "
-        "`python -m eval benchmark` compares speed fairly. To the first step: from the start of Python, imports, data and "
-        "compilation included; a dash where a run was resumed. Sampling includes start-up of the network."
-    )
-    figures = [plot, *_distances(material)]
-    return [Figures(figures, "Training", intro), Table(["", *rates], rows, "Speed", speed)]
+    figures = [plot, *distance_figures(material)]
+    return [Figures(figures, "Training", prose.training()), Table(["", *rates], rows, "Speed", prose.speed())]
 
 
-def _distances(material: Material) -> list[Figure]:
-    """The distance to held-out images against steps and against seconds, where the recipe asks for it."""
-    evaluation = material.recipe.evaluation
+def distance_figures(material: Material) -> list[Figure]:
+    """The distance to held-out images against steps and against seconds, where the recipe's evaluation measures it."""
+    evaluation, prose = material.recipe.evaluation, Prose("demo")
     figures = []
     for key, label, title in (
         ("step", "optimiser step", "Distance by steps"),
@@ -165,47 +142,47 @@ def _distances(material: Material) -> list[Figure]:
                 curves[name] = {"x": [line[key] for line in measured], "y": [line["distance"] for line in measured]}
         if curves:
             what = f"Fréchet distance, {evaluation.extractor} features"
-            caption = f"{evaluation.n:,} drawn images against as many held out, of the average weights."
-            figures.append(Figure(line_plot(curves, label, what, label=what, log_y=True), title, caption))  # fmt: skip
+            plot = line_plot(curves, label, what, label=what, log_y=True)
+            figures.append(Figure(plot, title, prose.distance(n=evaluation.n)))
     return figures
 
 
-def _how(material: Material) -> list[Section]:
+def _how(material: Material, prose: Prose) -> list[Section]:
     """Commands, seconds, versions."""
     recipe, manifests = material.recipe, material.manifests
     keys = ("framework", "version", "keras", "python", "numpy", "threads", "device", "machine")
-    rows = [[key, *(str(m.get(key, "–")) for m in manifests.values())] for key in keys]
-    caption = (
-        f"{count_parameters(recipe.model):,} parameters in each; {len(material.train):,} images to train on, "
-        f"{len(material.real):,} held out; {recipe.training.steps:,} steps of {recipe.training.batch_size} images. "
-        "0 threads: the framework's choice."
+    caption = prose.made(
+        parameters=count_parameters(recipe.model),
+        train=len(material.train),
+        held_out=len(material.real),
+        training=recipe.training,
     )
     seconds = [[what, f"{value:.1f}"] for what, value in material.record["seconds"].items()]
     return [
-        Table(["", *manifests], rows, "How it was made", caption),
-        Table(
-            ["Phase", "Seconds"], seconds, caption="Of a demo that was cut off, the last attempt and what was resumed."
-        ),
+        Table(["", *manifests], side_by_side(manifests, keys), "How it was made", caption),
+        Table(["Phase", "Seconds"], seconds, caption=prose.phases()),
         Text("\n\n".join(material.record["commands"]), "Commands"),
     ]
 
 
-def write_page(path: Path, material: Material, result: dict[str, Any]) -> None:
+def write_demo_page(path: Path, material: Material, result: dict[str, Any]) -> None:
     """Write the demo's page.
 
     Args:
         path: file to write.
         material: what the demo made.
-        result: what `eval.measure.compare.compare` returned for material's real, generated and train.
+        result: what `eval.measure.compare.compare` returned for the material's real, generated and train.
     """
-    steps = material.recipe.training.steps
-    lead = (
-        "One diffusion model, written twice, in PyTorch and in TensorFlow: each trained here for "
-        f"{steps:,} steps on the same images, and held against images that neither has seen."
-    )
+    prose = Prose("demo")
     comparison = compare_sections(result, material.real, material.generated, material.train)
     notices = [section for section in comparison if isinstance(section, Notice)]
     first, *others = [section for section in comparison if not isinstance(section, Notice)]
-    comparison = [first, *notices, *others]  # what is compared, before what must be known of it
-    sections = [_which_is_which(material), _same_weights(material), *_training(material), *comparison, *_how(material)]
+    sections = [
+        _which_is_which(material, prose),
+        _same_weights(material, prose),
+        *_training(material, prose),
+        *(first, *notices, *others),  # what is compared, before what must be known of it
+        *_how(material, prose),
+    ]
+    lead = prose.lead(steps=material.recipe.training.steps)
     render(path, "Two frameworks, one diffusion model", sections, lead=lead)

@@ -1,7 +1,4 @@
-"""The demo's picture: real images, PyTorch's and TensorFlow's side by side, and the same weights in both below.
-
-Imports NumPy and core at module level, matplotlib inside the function.
-"""
+"""The demo's picture: real images, PyTorch's and TensorFlow's side by side, and the same weights in both below."""
 
 from __future__ import annotations
 

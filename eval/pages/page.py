@@ -1,17 +1,18 @@
 """Self-contained HTML pages: one file, no script, no network, light and dark.
 
-Imports core.images at module level and jinja2 inside `render`: no framework, no twin. A page is a title
-and a list of sections; the comparison, the demo and the benchmark all build theirs from the kinds below.
+A page is a title and a list of sections of the kinds below. Its sentences stand in templates/NAME.txt, one macro each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from core.files import write_atomically
+from eval.pages.tables import number
 
 TEMPLATES = Path(__file__).parent / "templates"
 Tone = Literal["", "good", "poor"]
@@ -103,14 +104,66 @@ def render(path: str | Path, title: str, sections: Sequence[Section], *, lead: s
     Raises:
         OSError: the file cannot be written.
     """
+    html = _environment(escape=True).get_template("page.html").render(title=title, lead=lead, sections=sections)
+    write_text(Path(path), html)
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> str:
+    """Write a result as JSON, atomically; folders are made. Returns the text.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = to_json(result)
+    write_text(path, text + "\n")
+    return text
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """A result as JSON text, as it stands in its file."""
+    return json.dumps(result, indent=1, allow_nan=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically; folders are made.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+class Prose:
+    """The sentences of one page: `prose.caption(n=3)` fills in the macro `caption` of its template."""
+
+    def __init__(self, name: str) -> None:
+        self._macros = _environment(escape=False).get_template(f"{name}.txt").module
+
+    def __getattr__(self, name: str) -> Callable[..., str]:
+        macro = getattr(self._macros, name)
+
+        def fill(**values: Any) -> str:
+            paragraphs = str(macro(**values)).strip().split("\n\n")
+            return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+        return fill
+
+
+def fill_template(name: str, **values: Any) -> str:
+    """A whole text from templates/NAME, nothing escaped."""
+    return str(_environment(escape=False).get_template(name).render(**values))
+
+
+def _environment(escape: bool) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = environment.get_template("page.html").render(title=title, lead=lead, sections=sections)
-    write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
+    environment.filters["number"] = number
+    environment.filters["count"] = "{:,}".format
+    return environment

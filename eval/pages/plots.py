@@ -1,7 +1,7 @@
 """Plots as inline SVG and picture grids as inline PNG, for pages that work offline.
 
-Imports NumPy at module level; matplotlib and pillow inside the functions. Axes and text are drawn in the page's own text
-colour, so that one plot serves light and dark pages alike.
+Axes and text are drawn in the page's own text colour, so that one plot serves light and dark pages alike. matplotlib and
+pillow are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -21,10 +21,20 @@ from core.images import to_uint8
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 MOST_INSIDE = 6  # curves whose names still fit into a plot
 SHARP_WIDTH = 720  # pixels that a grid has at least
-PALETTE = (
-    "#3b82f6", "#f97316", "#10b981", "#a855f7", "#e11d48", "#14b8a6", "#ca8a04", "#64748b",
-    "#84cc16", "#0369a1", "#d946ef", "#78350f",
-)  # fmt: skip
+PALETTE = [
+    "#3b82f6",
+    "#f97316",
+    "#10b981",
+    "#a855f7",
+    "#e11d48",
+    "#14b8a6",
+    "#ca8a04",
+    "#64748b",
+    "#84cc16",
+    "#0369a1",
+    "#d946ef",
+    "#78350f",
+]
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diptych",

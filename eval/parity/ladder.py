@@ -25,7 +25,8 @@ from core.data.lenses import simulate
 from core.networks.specs import param_specs
 from eval.parity.closeness import NotCloseError, difference
 from eval.parity.tolerances import GRADIENT_FLOOR, Tolerance
-from eval.twins.client import ROOT, Framework, Worker
+from eval.twins.client import Worker
+from eval.twins.interpreters import ROOT, Framework
 
 Arrays = dict[str, np.ndarray]
 T = TypeVar("T")
@@ -210,15 +211,10 @@ class Twins(dict[Framework, Worker]):
 
 
 @contextmanager
-def start_twins(
-    pythons: Mapping[Framework, str | None] | None = None, threads: int = 1, root: Path = ROOT
-) -> Iterator[Twins]:
+def start_twins(threads: int = 1, root: Path = ROOT) -> Iterator[Twins]:
     """Both workers, one thread each since they work at the same time."""
-    chosen = pythons or {}
-    with (
-        Worker("torch", python=chosen.get("torch"), threads=threads, timeout=3600, root=root) as torch,
-        Worker("tensorflow", python=chosen.get("tensorflow"), threads=threads, timeout=3600, root=root) as tensorflow,
-    ):
+    options: dict[str, Any] = {"threads": threads, "timeout": 3600, "root": root}
+    with Worker("torch", **options) as torch, Worker("tensorflow", **options) as tensorflow:
         yield Twins(torch=torch, tensorflow=tensorflow)
 
 

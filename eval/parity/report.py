@@ -5,7 +5,6 @@ Imports NumPy, core and eval's own modules: no framework, no twin.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from core.config.recipes import to_dict
-from core.files import write_atomically
 from core.networks.specs import count_parameters
-from eval.pages.page import render
+from eval.pages.page import render, write_result
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.closeness import NotCloseError
 from eval.parity.ladder import Board, Measurement, Rung, Subject, climb, open_subject, start_twins
 from eval.parity.page import sections, text_table
-from eval.twins.client import ROOT, Framework
+from eval.twins.interpreters import ROOT
 
 
 def all_rungs(images: int, ddpm_images: int, long_steps: int) -> list[tuple[int, Rung]]:
@@ -58,7 +56,6 @@ def run(
     images: int,
     ddpm_images: int,
     long_steps: int,
-    pythons: Mapping[Framework, str | None],
     stop_at_red: bool = False,
     root: Path = ROOT,
 ) -> str:
@@ -68,14 +65,13 @@ def run(
         config, checkpoint: what open_subject() takes.
         out: folder for parity.json and report.html.
         images, ddpm_images, long_steps: as all_rungs().
-        pythons: framework -> its interpreter, as find_python's override.
         stop_at_red: end with the first rung that is red.
         root: the checkout.
     Returns:
         What to print on stdout.
     Raises:
         ValueError: input that the user must change. NotCloseError: a rung is red; the report is written all the same.
-        RuntimeError: a worker failed. OSError: the report cannot be written.
+        RunError: a worker failed. OSError: the report cannot be written.
     """
     from tqdm import tqdm
 
@@ -88,7 +84,7 @@ def run(
     subject, started = open_subject(config, checkpoint), time.monotonic()
     rungs = all_rungs(images, ddpm_images, long_steps)
     with (
-        start_twins(pythons, root=root) as twins,
+        start_twins(root=root) as twins,
         tqdm(total=len(rungs), desc="parity", unit="rung", dynamic_ncols=True) as bar,
     ):
 
@@ -130,8 +126,7 @@ def write(folder: Path, board: Board, subject: Subject, made: Mapping[str, Any])
         "curves": board.curves,
         "recipe": to_dict(subject.recipe),
     }
-    text = json.dumps(result, indent=1, allow_nan=False)
-    write_atomically(folder / "parity.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    write_result(folder / "parity.json", result)
     title = "The frameworks differ" if red else "The frameworks agree"
     lead = f"{subject.name}, {result['parameters']:,} parameters, in PyTorch and TensorFlow."
     render(folder / "report.html", title, sections(board, subject, result), lead=lead)

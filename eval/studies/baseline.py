@@ -1,13 +1,11 @@
-"""What the choices of the project that this one departs from cost: one network, trained once, drawn from in several ways.
+"""The study `baseline`: what the choices of an earlier project cost, measured on one network drawn from in several ways.
 
-`python -m eval.studies.baseline`; a study that was cut off goes on where it stopped. Imports NumPy, core and eval's own
-modules; PyTorch is reached through its verbs and its worker. What it found is in docs/baseline.md.
+A study that was cut off goes on where it stopped. Its results are in docs/baseline.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 import math
 import shutil
@@ -20,17 +18,19 @@ import numpy as np
 
 from core.checkpoints.checkpoint import resolve_checkpoint
 from core.checkpoints.trained import Source, open_source
-from core.command_line import RunError, end, parse
 from core.config import ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.diffusion.table import Row
-from core.files import read_json, write_atomically, write_json, write_text_atomic
+from core.files import read_json, write_atomically, write_json
 from core.images import grid, save_png
 from core.random import gaussian
+from eval.pages.page import write_text
 from eval.studies.baseline_table import measure, table
 from eval.studies.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
-from eval.twins.client import ROOT, Worker, run_verb
+from eval.twins.client import Worker, run_verb
+from eval.twins.interpreters import ROOT, Interpreters
+from eval.verbs import main
 from eval.verbs.demo_folder import trained_steps
 
 log = logging.getLogger(__name__)
@@ -53,8 +53,8 @@ TRAINING = (
 )
 
 
-@dataclass(frozen=True)
-class Study:
+@dataclass(frozen=True, kw_only=True)
+class BaselineStudy(Interpreters):
     """Train the baseline network at 32 x 32 and measure what each of the original's choices costs.
 
     Writes study.json, table.md and pictures.png. 25 minutes on two CPU cores; a study that was cut off goes on.
@@ -80,8 +80,6 @@ class Study:
     """Evaluations of the network an image, the one at t = 0 included."""
     threads: int = 0
     """CPU threads; 0 for PyTorch's choice."""
-    torch_python: str | None = None
-    """Python that has PyTorch; found by itself where not given."""
 
     def __post_init__(self) -> None:
         for name, low in (("steps", 1), ("images", 30), ("n", 2), ("seeds", 1), ("threads", 0)):
@@ -94,8 +92,12 @@ class Study:
         """Where the networks are."""
         return (self.networks or self.out).resolve()
 
+    def execute(self) -> str:
+        """Make the study, or what is missing of it; the table."""
+        return make_study(self).rstrip("\n")
 
-def train(study: Study, name: str, steps: int, root: Path) -> tuple[int, float]:
+
+def train(study: BaselineStudy, name: str, steps: int, root: Path) -> tuple[int, float]:
     """Train a network up to some steps, from where it is; its steps and the seconds that they took."""
     run = study.runs / name
     done = trained_steps(run)
@@ -107,12 +109,12 @@ def train(study: Study, name: str, steps: int, root: Path) -> tuple[int, float]:
             words = [*f"{NETWORKS[name]} {TRAINING} --data.simulate-count {study.images}".split(), "--run", str(run)]
             words[1] = str(ROOT / words[1])
         words += ["--training.steps", str(steps), "--training.threads", str(study.threads)]
-        run_verb("torch", ["train", *words], python=study.torch_python, root=root)
+        run_verb("torch", ["train", *words], root=root)
     progress = read_json(resolve_checkpoint(run) / "training_state.json")
     return int(progress["step"]), float(progress["seconds"])
 
 
-def train_both(study: Study, root: Path) -> dict[str, dict[str, float]]:
+def train_both(study: BaselineStudy, root: Path) -> dict[str, dict[str, float]]:
     """The baseline for its steps, the U-Net for as many seconds, which its own pace tells: steps and seconds of each."""
     if study.networks is None:
         _, limit = train(study, "baseline", study.steps, root)
@@ -123,7 +125,7 @@ def train_both(study: Study, root: Path) -> dict[str, dict[str, float]]:
     return {name: {"steps": step, "seconds": seconds} for name, (step, seconds) in found.items()}
 
 
-def draw(study: Study, worker: Worker, way: Way, seed: int) -> Images:
+def draw(study: BaselineStudy, worker: Worker, way: Way, seed: int) -> Images:
     """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; drawn once for both ends and all scales."""
     folder = study.out / "drawn" / f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}"
     source = open_source(resolve_checkpoint(study.runs / way.network), way.weights)
@@ -167,15 +169,17 @@ def write_ends(path: Path, ends: Mapping[str, Images]) -> None:
     write_atomically(path, save)
 
 
-def run(study: Study, root: Path = ROOT) -> str:
+def make_study(study: BaselineStudy, root: Path = ROOT) -> str:
     """Make the study, or what is missing of it; the table as text.
 
     Raises:
         ValueError: the folder holds a study of other settings, or an option that the user must change.
-        RuntimeError: a twin failed.
+        RunError: a twin failed.
     """
     study = dataclasses.replace(study, out=study.out.resolve())
-    settings = {k: v for k, v in dataclasses.asdict(study).items() if k not in ("out", "threads", "torch_python")}
+    settings = {
+        k: v for k, v in dataclasses.asdict(study).items() if k not in ("out", "threads", "torch_python", "tf_python")
+    }
     settings["networks"] = study.networks and str(study.runs)
     record = study.out / "study.json"
     if record.is_file():
@@ -187,7 +191,7 @@ def run(study: Study, root: Path = ROOT) -> str:
         study.out.mkdir(parents=True)
         write_json(record, {"settings": settings})
     trained = train_both(study, root)
-    with Worker("torch", python=study.torch_python, threads=study.threads, timeout=3600.0, root=root) as worker:
+    with Worker("torch", threads=study.threads, timeout=3600.0, root=root) as worker:
         ends = [{name: draw(study, worker, way, seed) for name, way in WAYS.items()} for seed in range(study.seeds)]
     sets = [{name: SCALES[way.scale](drawn[name]) for name, way in WAYS.items()} for drawn in ends]
     recipe = load_recipe(study.runs / "baseline" / "recipe.json")
@@ -200,24 +204,10 @@ def run(study: Study, root: Path = ROOT) -> str:
     shown = min(SHOWN, study.n, len(real))
     rows = [images[:shown] for images in (real, *sets[0].values())]
     save_png(study.out / "pictures.png", grid(np.concatenate(rows), shown))
-    write_text_atomic(study.out / "table.md", text)
+    write_text(study.out / "table.md", text)
     write_json(record, {"settings": settings, "trained": trained, "metrics": metrics, "ranges": ranges})
     return text
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-
-    def make() -> None:
-        text = inspect.cleandoc(Study.__doc__ or "")
-        study = parse(Study, sys.argv[1:] if argv is None else argv, "python -m eval.studies.baseline", text, Study())
-        try:
-            print(run(study), end="")
-        except RuntimeError as error:
-            raise RunError(str(error)) from error
-
-    return end(make)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(BaselineStudy, "python -m eval.studies.baseline"))

@@ -1,7 +1,4 @@
-"""The numbers of eval/studies/baseline.py: distances over several seeds, and their table as Markdown.
-
-Imports NumPy and eval's own modules: no framework, no twin.
-"""
+"""The numbers of the baseline study: distances over several seeds, and their table as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from eval.measure.compare import compare
-from eval.pages.compare_page import number
+from eval.pages.tables import markdown_table, number, span
 from eval.studies.baseline_ways import Images
 
 
@@ -37,23 +34,22 @@ def measure(real: Images, sets: Sequence[Mapping[str, Images]], pixel_scale: flo
 
 
 def table(metrics: Sequence[Mapping[str, Any]], ranges: Mapping[str, tuple[float, float]]) -> str:
-    """The metrics as Markdown, a row a way: mean, spread over the seeds, and how many times the floor.
+    """The metrics as Markdown, a row a way: mean, spread over the seeds, and the ratio to the floor.
 
     Args:
         metrics: as measure() gives them.
         ranges: way -> smallest and largest pixel before it was brought to [0, 1].
     """
-    heads = ["", *(f"{m['label']}" for m in metrics), "range before scaling"]
-    rows = [heads, ["---"] * len(heads)]
-    floors = [
-        f"{number(m['floor']['mean'])} ({number(m['floor']['min'])}–{number(m['floor']['max'])})" for m in metrics
-    ]
-    rows.append(["floor: real against real", *floors, ""])
+
+    def floor_cell(floor: Mapping[str, Any]) -> str:
+        return f"{number(floor['mean'])} ({span(floor['min'], floor['max'], '–')})"
+
+    def cell(metric: Mapping[str, Any], name: str) -> str:
+        way, floor = metric["ways"][name], metric["floor"]["mean"]
+        times = f", {way['mean'] / floor:.1f}×" if floor and way["mean"] is not None else ""
+        return f"{number(way['mean'])} ± {number(way['spread'])}{times}"
+
+    rows = [["floor: real against real", *(floor_cell(metric["floor"]) for metric in metrics), ""]]
     for name, (low, high) in ranges.items():
-        cells = []
-        for metric in metrics:
-            way, floor = metric["ways"][name], metric["floor"]["mean"]
-            times = f", {way['mean'] / floor:.1f}×" if floor and way["mean"] is not None else ""
-            cells.append(f"{number(way['mean'])} ± {number(way['spread'])}{times}")
-        rows.append([name, *cells, f"{low:.2f} to {high:.2f}"])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
+        rows.append([name, *(cell(metric, name) for metric in metrics), f"{low:.2f} to {high:.2f}"])
+    return markdown_table(["", *(metric["label"] for metric in metrics), "range before scaling"], rows) + "\n"

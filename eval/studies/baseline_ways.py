@@ -1,7 +1,4 @@
-"""The ways in which eval/studies/baseline.py draws: which weights, which reverse loop, and how its end becomes an image.
-
-Imports NumPy and core: no framework, no twin.
-"""
+"""The ways in which the baseline study draws: which weights, which reverse loop, and how its end becomes an image."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The verb `conditioning`: are drawn lenses what they were asked to be? conditioning.json, conditioning.md and a picture.
+"""The study `conditioning`: do drawn lenses have the Einstein radius on which they were conditioned?
 
-Lenses are drawn at Einstein radii spread over the training range, with the other numbers as in the training images; the
-lens extractor, which knows nothing of the network, says which numbers it sees. Imports NumPy, core and eval's own
-modules; matplotlib inside the function.
+Lenses are drawn at Einstein radii spread over the training range, with their other parameters as in the training images.
+The lens extractor, which knows nothing of the network, then measures the parameters of each image.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import io
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,37 +19,42 @@ import numpy.typing as npt
 
 from core.checkpoints.checkpoint import resolve_checkpoint
 from core.checkpoints.trained import Source, open_source
-from core.config import Recipe
+from core.config import Recipe, SamplingConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.lenses import simulate
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.extractors.lens import LENS_PARAMETERS, in_arcsec
-from core.files import file_hash, write_atomically, write_json, write_text_atomic
+from core.files import file_hash, write_atomically
 from core.images import grid
 from core.inference.conditioning import asked_condition, numbers_of
-from eval.twins.client import Framework, Worker
+from core.random import generator
+from eval.pages.page import write_result, write_text
+from eval.pages.tables import markdown_table
+from eval.twins.client import Worker
 from eval.twins.features import FeatureWorker, open_extractor
+from eval.twins.interpreters import Framework, Interpreters
+from eval.verbs import main
 
 RADIUS = "theta_e"
 COLUMNS = 9
 """Einstein radii in the picture's grid."""
 REAL_SEED = 4_000_001
-"""Of the simulated lenses that say how well the extractor sees; training and extractor have others."""
+"""Of the simulated lenses that show how exact the extractor is; training and extractor have other seeds."""
 
 Images = npt.NDArray[np.float32]
-Numbers = Mapping[str, npt.NDArray[np.float64]]
+Parameters = Mapping[str, npt.NDArray[np.float64]]
 
 
-def agreement(asked: npt.ArrayLike, found: npt.ArrayLike) -> dict[str, float]:
-    """How near found numbers lie to those asked for.
+def agreement(wanted: npt.ArrayLike, found: npt.ArrayLike) -> dict[str, float]:
+    """How near found values lie to the wanted ones.
 
     Args:
-        asked, found: (N,).
+        wanted, found: (N,).
     Returns:
-        r2 = 1 - sum (found - asked)^2 / sum (asked - mean)^2; rms of found - asked; slope of found against asked.
+        r2 = 1 - sum (found - wanted)^2 / sum (wanted - mean)^2; rms of found - wanted; slope of found against wanted.
     """
-    x, y = np.asarray(asked, np.float64), np.asarray(found, np.float64)
+    x, y = np.asarray(wanted, np.float64), np.asarray(found, np.float64)
     squares = float(((x - x.mean()) ** 2).sum())
     r2 = 1 - float(((y - x) ** 2).sum()) / squares
     slope = float(((x - x.mean()) * (y - y.mean())).sum()) / squares
@@ -57,16 +62,18 @@ def agreement(asked: npt.ArrayLike, found: npt.ArrayLike) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A checkpoint, and a twin to draw and to measure with."""
+class ConditionedNetwork:
+    """A trained network, and a twin that draws and measures with it."""
 
     recipe: Recipe
     source: Source
     worker: Worker
     seed: int
 
-    def draw(self, samples: Sequence[int], radii: npt.NDArray[np.float64], guidance: float) -> tuple[Images, Numbers]:
-        """Images at these Einstein radii, and all numbers that they were asked for."""
+    def draw(
+        self, samples: Sequence[int], radii: npt.NDArray[np.float64], guidance: float
+    ) -> tuple[Images, Parameters]:
+        """Images at these Einstein radii, and all parameters on which they were conditioned."""
         data = self.source.data
         condition = dict(asked_condition(self.source.classes, data, samples, self.seed))
         place = data["condition"]["names"].index(RADIUS)
@@ -80,24 +87,24 @@ class Study:
         numbers = numbers_of(data, condition) or {}
         return result["images"], {name: np.array(values) for name, values in numbers.items()}
 
-    def sampling(self, guidance: float) -> Any:
-        """The recipe's sampler with another guidance."""
+    def sampling(self, guidance: float) -> SamplingConfig:
+        """The recipe's sampler with another guidance scale."""
         return dataclasses.replace(self.recipe.sampling, guidance=guidance)
 
-    def found(self, images: Images) -> Numbers:
-        """What the lens extractor sees, in arcsec."""
-        parameters = FeatureWorker(self.worker, open_extractor("lens", "clean", None))(images)["parameters"]
+    def found(self, images: Images) -> Parameters:
+        """The parameters that the lens extractor measures, in arcsec."""
+        parameters = FeatureWorker(self.worker, open_extractor("lens"))(images)["parameters"]
         return in_arcsec(parameters, self.recipe.data.field_of_view)
 
-    def simulated(self, n: int) -> tuple[Images, Numbers]:
-        """Simulated lenses and their true numbers."""
+    def simulated(self, n: int) -> tuple[Images, Parameters]:
+        """Simulated lenses and their true parameters."""
         data, size = self.recipe.data, self.recipe.model.sample_size
         preset = data.source.removeprefix("simulate:")
         images, _, numbers = simulate(preset, n, size, REAL_SEED, data.simulate_classes, data.field_of_view)
         return images, numbers
 
 
-def open_study(checkpoint: str, worker: Worker, seed: int) -> Study:
+def open_network(checkpoint: str, worker: Worker, seed: int) -> ConditionedNetwork:
     """Read what is needed of a checkpoint.
 
     Raises:
@@ -107,79 +114,94 @@ def open_study(checkpoint: str, worker: Worker, seed: int) -> Study:
     source, recipe = open_source(folder, "ema"), load_recipe(folder / "recipe.json")
     if RADIUS not in recipe.data.condition or not recipe.data.source.startswith("simulate:"):
         raise ValueError(f"--checkpoint {checkpoint}: must be trained on simulated lenses with data.condition {RADIUS}")
-    return Study(recipe, source, worker, seed)
+    return ConditionedNetwork(recipe, source, worker, seed)
 
 
-def run(
-    checkpoint: str, out: str, *, n: int, guidance: Sequence[float], seed: int, framework: Framework,
-    python: str | None, threads: int,
-) -> str:  # fmt: skip
-    """Draw, measure, and write conditioning.json, conditioning.md and conditioning.png.
+@dataclass(frozen=True, kw_only=True)
+class ConditioningStudy(Interpreters):
+    """Draw lenses of known Einstein radius, and measure it with the lens extractor: table, picture, conditioning.json.
 
-    Args:
-        checkpoint: run or checkpoint.
-        out: folder; made where it is missing.
-        n: images a guidance, at least 9.
-        guidance: factors, 1 for none.
-        seed: of the noise and of the numbers that are not asked for.
-        framework, python, threads: the twin that draws and measures.
-    Returns:
-        The table.
-    Raises:
-        ValueError: an argument, or a checkpoint that is not conditioned on the Einstein radius.
+    Examples:
+      python -m eval conditioning --checkpoint runs/lens-conditional-torch
     """
-    if n < COLUMNS or not guidance:
-        raise ValueError(f"--n {n}, --guidance {guidance}: must be at least {COLUMNS}, and one factor or more")
-    with Worker(framework, python=python, threads=threads, timeout=3600) as worker:
-        study = open_study(checkpoint, worker, seed)
-        known = study.source.data["condition"]
-        low, high = (known[key][known["names"].index(RADIUS)] for key in ("min", "max"))
-        # In an order that is not the images': so that every batch has all radii.
-        radii = low + (high - low) * np.random.Generator(np.random.Philox(key=[seed, 1])).permutation(n) / (n - 1)
-        names = [name for name in known["names"] if name in LENS_PARAMETERS]
-        images, true = study.simulated(n)
-        seen = {"simulated": (true, study.found(images))}
-        strips, evaluations = {}, {}
-        for g in guidance:
-            images, asked = study.draw(range(n), radii, g)
-            seen[f"guidance {g:g}"] = (asked, study.found(images))
+
+    checkpoint: str
+    """Run or checkpoint of a network conditioned on theta_e (data.condition), trained on simulated lenses."""
+    out: str = "runs/conditioning"
+    """Folder for conditioning.json, conditioning.md and conditioning.png."""
+    n: int = 448
+    """Images a guidance scale, at least 9."""
+    guidance: tuple[float, ...] = (1.0, 2.0)
+    """Guidance scales; 1 is no guidance."""
+    seed: int = 0
+    """Seed of the noise and of the parameters other than the Einstein radius."""
+    framework: Framework = "torch"
+    """Framework that draws and evaluates the lens extractor."""
+    threads: int = 0
+    """CPU threads; 0 for the framework's choice."""
+
+    def __post_init__(self) -> None:
+        if self.n < COLUMNS or not self.guidance:
+            raise ValueError(
+                f"--n {self.n}, --guidance {self.guidance}: must be at least {COLUMNS}, and one scale or more"
+            )
+
+    def execute(self) -> str:
+        """Draw, measure, and write the three files; the table."""
+        with Worker(self.framework, threads=self.threads, timeout=3600) as worker:
+            network = open_network(self.checkpoint, worker, self.seed)
+            known = network.source.data["condition"]
+            low, high = (float(known[key][known["names"].index(RADIUS)]) for key in ("min", "max"))
             ladder = np.linspace(low, high, COLUMNS)
-            # One image at all radii: the same noise, the same other numbers.
-            strips[g] = np.concatenate([study.draw([0], ladder[i : i + 1], g)[0] for i in range(COLUMNS)])
-            table = make_table(make_process(study.source.process), study.sampling(g))
-            evaluations[f"guidance {g:g}"] = table.network_evaluations
-    scores = {key: {name: agreement(x[name], y[name]) for name in names} for key, (x, y) in seen.items()}
-    result = {
-        "checkpoint": checkpoint, "weights_sha256": file_hash(*study.source.weights_files), "n": n, "seed": seed,
-        "framework": framework, "sampling": dataclasses.asdict(study.recipe.sampling), "radii": [low, high],
-        "network_evaluations": evaluations, "scores": scores,
-    }  # fmt: skip
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(result)
-    write_json(folder / "conditioning.json", result)
-    write_text_atomic(folder / "conditioning.md", text)
-    shown = np.linspace(low, high, COLUMNS)
-    write_atomically(folder / "conditioning.png", lambda path: path.write_bytes(picture(seen, strips, shown)))
-    return text
+            # In another order than the images', so that every batch has all radii.
+            radii = low + (high - low) * generator(self.seed, "rows", 1).permutation(self.n) / (self.n - 1)
+            images, true = network.simulated(self.n)
+            seen, strips, evaluations = {"simulated": (true, network.found(images))}, {}, {}
+            for scale in self.guidance:
+                images, wanted = network.draw(range(self.n), radii, scale)
+                seen[f"guidance {scale:g}"] = (wanted, network.found(images))
+                # One image at all radii: the same noise, the same other parameters.
+                strips[scale] = np.concatenate([network.draw([0], ladder[i : i + 1], scale)[0] for i in range(COLUMNS)])
+                table = make_table(make_process(network.source.process), network.sampling(scale))
+                evaluations[f"guidance {scale:g}"] = table.network_evaluations
+        names = [name for name in known["names"] if name in LENS_PARAMETERS]
+        result = {
+            "checkpoint": self.checkpoint,
+            "weights_sha256": file_hash(*network.source.weights_files),
+            "n": self.n,
+            "seed": self.seed,
+            "framework": self.framework,
+            "sampling": dataclasses.asdict(network.recipe.sampling),
+            "radii": [low, high],
+            "network_evaluations": evaluations,
+            "scores": {key: {name: agreement(x[name], y[name]) for name in names} for key, (x, y) in seen.items()},
+        }
+        folder, text = Path(self.out), markdown(result)
+        write_result(folder / "conditioning.json", result)
+        write_text(folder / "conditioning.md", text)
+        write_atomically(folder / "conditioning.png", lambda path: path.write_bytes(picture(seen, strips, ladder)))
+        return text
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """R^2 and rms of every number, a row a set."""
+    """R^2 and rms of every parameter, a row a set."""
     scores = result["scores"]
     names = list(scores["simulated"])
-    head = ["images", "evaluations", *(f"`{name}` R², rms" for name in names)]
-    lines = [head, ["---"] * len(head)]
-    for key, of in scores.items():
-        cells = [f"{of[name]['r2']:.3f}, {of[name]['rms']:.3f}" for name in names]
-        lines.append([key, str(result["network_evaluations"].get(key, "–")), *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    rows = [
+        [
+            key,
+            str(result["network_evaluations"].get(key, "–")),
+            *(f"{of[name]['r2']:.3f}, {of[name]['rms']:.3f}" for name in names),
+        ]
+        for key, of in scores.items()
+    ]
+    return markdown_table(["images", "evaluations", *(f"`{name}` R², rms" for name in names)], rows) + "\n"
 
 
 def picture(
-    seen: Mapping[str, tuple[Numbers, Numbers]], strips: Mapping[float, Images], ladder: npt.NDArray[np.float64]
+    seen: Mapping[str, tuple[Parameters, Parameters]], strips: Mapping[float, Images], ladder: npt.NDArray[np.float64]
 ) -> bytes:
-    """Found against asked radius for every set, and below one lens at all radii for every guidance; PNG."""
+    """Measured against wanted radius of every set, and below it one lens at all radii a guidance scale; PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.2 * len(seen), 3.4 + 1.2 * len(strips)), layout="constrained")
@@ -187,22 +209,27 @@ def picture(
     margin = 0.15 * (ladder[-1] - ladder[0])
     limits = (ladder[0] - margin, ladder[-1] + margin)
     rows = figure.add_gridspec(len(heights), len(seen), height_ratios=heights)
-    for column, (key, (asked, found)) in enumerate(seen.items()):
+    for column, (key, (wanted, found)) in enumerate(seen.items()):
         axes = figure.add_subplot(rows[0, column])
         axes.plot(ladder[[0, -1]], ladder[[0, -1]], color="0.6", linewidth=1)
-        axes.plot(asked[RADIUS], found[RADIUS], ".", markersize=3, alpha=0.6)
-        axes.set_title(f"{key}: R² {agreement(asked[RADIUS], found[RADIUS])['r2']:.3f}", fontsize=9)
-        axes.set_xlabel("Einstein radius, asked for (arcsec)" if column else "Einstein radius, true (arcsec)", fontsize=8)  # fmt: skip
-        axes.set_ylabel("seen by the extractor", fontsize=8)
+        axes.plot(wanted[RADIUS], found[RADIUS], ".", markersize=3, alpha=0.6)
+        axes.set_title(f"{key}: R² {agreement(wanted[RADIUS], found[RADIUS])['r2']:.3f}", fontsize=9)
+        axes.set_xlabel(f"Einstein radius, {'wanted' if column else 'true'} (arcsec)", fontsize=8)
+        axes.set_ylabel("measured by the extractor", fontsize=8)
         axes.set(xlim=limits, ylim=limits, aspect="equal")
-    for row, (g, images) in enumerate(strips.items(), 1):
+    for row, (scale, images) in enumerate(strips.items(), 1):
         axes = figure.add_subplot(rows[row, :])
         sheet = grid(np.pad(images.astype(np.float32), ((0, 0), (0, 0), (0, 1), (0, 0))), len(images), pad=0)
         axes.imshow(sheet[..., 0], cmap="gray", vmin=0, vmax=1)
         axes.set_yticks([])
         width = sheet.shape[1] / len(images)
-        axes.set_xticks([(i + 0.5) * width for i in range(len(images))], [f"{value:.2f}" for value in ladder], fontsize=8)  # fmt: skip
-        axes.set_title(f"One lens, Einstein radius asked for in arcsec, guidance {g:g}", fontsize=9)
+        places, labels = [(i + 0.5) * width for i in range(len(images))], [f"{value:.2f}" for value in ladder]
+        axes.set_xticks(places, labels, fontsize=8)
+        axes.set_title(f"One lens at Einstein radii in arcsec, guidance scale {scale:g}", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main(ConditioningStudy, "python -m eval.studies.conditioning"))

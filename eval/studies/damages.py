@@ -1,8 +1,8 @@
-"""Do the metrics see damage that is known? Simulated lenses, spoilt in seven ways at five strengths, against whole ones.
+"""Simulated lenses, spoilt in seven ways at five strengths, as features.
 
-Imports NumPy and core, and reaches the lens extractor through a twin's worker: no framework. All sets have N images. The
-reference is one random half of 2N held-out images; its other half says how far whole images lie from whole images at
-that N, the floor. Spoilt sets of one kind grow out of the same images, so that only the damage differs between them.
+All sets have N images. The reference is one random half of 2N held-out images. Its other half gives the floor: how far
+undamaged images lie from undamaged images at that N. Spoilt sets of one kind are made of the same images, so that only
+the damage differs between them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ import numpy.typing as npt
 
 from core.data.lenses import Parameters, blur_matrix, simulate
 from core.extractors.lens import in_arcsec
-from core.metrics.distances import nearest_images, wasserstein
-from core.metrics.frechet import frechet_distance_from_features
-from eval.measure.metrics import METRICS, Array, Features, Metric, measure_features
-
-SPLITS = 5
-NEAR = 0.01
-"""Quantile of the reference's distances to the training set below which an image counts as a copy."""
+from core.metrics.distances import nearest_images
+from core.random import generator
+from eval.measure.metrics import Array, Features, measure_features
 
 SEEDS = {"real": 3_000_001, "train": 3_000_002, "other": 3_000_003}
 """Of the simulator, beside the run's seed; the extractor was trained on others."""
@@ -53,44 +49,8 @@ DAMAGES = (
 )
 
 
-def _scalar(key: str) -> Callable[[Features, Features], float]:
-    return lambda a, b: wasserstein(a[key], b[key])
-
-
-def _class_difference(a: Features, b: Features) -> float:
-    """Total variation between the mean class probabilities."""
-    return float(np.abs(a["lens_classes"].mean(axis=0) - b["lens_classes"].mean(axis=0)).sum() / 2)
-
-
-def _copies(a: Features, b: Features) -> float:
-    """Share of a nearer to the training set than all but 1 % of b, less that 1 %."""
-    return max(float((a["nearest"] < np.quantile(b["nearest"], NEAR)).mean()) - NEAR, 0.0)
-
-
-LENS_METRICS = (
-    Metric(
-        "lens_frechet",
-        "Lens Fréchet",
-        "Fréchet distance in the lens extractor's features.",
-        lambda a, b: frechet_distance_from_features(a["lens"], b["lens"]),
-        "",
-    ),
-    Metric("lens_theta_e", "Einstein radius (W1)", "Of the regressed values.", _scalar("lens_theta_e"), "arcsec"),
-    Metric("lens_gamma1", "Shear (W1)", "Of the regressed values.", _scalar("lens_gamma1"), ""),
-    Metric("lens_source_x", "Source x (W1)", "Of the regressed values.", _scalar("lens_source_x"), "arcsec"),
-    Metric("lens_source_y", "Source y (W1)", "Of the regressed values.", _scalar("lens_source_y"), "arcsec"),
-    Metric("lens_source_e1", "Source e1 (W1)", "Of the regressed values.", _scalar("lens_source_e1"), ""),
-    Metric("lens_source_e2", "Source e2 (W1)", "Of the regressed values.", _scalar("lens_source_e2"), ""),
-    Metric("lens_blur", "Blur (W1)", "Of the regressed values.", _scalar("lens_blur"), "px of 64"),
-    Metric("lens_noise", "Noise (W1)", "Of the regressed values.", _scalar("lens_noise"), ""),
-    Metric("lens_classes", "Class probabilities", "Total variation between the mean ones.", _class_difference, ""),
-    Metric("nearest", "Nearest training image", "Share of images nearer than held-out ones are.", _copies, ""),
-)
-ALL_METRICS = (*LENS_METRICS, *METRICS)
-
-
 def lens_features(images: Images, extract: Extract, field_of_view: float) -> Features:
-    """What the lens extractor says of images, by name; angles in arcsec."""
+    """The lens extractor's outputs by name; angles in arcsec."""
     found = extract(images)
     logits = found["logits"].astype(np.float64)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -111,7 +71,7 @@ def blurred(images: Images, pixels: float) -> Images:
 
 def noisier(images: Images, sigma: float, seed: int) -> Images:
     """White noise added and the result clipped to [0, 1]; the same noise at every sigma."""
-    noise = np.random.Generator(np.random.Philox(key=[seed, 0])).standard_normal(images.shape)
+    noise = generator(seed, "rows", 0).standard_normal(images.shape)
     return np.clip(images + sigma * noise, 0, 1).astype(np.float32)
 
 
@@ -124,13 +84,14 @@ def selected(damage: Damage, strength: float, n: int, offset: Array, seed: int) 
         offset: (2n,) distance of the sources of the pool `other` from the axis.
         seed: of the choice.
     """
-    rng = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    rng = generator(seed, "rows", 1)
     if damage.key == "dropped":
         return [("other", np.flatnonzero(offset <= np.quantile(offset, 1 - strength))[:n])]
     if damage.key == "few":
         return [("train", np.resize(np.arange(max(1, round(n / strength))), n))]
     spoilt = rng.permutation(n) < round(strength * n)
-    return [("train" if damage.key == "copies" else "smooth", np.flatnonzero(spoilt)), ("other", np.flatnonzero(~spoilt))]  # fmt: skip
+    pool = "train" if damage.key == "copies" else "smooth"
+    return [(pool, np.flatnonzero(spoilt)), ("other", np.flatnonzero(~spoilt))]
 
 
 class Pools:
@@ -153,9 +114,9 @@ class Pools:
             for strength in damage.strengths:
                 self.features[f"{damage.key} {strength:g}"] = self._measure(self._spoilt(damage, strength, other[:n]))
 
-    def _simulate(self, name: str, count: int, **options: Any) -> tuple[Images, npt.NDArray[np.int64], dict[str, Array]]:  # fmt: skip
+    def _simulate(self, name: str, n: int, **options: Any) -> tuple[Images, npt.NDArray[np.int64], dict[str, Array]]:
         seed = SEEDS[name] + 10 * self.seed
-        return simulate("lensing", count, (self._size, self._size), seed, field_of_view=self._field, **options)
+        return simulate("lensing", n, (self._size, self._size), seed, field_of_view=self._field, **options)
 
     def _spoilt(self, damage: Damage, strength: float, images: Images) -> Images:
         if damage.key == "blur":

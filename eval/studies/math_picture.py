@@ -1,25 +1,21 @@
-"""The picture of docs/math.md: schedules, grids, and samplers on data whose exact flow is known. `python -m eval.studies.math_picture`.
-
-Imports NumPy and core; matplotlib inside the functions.
-"""
+"""The study `math_picture`: schedules, grids, and samplers on data whose exact flow is known, drawn for docs/math.md."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.command_line import end, parse
 from core.config import ProcessConfig, Sampler, SamplingConfig, Spacing
 from core.diffusion.grids import sampling_grid
 from core.diffusion.process import Process, make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run
 from core.files import write_atomically
+from eval.verbs import main
 
 Array = NDArray[np.float64]
 CENTRES, DEVIATION = np.array([-0.6, 0.2, 0.7]), 0.05
@@ -27,14 +23,6 @@ CENTRES, DEVIATION = np.array([-0.6, 0.2, 0.7]), 0.05
 PROCESS = ProcessConfig(schedule="cosine", prediction="x0")
 SHOWN: tuple[tuple[Sampler, int, str], ...] = (("ddim", 8, "#f97316"), ("dpmsolver++", 8, "#3b82f6"))
 FLOW_STEPS = 500
-
-
-@dataclass(frozen=True)
-class PictureCommand:
-    """Draw docs/math.png."""
-
-    out: str = "docs/math.png"
-    """The picture."""
 
 
 def optimal(process: Process, x: Array, t: float) -> Array:
@@ -103,26 +91,33 @@ def draw_flow(axes: Any, process: Process) -> None:
     axes.legend(frameon=False, fontsize=8, loc="upper center")
 
 
-def write(argv: Sequence[str]) -> int:
-    """Draw the three panels; returns the exit code."""
-    from matplotlib.figure import Figure
+@dataclass(frozen=True, kw_only=True)
+class MathPicture:
+    """Draw docs/math.png: noise schedules, grids of timesteps, and samplers beside the exact flow.
 
-    command = parse(
-        PictureCommand, argv, "python -m eval.studies.math_picture", PictureCommand.__doc__ or "", PictureCommand()
-    )
-    figure = Figure(figsize=(13.5, 3.9), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    process = make_process(PROCESS)
-    draw_schedules(left)
-    draw_grids(middle, process)
-    draw_flow(right, process)
-    for axes in (left, middle, right):
-        axes.grid(alpha=0.15)
-        axes.spines[["top", "right"]].set_visible(False)
-    write_atomically(command.out, lambda file: figure.savefig(file, format="png", dpi=110))
-    print(f"wrote {command.out}")
-    return 0
+    Examples:
+      python -m eval.studies.math_picture
+    """
+
+    out: str = "docs/math.png"
+    """File for the picture, PNG."""
+
+    def execute(self) -> str:
+        """Draw the three panels."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(13.5, 3.9), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
+        process = make_process(PROCESS)
+        draw_schedules(left)
+        draw_grids(middle, process)
+        draw_flow(right, process)
+        for axes in (left, middle, right):
+            axes.grid(alpha=0.15)
+            axes.spines[["top", "right"]].set_visible(False)
+        write_atomically(self.out, lambda file: figure.savefig(file, format="png", dpi=110))
+        return f"wrote {self.out}"
 
 
 if __name__ == "__main__":
-    sys.exit(end(lambda: write(sys.argv[1:])))
+    sys.exit(main(MathPicture, "python -m eval.studies.math_picture"))

@@ -1,41 +1,40 @@
-"""Two sets of images, both frameworks: train, draw, measure, and write the page of results with its pictures.
+"""The study `results`: two sets of images and both frameworks, trained, drawn from, measured and shown.
 
-`python -m eval.studies.results`; what is finished is not done again, and a training that was cut off goes on. Imports NumPy,
-core and eval's own modules; the twins are started as programs. What it found is in docs/results.md.
+Finished parts are not done again, and a training that was cut off goes on. Its results are in docs/results.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.checkpoints.checkpoint import resolve_checkpoint
-from core.command_line import RunError, end, parse
 from core.config import Recipe
 from core.config.recipes import load_recipe
 from core.data.dataset import Dataset, open_dataset
-from core.files import read_json, write_atomically, write_json
-from core.images import to_uint8
+from core.files import read_json, write_json
 from eval.measure.compare import compare
+from eval.measure.image_sets import ImageSet
 from eval.measure.speed import machine
-from eval.pages.demo_page import TITLES
+from eval.pages.page import write_text
 from eval.studies.results_page import Found, Outcome, page
 from eval.studies.results_picture import COLUMNS, save_picture, shown
-from eval.studies.results_place import FRAMEWORKS, Place, SetName, Study
-from eval.twins.client import ROOT, find_python
+from eval.studies.results_place import Place, ResultsOptions, SetName
+from eval.twins.drawn import holds
 from eval.twins.features import open_extractor
+from eval.twins.interpreters import FRAMEWORKS, ROOT, TITLES, Interpreters, find_python
+from eval.verbs import main
 from eval.verbs.demo_folder import read_metrics, trained_steps
-from eval.verbs.fid import Request
-from eval.verbs.fid_result import run as measure
+from eval.verbs.fid import Fid
 
 log = logging.getLogger(__name__)
 
@@ -65,37 +64,40 @@ def train(place: Place, recipe: Recipe) -> None:
 
 def draw(place: Place) -> None:
     """Draw the images, unless they are there."""
-    path = place.samples / "manifest.json"
     made_from = {"n": place.study.n, "seed": 0, "first": 0, "weights_sha256": place.weights()}
-    manifest = read_json(path) if path.is_file() else {}
-    if any(manifest.get(key) != value for key, value in made_from.items()):
+    if not holds(place.samples, made_from):
         log.info("%s, %s: draw %s images", place.name, TITLES[place.framework], f"{place.study.n:,}")
         place.verb(*place.drawing(), "--overwrite")
 
 
 def score(place: Place) -> None:
     """Measure the distance and all beside it, unless it is measured."""
-    extractor, study = open_extractor(place.way.extractor, "clean", None), place.study
+    extractor, study = open_extractor(place.way.extractor), place.study
     if place.result.is_file():
         held = read_json(place.result)
         same = held["generated"].get("weights_sha256") == place.weights() and held["n"] == study.n
         same = same and held["eight_bit"] == place.way.eight_bit
         if same and extractor.about().items() <= held["extractor"].items():
             return
-    words = (str(place.brief(path)) for path in (place.run, place.samples))
-    request = Request(*words, extractor.name, n=study.n, eight_bit=place.way.eight_bit, framework=place.framework)
-    pythons = {framework: study.python(framework) for framework in FRAMEWORKS}
-    text = measure(request, out=str(place.result), expect=None, statistics=None, as_json=False, pythons=pythons)
-    log.info("%s, %s:\n%s", place.name, TITLES[place.framework], text)
+    fid = Fid(
+        real=str(place.brief(place.run)),
+        generated=str(place.brief(place.samples)),
+        extractor=extractor.name,
+        n=study.n,
+        eight_bit=place.way.eight_bit,
+        framework=place.framework,
+        out=str(place.result),
+    )
+    log.info("%s, %s:\n%s", place.name, TITLES[place.framework], fid.execute())
 
 
 def images(place: Place) -> Any:
-    """What was drawn, on the real images' footing."""
-    drawn = np.load(place.samples / "samples.npy", allow_pickle=False)
-    return to_uint8(drawn).astype(np.float32) / np.float32(255) if place.way.eight_bit else drawn
+    """The drawn images, rounded to 8 bits where the real ones are."""
+    drawn = ImageSet(str(place.samples), np.load(place.samples / "samples.npy", allow_pickle=False))
+    return (drawn.rounded() if place.way.eight_bit else drawn).images
 
 
-def beside(study: Study, name: SetName, places: Sequence[Place], dataset: Dataset) -> dict[str, Any]:
+def beside(study: ResultsOptions, name: SetName, places: Sequence[Place], dataset: Dataset) -> dict[str, Any]:
     """The set's other distances, and the nearest training images: compare.json, made anew where the images are others."""
     path, weights = study.out / name / "compare.json", [place.weights() for place in places]
     if path.is_file() and (held := read_json(path))["made_from"] == [*weights, study.n]:
@@ -117,7 +119,7 @@ def find(place: Place, recipe: Recipe) -> Found:
     )  # fmt: skip
 
 
-def outcome(study: Study, name: SetName, root: Path, folder: Path) -> Outcome:
+def outcome(study: ResultsOptions, name: SetName, root: Path, folder: Path) -> Outcome:
     """Do what is missing of one set, write its picture, and gather what the page says of it."""
     places = [Place(study, name, framework, root) for framework in FRAMEWORKS]
     recipe = load_recipe(places[0].config)
@@ -126,8 +128,10 @@ def outcome(study: Study, name: SetName, root: Path, folder: Path) -> Outcome:
         here = dataclasses.replace(here, source=str(root / here.source))
     dataset = open_dataset(here, recipe.image_shape)
     counts = {"train": len(dataset.train), "held out": len(dataset.held_out)}
-    if study.n > min(counts.values()):  # said now, not after the training
-        raise ValueError(f"--n {study.n}: must be at most {min(counts.values())}, the images that {places[0].config} leaves on either side of its split")  # fmt: skip
+    if study.n > (most := min(counts.values())):  # said now, not after the training
+        raise ValueError(
+            f"--n {study.n}: must be at most {most}, the images on either side of {places[0].config}'s split"
+        )
     for step in (lambda place: train(place, recipe), draw, score):
         for place in places:
             step(place)
@@ -141,14 +145,14 @@ def outcome(study: Study, name: SetName, root: Path, folder: Path) -> Outcome:
     return Outcome(name, found, beside(study, name, places, dataset), counts, picture.name)
 
 
-def run(study: Study, root: Path = ROOT) -> Path:
+def make_study(study: ResultsOptions, root: Path = ROOT) -> Path:
     """Make the study, or what is missing of it; the page's path.
 
     Raises:
-        ValueError: input that the user must change. RuntimeError: a twin failed.
+        ValueError: input that the user must change. RunError: a twin failed.
     """
     for framework in FRAMEWORKS:  # said now, not after an hour
-        find_python(framework, study.python(framework), root)
+        find_python(framework, root)
     study = dataclasses.replace(study, out=study.out.resolve())
     target = study.page.resolve() if study.page else study.out / "results.md"
     record = study.out / "machine.json"
@@ -158,24 +162,26 @@ def run(study: Study, root: Path = ROOT) -> Path:
         study.out.mkdir(parents=True, exist_ok=True)
         write_json(record, machine() | {"set": {name: os.environ[name] for name in VARIABLES if name in os.environ}})
     outcomes = [outcome(study, name, root, target.parent) for name in study.sets]
-    text = page(outcomes, read_json(record))
-    write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(target, page(outcomes, read_json(record)))
     return target
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+@dataclass(frozen=True, kw_only=True)
+class ResultsStudy(ResultsOptions, Interpreters):
+    """Train both frameworks on both sets, draw from them, measure, and write a page in Markdown with a picture a set.
 
-    def make() -> None:
-        text = inspect.cleandoc(Study.__doc__ or "")
-        study = parse(Study, sys.argv[1:] if argv is None else argv, "python -m eval.studies.results", text, Study())
-        try:
-            print(f"wrote {run(study)}")
-        except RuntimeError as error:
-            raise RunError(str(error)) from error
+    The recipes are configs/results-SET.toml. It takes some 50 minutes on two CPU cores; a study that was cut off goes on.
 
-    return end(make)
+    Examples:
+      python -m eval.studies.results
+      python -m eval.studies.results --page docs/results.md
+      python -m eval.studies.results --sets lensing --n 500 --out runs/quick
+    """
+
+    def execute(self) -> str:
+        """Make the study, or what is missing of it."""
+        return f"wrote {make_study(self)}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(ResultsStudy, "python -m eval.studies.results"))

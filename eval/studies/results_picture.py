@@ -1,7 +1,4 @@
-"""The pictures of eval/studies/results.py: real images and each framework's side by side, the first ones, not selected.
-
-Imports NumPy and core at module level, matplotlib inside the function.
-"""
+"""The pictures of the study of results: the first real images and each framework's side by side, not selected."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What eval/studies/results.py was asked for, and where one of its networks lies and by which commands it comes to be.
-
-Imports core and eval's own modules; the twins are started as programs.
-"""
+"""The options of the study of results, and the place of each network: its folder, its files and the commands that make them."""
 
 from __future__ import annotations
 
@@ -11,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
-from core.files import file_hash
-from eval.twins.client import Framework, run_verb
-from eval.twins.features import FidExtractor
-from eval.twins.interpreters import PACKAGES
+from eval.twins.client import run_verb
+from eval.twins.drawn import weights_hash
+from eval.twins.features import FeatureName
+from eval.twins.interpreters import PACKAGES, Framework
 
-FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 SetName = Literal["lensing", "fashion-mnist"]
 
 
@@ -25,7 +20,7 @@ SetName = Literal["lensing", "fashion-mnist"]
 class Way:
     """How a set is measured and shown."""
 
-    extractor: FidExtractor
+    extractor: FeatureName
     eight_bit: bool
     """Round both sides to 256 grey levels: the real images are stored so."""
     colours: str
@@ -36,17 +31,9 @@ class Way:
 WAYS: dict[SetName, Way] = {"lensing": Way("lens", False, "inferno"), "fashion-mnist": Way("pixels", True, "gray")}
 
 
-@dataclass(frozen=True)
-class Study:
-    """Train both frameworks on both sets, draw from them, measure, and write a page in Markdown with a picture a set.
-
-    The recipes are configs/results-SET.toml. Some 50 minutes on two CPU cores; what was cut off goes on.
-
-    Examples:
-      python -m eval.studies.results
-      python -m eval.studies.results --page docs/results.md
-      python -m eval.studies.results --sets lensing --n 500 --out runs/quick
-    """
+@dataclass(frozen=True, kw_only=True)
+class ResultsOptions:
+    """What the study measures, and where."""
 
     out: Path = Path("runs/results")
     """Folder of runs, images and result files."""
@@ -56,25 +43,17 @@ class Study:
     """Sets of images."""
     n: int = 2000
     """Images to draw from every network, and real ones that they are measured against."""
-    torch_python: str | None = None
-    """Python that has PyTorch; found by itself where not given."""
-    tf_python: str | None = None
-    """Python that has TensorFlow; found by itself where not given."""
 
     def __post_init__(self) -> None:
         if self.n < 20:
             raise ValueError(f"--n {self.n}: must be at least 20")
-
-    def python(self, framework: Framework) -> str | None:
-        """A framework's interpreter, where given."""
-        return self.torch_python if framework == "torch" else self.tf_python
 
 
 @dataclass(frozen=True)
 class Place:
     """One network of the study: a set in a framework."""
 
-    study: Study
+    study: ResultsOptions
     name: SetName
     framework: Framework
     root: Path
@@ -106,11 +85,11 @@ class Place:
 
     def weights(self) -> str:
         """SHA-256 of the trained weights."""
-        return file_hash(resolve_checkpoint(self.run) / "unet" / WEIGHTS_FILE)
+        return weights_hash(self.run)
 
     def verb(self, *words: str | Path) -> None:
         """Run a verb of the twin."""
-        run_verb(self.framework, [str(w) for w in words], python=self.study.python(self.framework), root=self.root)
+        run_verb(self.framework, [str(w) for w in words], root=self.root)
 
     def training(self) -> list[str | Path]:
         """The words of its training."""

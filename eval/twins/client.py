@@ -1,7 +1,4 @@
-"""How eval, and the tests, reach the twins: by starting their interpreters, never by importing them.
-
-`run_verb` runs a verb of a twin to its end; `Worker` keeps one alive and exchanges arrays with it.
-"""
+"""The twins as programs: `run_verb` runs a verb to its end, `Worker` keeps a twin alive and exchanges arrays with it."""
 
 from __future__ import annotations
 
@@ -22,9 +19,8 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.command_line import RunError
 from eval.twins.interpreters import PACKAGES, ROOT, Framework, child_environment, find_python
-
-__all__ = ["ROOT", "Framework", "Worker", "find_python", "run_verb"]
 
 
 class _Tail(threading.Thread):
@@ -61,7 +57,7 @@ def _start(
         child = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=writing, **options)
     except OSError as error:
         os.close(reading)
-        raise RuntimeError(f"cannot start {command[0]}: {error.strerror}") from error
+        raise RunError(f"cannot start {command[0]}: {error.strerror}") from error
     finally:
         os.close(writing)
     return child, _Tail(reading, echo)
@@ -71,7 +67,6 @@ def run_verb(
     framework: Framework,
     args: Sequence[str],
     *,
-    python: str | None = None,
     threads: int = 0,
     timeout: float | None = None,
     root: Path = ROOT,
@@ -81,7 +76,6 @@ def run_verb(
     Args:
         framework: torch or tensorflow.
         args: verb and flags; relative paths in them are taken from the checkout.
-        python: as find_python's override.
         threads: CPU threads; 0 for the framework's choice.
         timeout: seconds, or None for no limit.
         root: the checkout.
@@ -89,10 +83,10 @@ def run_verb(
         What it wrote to stdout.
     Raises:
         ValueError: it exited 2 (input or options that the user must change), with its last line.
-        RuntimeError: it failed otherwise, or ran past the timeout, with its last lines.
+        RunError: it failed otherwise, or ran past the timeout, with its last lines.
         KeyboardInterrupt: Ctrl-C, after the child has saved and ended.
     """
-    command = [*find_python(framework, python, root), "-m", PACKAGES[framework], *args]
+    command = [*find_python(framework, root), "-m", PACKAGES[framework], *args]
     child, tail = _start(command, root, threads, echo=True)
     name = f"{PACKAGES[framework]} {' '.join(args[:1])}"
     try:
@@ -100,7 +94,7 @@ def run_verb(
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-        raise RuntimeError(f"{name}: stopped after {timeout} s, the time allowed") from None
+        raise RunError(f"{name}: stopped after {timeout} s, the time allowed") from None
     except KeyboardInterrupt:
         child.wait()  # Ctrl-C reached the child too; it saves before it ends
         raise
@@ -110,7 +104,7 @@ def run_verb(
     if child.returncode == 2:
         raise ValueError(f"{name}: {last[-1] if last else 'exit code 2'}")
     if child.returncode:
-        raise RuntimeError("\n".join([f"{name}: exit code {child.returncode}", *last]))
+        raise RunError("\n".join([f"{name}: exit code {child.returncode}", *last]))
     return out.decode()
 
 
@@ -125,7 +119,6 @@ class Worker:
         self,
         framework: Framework,
         *,
-        python: str | None = None,
         threads: int = 0,
         timeout: float = 600.0,
         root: Path = ROOT,
@@ -135,7 +128,6 @@ class Worker:
 
         Args:
             framework: torch or tensorflow.
-            python: as find_python's override.
             threads: CPU threads; 0 for the framework's choice.
             timeout: seconds that one call may take.
             root: the checkout.
@@ -144,7 +136,7 @@ class Worker:
         if not timeout > 0:
             raise ValueError(f"timeout = {timeout}: must be above 0 seconds")
         words = [module] if module else [PACKAGES[framework], "worker"]
-        self._command = [*find_python(framework, python, root), "-m", *words]
+        self._command = [*find_python(framework, root), "-m", *words]
         if threads:  # variables reach what reads them at import; the flag reaches the rest, and the worker's manifest
             self._command += ["--threads", str(threads)]
         self.name = " ".join(words)
@@ -178,7 +170,7 @@ class Worker:
             Arrays (none where the task wrote no file) and the answer's info.
         Raises:
             ValueError: an array or option cannot be sent, or the twin found the input wrong.
-            RuntimeError: the task failed, or the worker died, ran past its time or broke the protocol.
+            RunError: the task failed, or the worker died, ran past its time or broke the protocol.
         """
         if self._child is None:
             raise RuntimeError(f"{self.name}: not running; use it in a with statement and not after it failed")
@@ -220,7 +212,7 @@ class Worker:
             error, kind = str(answer["error"]), answer["kind"]
         except (ValueError, KeyError, TypeError):
             raise self._failure(f"answered task {task!r} with {line[:200]!r}, which is not of the protocol") from None
-        raise (ValueError if kind == "input" else RuntimeError)(f"{self.name}: {task}: {error}")
+        raise (ValueError if kind == "input" else RunError)(f"{self.name}: {task}: {error}")
 
     def _read_line(self, task: str) -> str:
         deadline = time.monotonic() + self._timeout
@@ -235,10 +227,10 @@ class Worker:
         line, self._received = self._received.split(b"\n", 1)
         return line.decode(errors="replace")
 
-    def _failure(self, what: str, grace: float = 1.0) -> RuntimeError:
+    def _failure(self, what: str, grace: float = 1.0) -> RunError:
         """Stop the worker and say what happened, with the last lines of its stderr."""
         self._stop(grace)
-        return RuntimeError("\n".join([f"{self.name} {what}", *self._tail.lines()]))
+        return RunError("\n".join([f"{self.name} {what}", *self._tail.lines()]))
 
     def _stop(self, grace: float) -> None:
         """Close its stdin, which ends it, and kill it where it has not ended `grace` seconds later."""

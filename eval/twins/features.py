@@ -1,43 +1,43 @@
-"""What features of images are taken with: a twin's networks, started as its own process, or no network at all.
-
-Imports NumPy, core and eval's door to the twins only.
-"""
+"""Features of images: from an extractor's network in a twin, or thumbnails, which need no network."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from core.extractors.features import default_weights, first_batch_size
 from core.files import file_hash
 from core.metrics.pixels import thumbnails
-from eval.measure.distance import Taps
-from eval.twins.client import Framework, Worker
+from eval.twins.client import Worker
+from eval.twins.interpreters import Framework
 
-FidExtractor = Literal["lens", "inception", "pixels"]
-"""The twins' networks; and pixels, thumbnails of 16 x 16, which need none."""
+Taps = Mapping[str, npt.NDArray[Any]]
+"""Name of an extractor's output -> (N, d) float64, one row an image."""
+FeatureName = Literal["lens", "inception", "pixels"]
+"""The twins' extractors, and pixels: thumbnails of at most 16 x 16."""
 
 TAPS = {"lens": ["features", "parameters", "logits"], "inception": ["2048", "logits_unbiased"], "pixels": ["thumbnail"]}
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """A network for features, its weights and how images are brought to its size; pixels have none of these."""
+class FeatureExtractor:
+    """What takes the features: its name, its weights and how images are resized for it. Pixels have no weights."""
 
-    name: FidExtractor
+    name: FeatureName
     weights: Path | None = None
     sha256: str | None = None
     resize: str = "area"
 
     @property
     def taps(self) -> list[str]:
-        """The taps to take, the first being the one whose distance is measured."""
+        """The outputs to take. The distance is measured on the first."""
         return TAPS[self.name]
 
     def about(self) -> dict[str, Any]:
@@ -45,49 +45,56 @@ class Extractor:
         return {"name": self.name, "tap": self.taps[0], "weights_sha256": self.sha256, "resize": self.resize}
 
 
-def open_extractor(name: FidExtractor, resize: str, weights: str | None) -> Extractor:
-    """The extractor and its weights: the committed ones, those fetched, or a file.
+def open_extractor(name: FeatureName, resize: str = "clean", weights: str | None = None) -> FeatureExtractor:
+    """The extractor with its weights: the given file, else the committed ones (lens) or those fetched (inception).
 
     Raises:
-        ValueError: Inception's weights are not there, or a file of weights for pixels.
+        ValueError: the weights are not there, or weights are given for pixels.
     """
     if name == "pixels":
         if weights:
             raise ValueError(f"--weights {weights}: must be left out with --extractor pixels, which has none")
-        return Extractor(name)
+        return FeatureExtractor(name)
     path = Path(weights) if weights else default_weights(name)[0]
     if not path.is_file():
         raise ValueError(f"--weights {path}: no such file")
-    return Extractor(name, path, file_hash(path), "clean" if name == "lens" else resize)
+    return FeatureExtractor(name, path, file_hash(path), "clean" if name == "lens" else resize)
 
 
 class FeatureWorker:
-    """Features of images, from one twin's worker."""
+    """Features of images from a twin's worker."""
 
-    def __init__(self, worker: Worker, extractor: Extractor) -> None:
+    def __init__(self, worker: Worker, extractor: FeatureExtractor) -> None:
         self.worker, self.extractor = worker, extractor
 
-    def __call__(self, images: Any) -> Taps:
-        """Taps of images (N, H, W, C), float64."""
-        e = self.extractor
-        found, _ = self.worker.call(
-            "features", {"images": np.asarray(images, np.float32)}, extractor=e.name, weights=str(e.weights.resolve()),
-            resize=e.resize, dtype="float32", taps=e.taps, batch_size=first_batch_size(e.name, "cpu", "float32"),
-        )  # fmt: skip
+    def __call__(self, images: npt.NDArray[Any]) -> Taps:
+        """Taps of images (N, H, W, C) in [0, 1], float64."""
+        chosen = self.extractor
+        options = {
+            "extractor": chosen.name,
+            "weights": str(chosen.weights.resolve()) if chosen.weights else None,
+            "resize": chosen.resize,
+            "dtype": "float32",
+            "taps": chosen.taps,
+            "batch_size": first_batch_size(chosen.name, "cpu", "float32"),
+        }
+        found, _ = self.worker.call("features", {"images": np.asarray(images, np.float32)}, **options)
         return {tap: rows.astype(np.float64) for tap, rows in found.items()}
+
+
+def thumbnail_taps(images: npt.NDArray[Any]) -> Taps:
+    """The tap `thumbnail` of images (N, H, W, C) in [0, 1]."""
+    return {"thumbnail": thumbnails(np.asarray(images)).reshape(len(images), -1)}
 
 
 @contextlib.contextmanager
 def open_features(
-    extractor: Extractor, framework: Framework, python: str | None
-) -> Iterator[tuple[Callable[[Any], Taps], dict[str, Any]]]:
-    """What takes the features of images (N, H, W, C), float64, and what the result file says of it."""
+    extractor: FeatureExtractor, framework: Framework
+) -> Iterator[tuple[Callable[[npt.NDArray[Any]], Taps], dict[str, Any]]]:
+    """A function that takes the features of images, and the environment that the result file names."""
     if extractor.name == "pixels":
-
-        def pixels(images: Any) -> Taps:
-            return {"thumbnail": thumbnails(np.asarray(images)).reshape(len(images), -1)}
-
-        yield pixels, {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
+        versions = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
+        yield thumbnail_taps, versions
         return
-    with Worker(framework, python=python, timeout=24 * 3600.0) as worker:
+    with Worker(framework, timeout=24 * 3600.0) as worker:
         yield FeatureWorker(worker, extractor), worker.call("describe")[1]

@@ -1,4 +1,4 @@
-"""Which Python runs a twin, and with which environment variables. Imports no framework and no twin."""
+"""Which Python runs a twin, and with which environment variables."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 Framework = Literal["torch", "tensorflow"]
+FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES: dict[str, str] = {"torch": "torch_impl", "tensorflow": "tf_impl"}
-ENVIRONMENTS: dict[str, str] = {"torch": "pytorch", "tensorflow": "tensorflow"}
-FLAGS: dict[str, str] = {"torch": "--torch-python", "tensorflow": "--tf-python"}
-VARIABLES: dict[str, str] = {"torch": "DIPTYCH_TORCH_PYTHON", "tensorflow": "DIPTYCH_TF_PYTHON"}
+PACKAGES: dict[Framework, str] = {"torch": "torch_impl", "tensorflow": "tf_impl"}
+TITLES: dict[str, str] = {"torch": "PyTorch", "tensorflow": "TensorFlow"}
+"""The frameworks' names as people read them."""
+ENVIRONMENTS: dict[Framework, str] = {"torch": "pytorch", "tensorflow": "tensorflow"}
+FLAGS: dict[Framework, str] = {"torch": "--torch-python", "tensorflow": "--tf-python"}
+VARIABLES: dict[Framework, str] = {"torch": "DIPTYCH_TORCH_PYTHON", "tensorflow": "DIPTYCH_TF_PYTHON"}
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -24,27 +28,42 @@ THREAD_VARIABLES = (
 )
 
 
-def find_python(framework: Framework, override: str | None = None, root: Path = ROOT) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Interpreters:
+    """The flags of every command that starts a twin."""
+
+    torch_python: str | None = None
+    """Python that has PyTorch. By default DIPTYCH_TORCH_PYTHON, then .venvs/, then the conda environment is taken."""
+    tf_python: str | None = None
+    """Python that has TensorFlow. By default DIPTYCH_TF_PYTHON, then .venvs/, then the conda environment is taken."""
+
+    def export(self) -> None:
+        """Put the given interpreters into the environment variables that find_python reads."""
+        for framework, python in (("torch", self.torch_python), ("tensorflow", self.tf_python)):
+            if python:
+                os.environ[VARIABLES[framework]] = python
+
+
+def find_python(framework: Framework, root: Path = ROOT) -> list[str]:
     """Command prefix of the interpreter that has a framework.
 
     Args:
         framework: torch or tensorflow.
-        override: the value of --torch-python or --tf-python, if given.
         root: the checkout.
     Returns:
-        From the first that is given or found: override, DIPTYCH_TORCH_PYTHON / DIPTYCH_TF_PYTHON, .venvs/, the conda
-        environment diptych-pytorch / diptych-tensorflow.
+        From the first that is set or found: DIPTYCH_TORCH_PYTHON or DIPTYCH_TF_PYTHON (where --torch-python and
+        --tf-python go), .venvs/, the conda environment diptych-pytorch or diptych-tensorflow.
     Raises:
-        ValueError: an interpreter was named that is not there, or none is found; the message says how to make one.
+        ValueError: a named interpreter does not exist, or none is found; the message says how to make one.
     """
-    if framework not in PACKAGES:
-        raise ValueError(f"framework = {framework!r}: must be one of {', '.join(PACKAGES)}")
-    for name, value in ((FLAGS[framework], override), (VARIABLES[framework], os.environ.get(VARIABLES[framework]))):
-        if value:
-            path = shutil.which(value)
-            if path is None:
-                raise ValueError(f"{name} = {value}: no such program; give the path of a Python that has {framework}")
-            return [os.path.abspath(path)]  # not resolved: a venv is known by where its link stands
+    if framework not in FRAMEWORKS:
+        raise ValueError(f"framework = {framework!r}: must be one of {', '.join(FRAMEWORKS)}")
+    names = f"{FLAGS[framework]} or {VARIABLES[framework]}"
+    if value := os.environ.get(VARIABLES[framework]):
+        path = shutil.which(value)
+        if path is None:
+            raise ValueError(f"{names} = {value}: no such program; give the path of a Python that has {framework}")
+        return [os.path.abspath(path)]  # not resolved: a venv is known by where its link stands
     environment = ENVIRONMENTS[framework]
     local = root / ".venvs" / environment / "bin" / "python"
     if local.exists():
@@ -53,8 +72,24 @@ def find_python(framework: Framework, override: str | None = None, root: Path = 
         return ["conda", "run", "--no-capture-output", "-n", f"diptych-{environment}", "python"]
     raise ValueError(
         f"no Python with {framework} found: run `make envs` (or `conda env create -f envs/{environment}.yml`), "
-        f"or name one with {FLAGS[framework]} or {VARIABLES[framework]}"
+        f"or name one with {names}"
     )
+
+
+def first_framework(chosen: Framework | None) -> Framework:
+    """The framework that was chosen, else the first that has an environment.
+
+    Raises:
+        ValueError: none has.
+    """
+    if chosen:
+        return chosen
+    try:
+        find_python("torch")
+    except ValueError:
+        find_python("tensorflow")
+        return "tensorflow"
+    return "torch"
 
 
 def _conda_has(environment: str) -> bool:
@@ -70,7 +105,9 @@ def child_environment(threads: int = 0) -> dict[str, str]:
     """Environment variables of a twin's process.
 
     Args:
-        threads: CPU threads; 0 leaves what is set.
+        threads: CPU threads; 0 leaves the variables as they are.
+    Raises:
+        ValueError: threads below 0.
     """
     if threads < 0:
         raise ValueError(f"threads = {threads}: must be at least 0 (0 for the framework's choice)")

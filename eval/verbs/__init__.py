@@ -1,0 +1,52 @@
+"""What a user calls: a verb is a frozen dataclass whose fields are its flags and whose execute() returns what to print.
+
+A verb's module imports what it needs inside execute(), so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from core.command_line import end, parse
+from eval.twins.interpreters import Interpreters
+
+
+class Command(Protocol):
+    """A verb or a study with its flags."""
+
+    def execute(self) -> str:
+        """Do it; the text for stdout."""
+        ...
+
+
+def call(cls: type[Command], prog: str, argv: Sequence[str]) -> None:
+    """Read flags into a command, execute it and print its text.
+
+    Raises:
+        ValueError: input that the user must change. RunError: the run failed.
+    """
+    command = parse(cls, argv, prog, inspect.cleandoc(cls.__doc__ or ""))
+    if isinstance(command, Interpreters):
+        command.export()
+    print(command.execute())
+
+
+def main(cls: type[Command], prog: str, argv: Sequence[str] | None = None) -> int:
+    """A program of one command; returns the exit code."""
+    return end(lambda: call(cls, prog, sys.argv[1:] if argv is None else argv))
+
+
+def output_folder(out: str) -> Path:
+    """The folder that --out names.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {out}: is a file: must be a folder, or a free name")
+    return folder

@@ -1,79 +1,67 @@
-"""The verb `compare`: files in, compare.json, report.html and a table out.
-
-Imports eval's own modules only: no framework, no twin.
-"""
+"""The verb `compare`."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from core.files import write_atomically
-from eval.measure.compare import REAL, compare
-from eval.measure.image_sets import load_generated, load_image_set
-from eval.pages.compare_page import compare_sections, number, unit_of
-from eval.pages.page import render
+from tyro.conf import FlagCreatePairsOff
+
+from eval.twins.interpreters import Interpreters
+from eval.verbs import output_folder
 
 
-def text_table(result: dict[str, Any]) -> str:
-    """The metrics as aligned columns of plain text, floor first, ratio to the floor behind each value."""
-    names = list(result["metrics"][0]["sets"])
-    rows = [["metric", "unit", "real-real floor", *(cell for name in names for cell in (name, "x floor"))]]
-    for metric in result["metrics"]:
-        row = [metric["label"], unit_of(metric, result), number(metric["floor"]["mean"])]
-        for name in names:
-            entry = metric["sets"][name]
-            row += [number(entry["mean"]), "–" if entry["ratio"] is None else f"{entry['ratio']:.2f}"]
-        rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))).rstrip()
-        for r in rows
-    ]
-    return "\n".join([f"N = {result['protocol']['n']:,} images a side", *lines])
+@dataclass(frozen=True, kw_only=True)
+class Compare(Interpreters):
+    """Hold generated images against real ones: a table, compare.json and a self-contained report.html.
 
+    A set of images is a run, a folder with samples.npy and manifest.json, a folder or zip of .npy files or pictures, or a
+    .npy, .npz or IDX file. Floats must lie in [0, 1]; integers are divided by the largest value of their type. A run as
+    --real stands for its held-out images, as --train for its training images, as --generated for 2,000 drawn images.
 
-def run(
-    real: str,
-    generated: tuple[str, ...],
-    out: str,
-    *,
-    train: str | None = None,
-    pixel_scale: float | None = None,
-    seed: int = 0,
-    as_json: bool = False,
-) -> str:
-    """Compare files of images and write the report.
-
-    Args:
-        real, train: a path that `load_image_set` reads; generated: one PATH or NAME=PATH a set.
-        out: folder for compare.json and report.html.
-        pixel_scale: arcsec per pixel; None leaves lengths in pixels.
-        seed: of the random cuts of the real set.
-        as_json: return compare.json's text rather than the table.
-    Returns:
-        What to print on stdout.
-    Raises:
-        ValueError: input that the user must change; OSError: the report cannot be written.
+    Examples:
+      python -m eval compare --real held_out.npy --generated runs/a/samples runs/b/samples --out report
+      python -m eval compare --real held_out.npy --generated torch=a.npy tf=b.npy --train train.npy --out report --json
     """
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {out}: is a file: must be a folder, or a name that is free")
-    reference = load_image_set(real)
-    sets = load_generated(generated, (REAL, "train"))
-    training = load_image_set(train).images if train is not None else None
-    images = {item.name: item.images for item in sets}
-    manifests = {item.name: item.manifest for item in sets if item.manifest}
-    result = compare(reference.images, images, training, pixel_scale=pixel_scale, seed=seed)
-    result["manifests"] = manifests
-    text = json.dumps(result, indent=1, allow_nan=False)
-    write_atomically(folder / "compare.json", lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    n = result["protocol"]["n"]
-    lead = f"{', '.join(images)} against {n:,} real images, measured on pixels and on what an astronomer would measure."
-    sections = compare_sections(result, reference.images, images, training, manifests=manifests)
-    render(folder / "report.html", "Generated images against real ones", sections, lead=lead)
-    if as_json:
-        return text
-    notes = [f"warning: {warning}" for warning in result["warnings"]]
-    return "\n".join([text_table(result), *notes, f"report: {folder / 'report.html'}"])
+
+    real: str
+    """Real images, held out of training. At least twice as many as generated uses all of them."""
+    generated: tuple[str, ...]
+    """One or more sets of generated images, each PATH or NAME=PATH."""
+    out: str
+    """Folder for compare.json and report.html."""
+    train: str | None = None
+    """Training images, to look for copies among the generated ones; by default nobody looks."""
+    pixel_scale: float | None = None
+    """Arcsec per pixel; by default lengths are in pixels."""
+    seed: int = 0
+    """Seed of the random cuts of the real set."""
+    json: FlagCreatePairsOff[bool] = False
+    """Print the result as JSON instead of a table."""
+
+    def execute(self) -> str:
+        """Compare, and write both files."""
+        from eval.measure.compare import PROTOCOL_N, REAL, compare
+        from eval.measure.image_sets import read_image_set, read_named
+        from eval.pages.compare_page import comparison_text, write_compare_page
+        from eval.pages.page import write_result
+        from eval.twins.drawn import draw_from
+        from eval.twins.interpreters import first_framework
+
+        def draw(run: Path) -> Path:
+            return draw_from(run, PROTOCOL_N, first_framework(None))
+
+        folder = output_folder(self.out)
+        real = read_image_set(self.real, "real", draw).all_images()
+        sets = read_named(self.generated, (REAL, "train"), draw)
+        generated = {name: one.all_images() for name, one in sets.items()}
+        train = read_image_set(self.train, "real", draw) if self.train else None
+        seen = None if train is None else train.all_images() if train.others is None else train.others
+        result = compare(real, generated, seen, pixel_scale=self.pixel_scale, seed=self.seed)
+        result["manifests"] = {name: one.about for name, one in sets.items()}
+        text = write_result(folder / "compare.json", result)
+        write_compare_page(folder / "report.html", result, real, generated, seen)
+        if self.json:
+            return text
+        notes = [f"warning: {warning}" for warning in result["warnings"]]
+        return "\n".join([comparison_text(result), *notes, f"report: {folder / 'report.html'}"])

@@ -1,7 +1,4 @@
-"""What a demo leaves on disk, and how it is found again: its folder, demo.json, and what its runs say of themselves.
-
-Imports core and eval's door to the twins; no framework, no twin.
-"""
+"""What a demo leaves on disk: its folder, demo.json, and what its runs have logged."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,14 +24,13 @@ OWN = ("torch", "tensorflow", "samples", "compare.json", "report.html", "picture
 
 
 @dataclass
-class Demo:
+class DemoFolder:
     """One demo: its folder, its recipe, and the record of what was done (demo.json)."""
 
     out: Path
     config: Path
     recipe: Recipe
     n: int
-    pythons: Mapping[Framework, str | None]
     root: Path
     record: dict[str, Any]
 
@@ -53,20 +49,15 @@ class Demo:
         line = " ".join(["python -m", PACKAGES[framework], *(self.shown(word) for word in words)])
         if line not in self.record["commands"]:
             self.record["commands"].append(line)
-        python = self.pythons.get(framework)
-        run_verb(framework, [str(word) for word in words], python=python, root=self.root)
+        run_verb(framework, [str(word) for word in words], root=self.root)
 
     def shown(self, word: str | Path) -> str:
         """A word of a command as a reader would type it: paths from the checkout."""
-        path = Path(word)
-        return (
-            str(path.relative_to(self.root)) if isinstance(word, Path) and path.is_relative_to(self.root) else str(word)
-        )
+        inside = isinstance(word, Path) and word.is_relative_to(self.root)
+        return str(Path(word).relative_to(self.root)) if inside else str(word)
 
 
-def open_demo(
-    out: Path, config: Path, n: int, fresh: bool, pythons: Mapping[Framework, str | None], root: Path
-) -> Demo:
+def open_demo(out: Path, config: Path, n: int, fresh: bool, root: Path) -> DemoFolder:
     """A new demo's folder, or one to go on with.
 
     Raises:
@@ -92,7 +83,7 @@ def open_demo(
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(record_path, record)
-    return Demo(out, config, recipe, n, pythons, root, record)
+    return DemoFolder(out, config, recipe, n, root, record)
 
 
 def trained_steps(run: Path) -> int:

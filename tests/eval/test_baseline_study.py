@@ -10,10 +10,11 @@ from core.diffusion.process import make_process
 from core.diffusion.table import SamplingTable
 from core.diffusion.table import run as run_table
 from core.random import gaussian
-from eval.studies.baseline import PROBE, Study, main, run
+from eval.studies.baseline import PROBE, BaselineStudy, make_study
 from eval.studies.baseline_table import measure
 from eval.studies.baseline_ways import GROUP, WAYS, eight_bits, min_max, reverse_rows, spaced_levels
-from tests.fake_twins import PYTHONS, make_checkout
+from eval.verbs import main
+from tests.fake_twins import make_checkout
 
 LINEAR = ProcessConfig()
 
@@ -100,10 +101,13 @@ def test_mean_and_spread_are_over_the_seeds():
         np.testing.assert_allclose([way["mean"], way["spread"]], [0.4, 0.1])
 
 
+SMALL = {"steps": 4, "images": 60, "n": 5, "seeds": 2, "evaluations": 4}
+
+
 @pytest.fixture
-def study(tmp_path):
+def study(tmp_path, this_python):
     root, _ = make_checkout(tmp_path / "checkout")
-    return Study(tmp_path / "study", None, 4, 60, 5, 2, 4, torch_python=PYTHONS["torch"]), root
+    return BaselineStudy(out=tmp_path / "study", **SMALL), root
 
 
 def calls(root):
@@ -115,9 +119,9 @@ def test_from_nothing_to_the_table_and_again(study, monkeypatch):
     monkeypatch.setattr("eval.studies.baseline.GROUP", 3)
     monkeypatch.setenv("FAKE_FAILURE", "torch 3")
     with pytest.raises(RuntimeError, match="the disk is on fire"):
-        run(settings, root)
+        make_study(settings, root)
     monkeypatch.delenv("FAKE_FAILURE")
-    text = run(settings, root)
+    text = make_study(settings, root)
     lines = text.splitlines()
     assert len(lines) == 3 + len(WAYS) and all(line.count("|") == lines[0].count("|") for line in lines)
     assert (settings.out / "table.md").read_text() == text and (settings.out / "pictures.png").stat().st_size > 1000
@@ -133,19 +137,20 @@ def test_from_nothing_to_the_table_and_again(study, monkeypatch):
                     np.testing.assert_allclose(drawn[end], np.tanh(np.tanh(group) / 2) / 2, rtol=1e-5)
     assert found["ranges"]["(b) and (c)"] == found["ranges"]["ours"]
     # Its networks, drawn from on more levels.
-    more = Study(settings.out.parent / "more", settings.runs, 4, 60, 5, 1, 6, torch_python=PYTHONS["torch"])
-    run(more, root)
+    options = {**SMALL, "seeds": 1, "evaluations": 6}
+    more = BaselineStudy(out=settings.out.parent / "more", networks=settings.runs, **options)
+    make_study(more, root)
     assert not (more.out / "baseline").exists() and calls(root).count("step torch") == steps
     assert json.loads((more.out / "study.json").read_text())["trained"] == found["trained"]
     before = calls(root)
     assert before.count("sample torch") == 5 * (2 + 1) * 2 * 3  # what is drawn, seeds, groups, parts
-    assert run(settings, root) == text and calls(root) == before
+    assert make_study(settings, root) == text and calls(root) == before
 
 
 def test_a_longer_baseline_gives_the_u_net_as_long(study, monkeypatch):
     monkeypatch.setattr("eval.studies.baseline.PROBE", 3)
     settings, root = study
-    run(Study(settings.out, None, 12, 60, 5, 1, 3, torch_python=settings.torch_python), root)
+    make_study(BaselineStudy(out=settings.out, **SMALL | {"steps": 12, "seeds": 1, "evaluations": 3}), root)
     trained = json.loads((settings.out / "study.json").read_text())["trained"]
     assert 3 < trained["U-Net"]["steps"] < 40
     assert trained["U-Net"]["seconds"] >= 0.97 * trained["baseline"]["seconds"]
@@ -156,13 +161,13 @@ def test_what_cannot_be_is_refused(study, capsys):
     settings.out.mkdir()
     (settings.out / "study.json").write_text('{"settings": {"steps": 5}}')
     with pytest.raises(ValueError, match="holds a study of other settings"):
-        run(settings, root)
+        make_study(settings, root)
     (settings.out / "study.json").rename(settings.out / "other")
     with pytest.raises(ValueError, match="is no study's folder and not empty"):
-        run(settings, root)
+        make_study(settings, root)
     for flag, value, allowed in (
         ("--n", "1", "at least 2"),
         ("--evaluations", "1001", "between 3 and process.timesteps"),
     ):
-        assert main([flag, value]) == 2
+        assert main(BaselineStudy, "baseline", [flag, value]) == 2
         assert f"{value}: must be {allowed}" in capsys.readouterr().err

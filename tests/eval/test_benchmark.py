@@ -8,9 +8,9 @@ import pytest
 from core.config.recipes import from_dict, load_recipe
 from eval.__main__ import main
 from eval.measure.speed import contestants, measure, ratio, summary
-from eval.pages.benchmark_page import benchmark_sections, text_table
-from eval.pages.page import Notice, render
-from tests.fake_twins import PYTHONS, SECONDS, make_checkout
+from eval.pages.benchmark_page import benchmark_sections, benchmark_text, write_benchmark_page
+from eval.pages.page import Notice
+from tests.fake_twins import SECONDS, make_checkout
 
 
 def test_summary_and_ratio_in_closed_form():
@@ -22,12 +22,10 @@ def test_summary_and_ratio_in_closed_form():
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, this_python):
     root, recipe = make_checkout(tmp_path_factory.mktemp("checkout"))
     options = {"repetitions": 3, "steps": 4, "samples": 6, "threads": 2, "peer": "diffusers"}
-    return measure(load_recipe(recipe), pythons=PYTHONS, root=root, **options), (root / "calls.log").read_text().split(
-        "\n"
-    )
+    return measure(load_recipe(recipe), root=root, **options), (root / "calls.log").read_text().split("\n")
 
 
 def test_known_times_are_found(measured):
@@ -64,15 +62,17 @@ def test_repetitions_are_interleaved_after_a_warm_up(measured):
 
 def test_the_page_and_the_table_say_what_was_measured(measured, tmp_path):
     result, _ = measured
-    text = text_table(result)
+    text = benchmark_text(result)
     assert "tensorflow" not in text and "TensorFlow / PyTorch" in text and "2 threads each" in text
     median = result["contestants"]["torch"]["training_images_per_second"]["median"]
     assert f"{median:.3g}" in text
     quiet = {**result, "machine": {**result["machine"], "load_before": 0.0}}
     busy = {**result, "machine": {**result["machine"], "load_before": 3.0}}
-    notices = [[s.body for s in benchmark_sections(r, "command") if isinstance(s, Notice)] for r in (quiet, busy)]
+    notices = [
+        [s.body for s in benchmark_sections(r | {"command": "command"}) if isinstance(s, Notice)] for r in (quiet, busy)
+    ]
     assert [len(n) for n in notices] == [1, 2] and "only the ratios" in notices[0][0]
-    render(tmp_path / "page.html", "Speed", benchmark_sections(result, "python -m eval benchmark --steps 4"))
+    write_benchmark_page(tmp_path / "page.html", result | {"command": "python -m eval benchmark --steps 4"})
     html = (tmp_path / "page.html").read_text()
     assert html.count("<svg") == 3 and "--steps 4" in html and "http" not in html.replace("http://www.w3.org", "")
 
@@ -83,12 +83,12 @@ def test_numbers_below_1_are_refused(name, capsys):
     assert f"--{name} 0: must be at least 1" in capsys.readouterr().err
 
 
-def test_an_unknown_peer_and_other_threads_are_refused(tmp_path):
+def test_an_unknown_peer_and_other_threads_are_refused(tmp_path, this_python):
     with pytest.raises(ValueError, match="--peer jax: must be one of none, diffusers"):
         contestants("jax")
     root, recipe = make_checkout(tmp_path, more_threads=1)
-    with pytest.raises(RuntimeError, match="torch: runs 3 threads where 2 were asked for"):
-        measure(load_recipe(recipe), pythons=PYTHONS, root=root)
+    with pytest.raises(RuntimeError, match="torch: runs 3 threads: must be 2"):
+        measure(load_recipe(recipe), root=root)
 
 
 def test_out_may_not_be_a_file(tmp_path, capsys):

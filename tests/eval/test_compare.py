@@ -205,17 +205,17 @@ def test_command_writes_json_and_a_page_that_stands_alone(files, capsys):
     ("change", "words"),
     [
         ({"--real": "absent.npy"}, "absent.npy: no such file"),
-        ({"--real": "pickled.npy"}, "Python objects, which can run code"),
-        ({"--real": "broken.npz"}, "cannot read the images"),
-        ({"--real": "nokey.npz"}, "keys x: must hold 'images'"),
-        ({"--real": "empty"}, "a folder without samples.npy"),
-        ({"--real": "text.txt"}, "a .txt file: must be"),
-        ({"--generated": "nan.npy"}, "nan.npy: image 2 has NaN"),
-        ({"--generated": "range.npy"}, "range.npy: image 0 has values in"),
+        ({"--real": "pickled.npy"}, "pickled objects, which could run code"),
+        ({"--real": "broken.npz"}, "broken.npz: not a whole .npz file"),
+        ({"--real": "nokey.npz"}, "nokey.npz: holds x; must hold an array named images"),
+        ({"--real": "empty"}, "empty: no images"),
+        ({"--real": "statistics.npz"}, "statistics.npz: holds saved statistics: must be images"),
+        ({"--real": "text.txt"}, "text.txt: unknown kind of file"),
+        ({"--generated": "nan.npy"}, "nan.npy[2]: 1 of 672 values are not finite"),
+        ({"--generated": "range.npy"}, "range.npy[0]: values from"),
         ({"--generated": "size.npy"}, "images of (20, 28, 1)"),
-        ({"--generated": "bytes.npy"}, "bytes.npy: dtype uint8"),
-        ({"--generated": "badmanifest"}, "cannot read the manifest"),
-        ({"--generated": "listmanifest"}, "must be a JSON object"),
+        ({"--generated": "badmanifest"}, "badmanifest/manifest.json: not valid JSON"),
+        ({"--generated": "listmanifest"}, "listmanifest/manifest.json: holds no JSON object"),
         ({"--generated": "real.npy"}, "the name 'real' is taken"),
         ({"--out": "text.txt"}, "is a file: must be a folder"),
         ({"--pixel-scale": "0"}, "pixel_scale = 0.0"),
@@ -226,11 +226,11 @@ def test_bad_input_is_one_line_and_exit_2(files, capsys, monkeypatch, change, wo
     bad = rings(30, 3)
     np.save("range.npy", bad * 3)
     np.save("size.npy", bad[:, :20])
-    np.save("bytes.npy", (bad * 255).astype(np.uint8))
     bad[2, 0, 0, 0] = np.nan
     np.save("nan.npy", bad)
     np.save("pickled.npy", np.array([{"a": 1}], object), allow_pickle=True)
     np.savez("nokey.npz", x=bad)
+    np.savez("statistics.npz", mu=np.zeros(3), sigma=np.eye(3))
     (files / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
     (files / "text.txt").write_text("x")
     (files / "empty").mkdir()
@@ -259,7 +259,7 @@ def test_interrupt_and_a_disk_that_fails(files, capsys, monkeypatch):
         def fail(*_args, error=error, **_options):
             raise error
 
-        monkeypatch.setattr("eval.verbs.compare.render", fail)
+        monkeypatch.setattr("eval.pages.compare_page.render", fail)
         assert main(arguments) == code
     assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
 

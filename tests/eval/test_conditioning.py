@@ -14,7 +14,7 @@ from core.networks.specs import initial_weights
 from core.worker.protocol import with_prefix
 from core.worker.tasks import as_dataset
 from eval.studies import conditioning
-from eval.studies.conditioning import agreement, run
+from eval.studies.conditioning import ConditioningStudy, agreement
 
 FIELD, NAMES = 5.0, ("theta_e", "gamma1")
 RECIPE = Recipe(
@@ -88,8 +88,7 @@ class Pretender:
 def test_the_numbers_asked_for_are_scored_against_those_seen(tmp_path, monkeypatch, record):
     pretender = Pretender(record)
     monkeypatch.setattr(conditioning, "Worker", pretender)
-    options = {"n": 20, "guidance": (1.0, 2.0), "seed": 0, "framework": "torch", "python": None, "threads": 0}
-    text = run(save(tmp_path / "run", record), str(tmp_path / "out"), **options)
+    text = ConditioningStudy(checkpoint=save(tmp_path / "run", record), out=str(tmp_path / "out"), n=20).execute()
     result = json.loads((tmp_path / "out" / "conditioning.json").read_text())
     plain, guided = (result["scores"][f"guidance {g}"] for g in (1, 2))
     radii = pretender.asked[0][2][:, 0]
@@ -108,9 +107,8 @@ def test_the_numbers_asked_for_are_scored_against_those_seen(tmp_path, monkeypat
 
 def test_a_network_that_is_not_asked_by_radius_is_refused(tmp_path, monkeypatch, record):
     monkeypatch.setattr(conditioning, "Worker", Pretender(record))
-    options = {"guidance": (1.0,), "seed": 0, "framework": "torch", "python": None, "threads": 0}
     with pytest.raises(ValueError, match="--n 3"):
-        run(save(tmp_path / "run", record), str(tmp_path / "out"), n=3, **options)
+        ConditioningStudy(checkpoint="any", n=3)
     bare = Recipe(ModelConfig((8, 8), block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2))  # fmt: skip
     with pytest.raises(ValueError, match="must be trained on simulated lenses"):
-        run(save(tmp_path / "bare", {}, bare), str(tmp_path / "out"), n=20, **options)
+        ConditioningStudy(checkpoint=save(tmp_path / "bare", {}, bare), out=str(tmp_path / "out"), n=20).execute()

@@ -9,9 +9,10 @@ from core.data.lenses import simulate
 from core.extractors.lens_weights import read_lens_weights
 from core.metrics.physics import sky_noise
 from eval.__main__ import main
-from eval.studies import damage as damage_run
-from eval.studies.damage import markdown, seen_from, study, substructure
-from eval.studies.damages import ALL_METRICS, DAMAGES, LENS_METRICS, Pools, blurred, noisier, selected
+from eval.measure.metrics import rows
+from eval.studies.damage_page import markdown, seen_from
+from eval.studies.damage_scores import ALL_METRICS, SPLITS, score_damage, score_substructure, summary
+from eval.studies.damages import DAMAGES, Pools, blurred, noisier, selected
 
 BY_KEY = {damage.key: damage for damage in DAMAGES}
 
@@ -76,8 +77,8 @@ def pools():
 
 @pytest.fixture(scope="module")
 def result(pools):
-    protocol = {"n": 100, "size": 32, "field_of_view": 5.0}
-    return {"protocol": protocol, **study(pools), "substructure": substructure(pools)}
+    protocol = {"n": 100, "size": 32, "field_of_view": 5.0, "splits": SPLITS}
+    return {"protocol": protocol, **score_damage(pools), "substructure": score_substructure(pools)}
 
 
 def by_damage(result, key):
@@ -113,13 +114,13 @@ def test_the_study_finds_large_damage_and_leaves_whole_images_at_the_floor(resul
         for key, found in damage["metrics"].items():  # a spoilt set is not seen for what its images were before
             chance = max(result["floor"][key]["max"], result["whole"][key]["max"])
             assert all(entry["seen"] == (entry["min"] > chance) for entry in found["strengths"])
-    for metric in LENS_METRICS:
+    for metric in rows("lens", "train"):
         assert result["whole"][metric.key]["mean"] < 4 * result["floor"][metric.key]["max"] + 0.01, metric.key
 
 
 def test_a_range_is_seen_only_above_all_that_whole_images_give():
-    assert damage_run._summary([1.1, 1.3], [0.9, 1.0]) == {"mean": pytest.approx(1.2), "min": 1.1, "max": 1.3, "seen": True}  # fmt: skip
-    assert not damage_run._summary([0.95, 3.0], [0.9, 1.0])["seen"] and "seen" not in damage_run._summary([1.0])
+    assert summary([1.1, 1.3], [0.9, 1.0]) == {"mean": pytest.approx(1.2), "min": 1.1, "max": 1.3, "seen": True}  # fmt: skip
+    assert not summary([0.95, 3.0], [0.9, 1.0])["seen"] and "seen" not in summary([1.0])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_damage_is_seen_from_where_all_stronger_is(seen, expected):
 
 
 def test_the_permutation_test_tells_alike_from_different(pools, monkeypatch):
-    found = substructure(pools)
+    found = score_substructure(pools)
     assert all(0.005 <= test["p"] <= 1 for test in found["tests"].values())
     low, high = found["no_probability"]["interval"]
     assert low < found["no_probability"]["difference"] < high
@@ -140,7 +141,9 @@ def test_the_permutation_test_tells_alike_from_different(pools, monkeypatch):
         rel=1e-9,
     )  # fmt: skip
     monkeypatch.setitem(pools.features, "smooth", pools.spoilt(BY_KEY["theta_e"], 0.16))
-    assert substructure(pools)["tests"]["lens_theta_e"]["p"] == 1 / 200  # the smallest that 199 permutations can give
+    assert (
+        score_substructure(pools)["tests"]["lens_theta_e"]["p"] == 1 / 200
+    )  # the smallest that 199 permutations can give
 
 
 def test_the_tables_say_what_was_found(result):

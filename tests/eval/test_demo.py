@@ -9,28 +9,29 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from core.command_line import RunError
 from core.config import Recipe
 from core.images import to_unit
 from eval.__main__ import main
-from eval.pages.demo_page import _distances, amplification
-from eval.verbs.demo import prepare, run, sample, train
-from eval.verbs.demo_folder import Demo, first_step_seconds, open_demo, read_metrics
-from tests.fake_twins import PYTHONS, SHIFT, make_checkout
+from eval.pages.demo_page import amplification, distance_figures
+from eval.verbs.demo_folder import DemoFolder, first_step_seconds, open_demo, read_metrics
+from eval.verbs.demo_steps import make_demo, prepare, sample, train
+from tests.fake_twins import SHIFT, make_checkout
 
 
 @pytest.fixture
-def checkout(tmp_path):
+def checkout(tmp_path, this_python):
     return make_checkout(tmp_path / "checkout")
 
 
 def demo(checkout, out="demo", **options):
     root, recipe = checkout
-    return run(str(recipe), str(root / out), pythons=PYTHONS, root=root, **{"n": 5, **options})
+    return make_demo(str(recipe), str(root / out), root=root, **{"n": 5, **options})
 
 
-def reopened(checkout) -> Demo:
+def reopened(checkout) -> DemoFolder:
     root, recipe = checkout
-    return open_demo(root / "demo", recipe, 5, False, PYTHONS, root)
+    return open_demo(root / "demo", recipe, 5, False, root)
 
 
 def calls(checkout):
@@ -104,14 +105,14 @@ def test_samples_of_other_weights_or_another_number_are_not_reused(checkout):
     assert calls(checkout)[len(before) - 1 :] == ["sample torch", "sample torch", ""]
 
 
-def test_what_is_refused_and_what_fresh_removes(checkout, tmp_path, capsys):
+def test_what_is_refused_and_what_fresh_removes(checkout, tmp_path, capsys, monkeypatch, this_python):
     root, recipe = checkout
     foreign = root / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
     for fresh in (False, True):
         with pytest.raises(ValueError, match="is no demo's folder and not empty"):
-            open_demo(foreign, recipe, 5, fresh, PYTHONS, root)
+            open_demo(foreign, recipe, 5, fresh, root)
     with pytest.raises(ValueError, match="--n 1: must be at least 2"):
         demo(checkout, n=1)
     recipe.write_text(recipe.read_text().replace("held_out = 0.3", "held_out = 0.0"))
@@ -122,21 +123,24 @@ def test_what_is_refused_and_what_fresh_removes(checkout, tmp_path, capsys):
         demo(checkout)
     (root / "demo" / "torch").mkdir()
     (root / "demo" / "notes.txt").write_text("mine")
-    assert open_demo(root / "demo", recipe, 5, True, PYTHONS, root).record["commands"] == []
+    assert open_demo(root / "demo", recipe, 5, True, root).record["commands"] == []
     assert sorted(path.name for path in (root / "demo").iterdir()) == ["demo.json", "notes.txt"]
     assert main(["demo", "--config", str(root / "none.toml"), "--out", str(tmp_path / "d")]) == 2
     assert "cannot read the recipe" in capsys.readouterr().err
-    for flag in ("--torch-python", "--tf-python"):
+    for flag, variable in (("--torch-python", "DIPTYCH_TORCH_PYTHON"), ("--tf-python", "DIPTYCH_TF_PYTHON")):
+        monkeypatch.setenv(variable, "replaced by the flag, and put back after the test")
         assert main(["demo", "--config", str(recipe), "--out", str(tmp_path / "d"), flag, "/no/such"]) == 2
-        assert f"{flag} = /no/such" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert flag in error and "= /no/such: no such program" in error
+        monkeypatch.setenv(variable, this_python)
     assert not (tmp_path / "d").exists()
 
 
 def test_a_failed_twin_ends_with_exit_code_1(monkeypatch, capsys):
     def fail(*_, **__):
-        raise RuntimeError("torch_impl train: exit code 1")
+        raise RunError("torch_impl train: exit code 1")
 
-    monkeypatch.setattr("eval.verbs.demo.run", fail)
+    monkeypatch.setattr("eval.verbs.demo_steps.make_demo", fail)
     assert main(["demo"]) == 1
     assert "error: torch_impl train: exit code 1" in capsys.readouterr().err
 
@@ -182,7 +186,7 @@ def test_the_distance_is_drawn_where_the_recipe_asks_for_it():
         {"step": 4, "seconds": 2.0, "distance": 0.2},
     ]
     material = SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines, "TensorFlow": lines})
-    figures = _distances(material)
+    figures = distance_figures(material)
     assert [figure.title for figure in figures] == ["Distance by steps", "Distance by seconds"]
     assert all("1,000 drawn images" in figure.caption and figure.markup.startswith("<svg") for figure in figures)
-    assert _distances(SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines[:1]})) == []
+    assert distance_figures(SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines[:1]})) == []

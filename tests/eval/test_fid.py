@@ -13,8 +13,8 @@ from core.extractors.lens import PARAMETERS
 from core.images import to_uint8
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from eval.__main__ import main
-from eval.measure.distance import choose, measure
-from eval.measure.sides import Side, check_footing, is_eight_bit, read_side, read_statistics
+from eval.measure.distance import cut, measure
+from eval.measure.image_sets import ImageSet, check_comparable, is_eight_bit, read_image_set
 from eval.twins import features as fid_features
 
 SIDE = 8
@@ -29,7 +29,7 @@ def images(count: int, seed: int, shift: float = 0.0) -> np.ndarray:
 class PixelWorker:
     """Features are 2 x 2 means: 16 numbers an image."""
 
-    def __init__(self, framework, python=None, timeout=0.0):
+    def __init__(self, framework, timeout=0.0):
         self.framework = framework
 
     def __enter__(self):
@@ -106,15 +106,15 @@ def test_the_same_distribution_lies_at_its_floor_and_another_far_above(folder):
 
 
 def test_the_images_are_cut_to_one_n_and_none_serves_twice():
-    real, generated = Side("r", images(50, 1)), Side("g", images(30, 2))
-    cut = choose(real, generated, 0, seed=3)
-    assert cut.n == 25 and np.array_equal(cut.generated, generated.images[:25])
-    rows = {image.tobytes() for image in cut.real} | {image.tobytes() for image in cut.spare}
+    real, generated = ImageSet("r", images(50, 1)), ImageSet("g", images(30, 2))
+    half = cut(real, generated, 0, seed=3)
+    assert half.n == 25 and np.array_equal(half.generated, generated.images[:25])
+    rows = {image.tobytes() for image in half.real} | {image.tobytes() for image in half.spare}
     assert len(rows) == 50
-    apart = choose(Side("r", images(50, 1), others=images(90, 5)), generated, 0, seed=3)
+    apart = cut(ImageSet("r", images(50, 1), others=images(90, 5)), generated, 0, seed=3)
     assert apart.n == 30 and len(apart.spare) == 60
     with pytest.raises(ValueError, match="--n 26: must be from 20 to 25 with 50 real and 30 generated images"):
-        choose(real, generated, 26, seed=3)
+        cut(real, generated, 26, seed=3)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])  # clean-fid's way, pytorch-fid's way
@@ -137,7 +137,7 @@ def test_statistics_that_others_saved_are_read(folder, capsys, save):
 def test_saved_statistics_give_the_distance_again(folder, capsys):
     assert call(folder, "real.npy", "drawn", "--save-statistics", str(folder / "own.npz"), "--json") == 0
     first = json.loads(capsys.readouterr().out)
-    about = read_statistics(folder / "own.npz").about
+    about = read_image_set(str(folder / "own.npz"), "real", draw=lambda run: run).about
     assert about["n"] == 200 and about["extractor"] == first["extractor"]
     assert call(folder, "own.npz", "drawn", "--json") == 0
     assert json.loads(capsys.readouterr().out)["frechet"]["value"] == pytest.approx(first["frechet"]["value"], rel=1e-9)
@@ -217,10 +217,10 @@ def test_a_run_is_its_held_out_images(tmp_path, monkeypatch):
     }  # fmt: skip
     (run / "recipe.json").write_text(json.dumps(recipe))
     (run / "latest").write_text("step-1\n")
-    side = read_side(str(run), "real", draw=lambda path: path)
+    side = read_image_set(str(run), "real", draw=lambda path: path)
     assert len(side.images) + len(side.others) == 60 and "held out" in side.about["split"]
     assert not {i.tobytes() for i in side.images} & {i.tobytes() for i in side.others}
-    check_footing(side, Side("g", np.asarray(side.others)))
+    check_comparable(side, ImageSet("g", np.asarray(side.others)))
 
 
 def test_pixels_need_no_network_and_say_so(folder, capsys, monkeypatch):

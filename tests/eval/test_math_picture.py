@@ -5,7 +5,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from core.diffusion.process import make_process
-from eval.studies.math_picture import CENTRES, DEVIATION, FLOW_STEPS, PROCESS, trajectories, write
+from eval.studies.math_picture import CENTRES, DEVIATION, FLOW_STEPS, PROCESS, MathPicture, trajectories
+from eval.verbs import main
 
 
 def test_the_flow_drawn_is_the_map_that_keeps_every_quantile():
@@ -21,5 +22,5 @@ def test_the_flow_drawn_is_the_map_that_keeps_every_quantile():
 
 
 def test_the_picture_is_written(tmp_path):
-    assert write(["--out", str(tmp_path / "math.png")]) == 0
+    assert main(MathPicture, "math_picture", ["--out", str(tmp_path / "math.png")]) == 0
     assert (tmp_path / "math.png").read_bytes().startswith(b"\x89PNG")

@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import sys
 import textwrap
 from pathlib import Path
 
@@ -26,8 +25,7 @@ from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, SAMPLER_FLOAT64, TAB
 from tests.fake_twins import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--images", "4", "--ddpm-images", "2", "--long-steps", "6"]
-WORDS = ["--torch-python", sys.executable, "--tf-python", sys.executable, *SMALL]
+WORDS = ["--images", "4", "--ddpm-images", "2", "--long-steps", "6"]
 
 # Both twins are this, so that they agree but for RED, "framework task": that task's numbers come out 1 % too large there.
 TWIN = """
@@ -111,7 +109,7 @@ TWIN = """
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch) -> Path:
+def checkout(tmp_path, monkeypatch, this_python) -> Path:
     """Pretended twins and a recipe, where main() finds them."""
     for name, package in (("torch", "torch_impl"), ("tensorflow", "tf_impl")):
         (tmp_path / package).mkdir()
@@ -208,7 +206,6 @@ def test_a_worker_that_fails_is_no_red_rung(checkout, monkeypatch, capsys):
         (["--config", "nowhere.toml"], "nowhere.toml: cannot read the recipe"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--out", "{here}/tiny.toml"], "is a file"),
-        ([*WORDS[:2], "--tf-python", "nowhere"], "--tf-python = nowhere: no such program"),
     ],
 )
 def test_what_the_user_must_change_exits_2(checkout, capsys, words, message):
@@ -216,6 +213,12 @@ def test_what_the_user_must_change_exits_2(checkout, capsys, words, message):
     assert main(["parity", "--config", str(checkout / "tiny.toml"), "--out", str(checkout / "out"), *words]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and message in said and len(said.splitlines()) == 1
+
+
+def test_an_interpreter_that_is_not_there_exits_2(checkout, capsys, monkeypatch):
+    monkeypatch.setenv("DIPTYCH_TF_PYTHON", "nowhere")
+    assert main(["parity", "--config", str(checkout / "tiny.toml"), "--out", str(checkout / "out")]) == 2
+    assert "--tf-python or DIPTYCH_TF_PYTHON = nowhere: no such program" in capsys.readouterr().err
     assert not (checkout / "out").exists()
 
 

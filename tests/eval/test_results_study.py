@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from core.data.dataset import Dataset
-from eval.studies.results import main, run
+from eval.studies.results import ResultsStudy, make_study
 from eval.studies.results_picture import shown
-from eval.studies.results_place import Study
 from eval.twins import features as fid_features
+from eval.verbs import main
 from tests.eval.test_fid import PixelWorker
-from tests.fake_twins import PYTHONS, TINY, make_checkout
+from tests.fake_twins import TINY, make_checkout
 
 N, CLASSES = 24, 3
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch):
+def checkout(tmp_path, monkeypatch, this_python):
     """A checkout whose twins are pretenders, with both recipes, tiny, and a tiny IDX set."""
     root, _ = make_checkout(tmp_path / "checkout")
     lenses = TINY.replace("simulate_count = 40", "simulate_count = 130")
@@ -42,7 +42,7 @@ def checkout(tmp_path, monkeypatch):
 
 
 def study(root, **options):
-    return Study(root / "results", n=N, torch_python=PYTHONS["torch"], tf_python=PYTHONS["tensorflow"], **options)
+    return ResultsStudy(out=root / "results", n=N, **options)
 
 
 def calls(root):
@@ -50,7 +50,7 @@ def calls(root):
 
 
 def test_from_nothing_to_the_page_and_again(checkout):
-    page = run(study(checkout), checkout)
+    page = make_study(study(checkout), checkout)
     text = page.read_text()
     assert page == checkout / "results" / "results.md"
     for line in (
@@ -78,7 +78,7 @@ def test_from_nothing_to_the_page_and_again(checkout):
     assert "must not be quoted" in text and "below the protocol" in text
     before = calls(checkout)
     elsewhere = checkout / "docs" / "results.md"
-    assert run(study(checkout, page=elsewhere), checkout) == elsewhere
+    assert make_study(study(checkout, page=elsewhere), checkout) == elsewhere
     assert elsewhere.read_text() == text and calls(checkout) == before, "nothing was trained or drawn twice"
     assert (elsewhere.parent / "results-lensing.png").is_file()
 
@@ -87,41 +87,42 @@ def test_what_was_cut_off_goes_on(checkout, monkeypatch):
     settings = study(checkout, sets=("lensing",))
     monkeypatch.setenv("FAKE_FAILURE", "tensorflow 4")
     with pytest.raises(RuntimeError, match="the disk is on fire"):
-        run(settings, checkout)
+        make_study(settings, checkout)
     monkeypatch.delenv("FAKE_FAILURE")
     log = (checkout / "calls.log").read_text()
     assert log.count("step torch") == 6 and log.count("step tensorflow") == 5  # the fifth failed; the third was saved
-    text = run(settings, checkout).read_text()
+    text = make_study(settings, checkout).read_text()
     log = (checkout / "calls.log").read_text()
     assert log.count("step torch") == 6 and log.count("step tensorflow") == 5 + 3
     assert "Fashion" not in text
     drawn = log.count("sample torch")
     (checkout / "results" / "lensing" / "fid-torch.json").unlink()
-    assert run(settings, checkout).read_text() == text, "measured again from the same images"
+    assert make_study(settings, checkout).read_text() == text, "measured again from the same images"
     manifest = checkout / "results" / "lensing" / "torch" / "samples-fid" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
-    run(settings, checkout)
+    make_study(settings, checkout)
     assert (checkout / "calls.log").read_text().count("sample torch") == 2 * drawn
-    run(dataclasses.replace(settings, n=N - 1), checkout)
+    make_study(dataclasses.replace(settings, n=N - 1), checkout)
     assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"] == N - 1
 
 
-def test_what_cannot_be_is_refused(checkout, capsys):
+def test_what_cannot_be_is_refused(checkout, capsys, monkeypatch):
     settings = study(checkout, sets=("lensing",))
-    run(settings, checkout)
+    make_study(settings, checkout)
     recipe = checkout / "configs" / "results-lensing.toml"
     recipe.write_text(recipe.read_text().replace("warmup_steps = 2", "warmup_steps = 1"))
     with pytest.raises(ValueError, match="holds a run of another recipe"):
-        run(settings, checkout)
+        make_study(settings, checkout)
     (checkout / "thesis").mkdir()
     (checkout / "thesis" / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="is no study's folder and not empty"):
-        run(Study(checkout / "thesis", torch_python=PYTHONS["torch"], tf_python=PYTHONS["tensorflow"]), checkout)
-    with pytest.raises(ValueError, match=r"--n 60: must be at most \d\d, the images that .*lensing.toml leaves"):
-        run(dataclasses.replace(settings, n=60, out=checkout / "more"), checkout)
+        make_study(ResultsStudy(out=checkout / "thesis"), checkout)
+    with pytest.raises(ValueError, match=r"--n 60: must be at most \d\d, the images on either side of .*lensing.toml"):
+        make_study(dataclasses.replace(settings, n=60, out=checkout / "more"), checkout)
     assert not (checkout / "more" / "lensing").exists()
+    monkeypatch.setenv("DIPTYCH_TORCH_PYTHON", "replaced by the flag, and put back after the test")
     for words, says in ((("--n", "5"), "--n 5: must be at least 20"), (("--torch-python", "/no/such"), "no such program"), (("--sets", "mnist"), "mnist")):  # fmt: skip
-        assert main(words) == 2
+        assert main(ResultsStudy, "results", words) == 2
         assert says in capsys.readouterr().err
 
 

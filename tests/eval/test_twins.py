@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.twins.client import Worker, find_python, run_verb
-from eval.twins.interpreters import child_environment
+from eval.twins.client import Worker, run_verb
+from eval.twins.interpreters import Interpreters, child_environment, find_python
 
 # Answers as the protocol says; each task but `double` misbehaves in its own way.
 FAKE_TWIN = """
@@ -57,7 +57,7 @@ FAKE_TWIN = """
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
-    monkeypatch.delenv("DIPTYCH_TORCH_PYTHON", raising=False)
+    monkeypatch.setenv("DIPTYCH_TORCH_PYTHON", sys.executable)
     monkeypatch.delenv("DIPTYCH_TF_PYTHON", raising=False)
     (tmp_path / "torch_impl").mkdir()
     (tmp_path / "torch_impl" / "__main__.py").write_text(textwrap.dedent(FAKE_TWIN))
@@ -65,7 +65,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
 
 
 def worker(checkout, **options) -> Worker:
-    return Worker("torch", python=sys.executable, root=checkout, **options)
+    return Worker("torch", root=checkout, **options)
 
 
 def test_arrays_and_options_go_there_and_back(checkout):
@@ -132,7 +132,7 @@ def test_threads_reach_the_child(checkout):
 
 def test_run_verb(checkout, capsys):
     def run(*args, **options):
-        return run_verb("torch", args, python=sys.executable, root=checkout, **options)
+        return run_verb("torch", args, root=checkout, **options)
 
     assert run("echo", "--steps", "3") == "result --steps 3\n"
     assert "100%" in capsys.readouterr().err
@@ -160,6 +160,7 @@ def test_the_interpreter_is_found_in_the_order_that_is_documented(checkout, monk
     program(conda, """echo '{"envs": ["/opt/conda", "/opt/conda/envs/diptych-tensorflow"]}'""")
     command = ["conda", "run", "--no-capture-output", "-n", "diptych-tensorflow", "python"]
     assert find_python("tensorflow", root=checkout) == command
+    monkeypatch.delenv("DIPTYCH_TORCH_PYTHON")
     with pytest.raises(ValueError, match=r"--torch-python"):
         find_python("torch", root=checkout)
     local = program(checkout / ".venvs" / "tensorflow" / "bin" / "python")
@@ -168,11 +169,12 @@ def test_the_interpreter_is_found_in_the_order_that_is_documented(checkout, monk
     monkeypatch.setenv("DIPTYCH_TF_PYTHON", variable)
     assert find_python("tensorflow", root=checkout) == [variable]
     flag = program(checkout / "flag")
-    assert find_python("tensorflow", flag, root=checkout) == [flag]
-    with pytest.raises(ValueError, match="--tf-python = /no/such: no such program"):
-        find_python("tensorflow", "/no/such", root=checkout)
+    Interpreters(tf_python=flag).export()
+    assert find_python("tensorflow", root=checkout) == [flag]
+    Interpreters().export()
+    assert find_python("tensorflow", root=checkout) == [flag], "a flag that is not given changes nothing"
     monkeypatch.setenv("DIPTYCH_TF_PYTHON", "/no/such")
-    with pytest.raises(ValueError, match="DIPTYCH_TF_PYTHON = /no/such"):
+    with pytest.raises(ValueError, match="--tf-python or DIPTYCH_TF_PYTHON = /no/such: no such program"):
         find_python("tensorflow", root=checkout)
     with pytest.raises(ValueError, match="framework = 'jax': must be one of torch, tensorflow"):
         find_python("jax", root=checkout)

@@ -1,0 +1,140 @@
+"""The distance that a request names, with everything it depends on, and whether a published one is reproduced."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.measure import distance
+from eval.measure.image_sets import ImageSet, check_comparable, is_run, read_image_set
+from eval.measure.metrics import measure_all, rows
+from eval.measure.request import DistanceRequest
+from eval.twins.drawn import draw_from
+from eval.twins.features import open_extractor, open_features
+from eval.twins.interpreters import ROOT, Framework, first_framework
+
+SHOWN_OF_SETS = (
+    "sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype", "framework",
+    "weights_sha256", "source", "split", "data_sha256", "fit", "normalise", "stored", "n", "extractor",
+)  # fmt: skip
+REPRODUCED = 1e-3
+"""Relative difference within which a published distance counts as reproduced: float32 features give 1e-5, and other
+processors' convolutions somewhat more."""
+IDENTITY = ("extractor name", "extractor weights_sha256", "extractor resize", "real sha256", "generated sha256")
+NUMBERS = ("frechet value", "floor mean", "kid value")
+
+
+def code_version() -> str:
+    """The project's version and, in a git checkout, the commit."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return str(version)
+    return f"{version}+{answer.stdout.strip()[:12]}" if answer.returncode == 0 else str(version)
+
+
+def _sides(request: DistanceRequest, framework: Framework) -> tuple[ImageSet, ImageSet]:
+    """Both sides, made comparable. Files take the generated images' size; no more images are drawn than serve."""
+    n, how, held_out = request.n or distance.PROTOCOL_N, request.fit, None
+
+    def draw(run: Path) -> Path:
+        return draw_from(run, n, framework)
+
+    if is_run(Path(request.real)):
+        held_out = read_image_set(request.real, "real", draw)
+        if not request.n:
+            n = min(n, *(len(images) for images in (held_out.images, held_out.others) if images is not None))
+    generated = read_image_set(request.generated, "generated", draw)
+    size = generated.images.shape[1:3] if generated.images is not None and how != "exact" else None
+    real = held_out or read_image_set(request.real, "real", draw, size, how)
+    if request.train:
+        train = read_image_set(request.train, "real", draw, size, how)
+        split = f"apart from {request.train}, as the command says"
+        real = dataclasses.replace(real, others=train.all_images(), about={**real.about, "split": split})
+    if request.eight_bit:
+        real, generated = real.rounded(), generated.rounded()
+    check_comparable(real, generated)
+    return real, generated
+
+
+def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values of the result file, and the real images' mu and sigma (none where a side is saved statistics).
+
+    Raises:
+        ValueError: input that the user must change. RunError: a twin failed.
+    """
+    framework = first_framework(request.framework)
+    extractor = open_extractor(request.extractor, request.resize, request.weights)
+    real, generated = _sides(request, framework)
+    main = extractor.taps[0]
+    n, dim, gaussian = 0, 0, {}
+    with open_features(extractor, framework) as (features, environment):
+        if real.statistics or generated.statistics:
+            sides = (s.statistics or distance.moments(features(s.all_images())[main]) for s in (real, generated))
+            numbers = distance.measure_statistics(*sides)
+        else:
+            part = distance.cut(real, generated, request.n, request.seed)
+            of_real, of_generated, of_spare = (features(images) for images in (part.real, part.generated, part.spare))
+            numbers = distance.measure(of_real[main], of_generated[main], of_spare[main], request.seed)
+            if extractor.name == "lens":
+                labels = generated.about.get("labels")
+                labels = None if labels is None else np.array(labels)
+                numbers["lens"] = distance.lens_numbers(of_real, of_generated, of_spare, labels)
+            elif extractor.name == "inception":
+                numbers |= measure_all(rows("inception"), of_generated, of_real)
+            n, dim = part.n, of_real[main].shape[1]
+            gaussian = {"mu": of_real[main].mean(axis=0), "sigma": np.cov(of_real[main], rowvar=False)}
+    result = {
+        **numbers,
+        "n": n,
+        "extractor": extractor.about() | {"features": dim or None},
+        "real": _about(real),
+        "generated": _about(generated),
+        "eight_bit": request.eight_bit,
+        "seed": request.seed,
+        "warnings": distance.warnings(real, generated, n, dim, extractor.name),
+        "environment": environment,
+        "code": code_version(),
+    }
+    return result, gaussian
+
+
+def _about(side: ImageSet) -> dict[str, Any]:
+    """Where a side comes from and what its pixels are."""
+    kept = {key: value for key, value in side.about.items() if key in SHOWN_OF_SETS}
+    shape = list(side.images.shape) if side.images is not None else None
+    return {"path": side.path, "shape": shape, "sha256": side.fingerprint(), **kept}
+
+
+def differences(expected: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """One line for everything that keeps a published result from being reproduced; none where it is.
+
+    Args:
+        expected: the published file's values.
+        result: those of now.
+    """
+
+    def entry(values: Mapping[str, Any], path: str) -> Any:
+        part, key = path.split()
+        return (values.get(part) or {}).get(key)
+
+    found = []
+    if expected.get("n") != result["n"]:
+        found.append(f"n: {expected.get('n')} there, {result['n']} here")
+    for path in IDENTITY:
+        there, here = entry(expected, path), entry(result, path)
+        if there != here:
+            found.append(f"{path}: {str(there)[:16]} there, {str(here)[:16]} here")
+    for path in NUMBERS:
+        there, here = entry(expected, path), entry(result, path)
+        scale = max(abs(there or 0.0), abs(entry(result, "floor mean") or 0.0))
+        if (there is None) != (here is None) or (here is not None and abs(there - here) > REPRODUCED * scale):
+            found.append(f"{path}: {there} there, {here} here")
+    return found

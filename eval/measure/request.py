@@ -1,0 +1,37 @@
+"""What `eval fid` measures: the options that a result depends on. Imports nothing heavy, so that --help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import FlagCreatePairsOff, Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceRequest:
+    """Two sets of images, and how they are measured."""
+
+    real: Positional[str]
+    """Real images. A run stands for the images held out of its training."""
+    generated: Positional[str]
+    """Generated images. A run stands for images drawn from it, up to 2,000."""
+    extractor: Literal["lens", "inception", "pixels"] = "lens"
+    """Network that takes the features. The lens extractor is trained on simulated lenses and needs no download; inception
+    is FID's, fetched once; pixels compares thumbnails of 16 x 16 and serves images that neither network knows."""
+    resize: Literal["clean", "legacy"] = "clean"
+    """How images are brought to Inception's 299 pixels: clean (antialiased bicubic) or legacy (as in 2017)."""
+    weights: str | None = None
+    """File with the extractor's weights; by default the committed or fetched ones."""
+    train: str | None = None
+    """Real images for the floor, none of them in REAL; by default half of REAL measures it."""
+    n: int = 0
+    """Images a side; 0 takes as many as there are."""
+    fit: Literal["exact", "resize", "crop", "pad"] = "exact"
+    """How files of another size are brought to the size of the generated images; exact refuses them."""
+    eight_bit: FlagCreatePairsOff[bool] = False
+    """Round both sides to 256 grey levels, where one side is stored so."""
+    seed: int = 0
+    """Seed of the choice of real images and of the random draws."""
+    framework: Literal["torch", "tensorflow"] | None = None
+    """Framework that takes the features and draws from a run; by default the first that is installed."""

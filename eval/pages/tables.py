@@ -1,0 +1,48 @@
+"""Numbers, aligned text tables and Markdown tables, as every page and verb prints them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, or a dash where there is no number."""
+    return "–" if value is None else f"{value:.3g}"
+
+
+def plus_minus(value: float, error: float) -> str:
+    """A value with its error."""
+    return f"{number(value)} ± {error:.2g}"
+
+
+def span(low: float | None, high: float | None, between: str = " to ") -> str:
+    """A range, or nothing where it is not defined."""
+    return "" if low is None or high is None else f"{number(low)}{between}{number(high)}"
+
+
+def text_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Columns aligned with spaces: the first `left` of them to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        padded = zip(row, widths, strict=True)
+        cells = [cell.ljust(width) if i < left else cell.rjust(width) for i, (cell, width) in enumerate(padded)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, without a line break at its end."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def side_by_side(columns: Mapping[str, Mapping[str, Any]], keys: Sequence[str] = ()) -> list[list[str]]:
+    """A row a key and a cell a column, with a dash where a column has no such key.
+
+    Args:
+        columns: title -> values by key.
+        keys: the rows; by default every key of any column.
+    """
+    shown = keys or list(dict.fromkeys(key for values in columns.values() for key in values))
+    return [[key.replace("_", " "), *(str(values.get(key, "–")) for values in columns.values())] for key in shown]
