@@ -71,7 +71,9 @@ def _plots(result: Result, prose: Prose) -> Figures:
     entries = result["contestants"]
 
     def plot(values: Mapping[str, list[float]], y: str) -> str:
-        curves = {name: {"x": list(range(1, len(v) + 1)), "y": v} for name, v in values.items()}
+        curves: dict[str, dict[str, Any]] = {
+            name: {"x": list(range(1, len(v) + 1)), "y": v} for name, v in values.items()
+        }
         return line_plot(curves, "repetition", y, label=y)
 
     ratios = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.files import write_atomically
+from core.files import write_text_atomic
 from eval.pages.tables import number
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -105,7 +105,7 @@ def render(path: str | Path, title: str, sections: Sequence[Section], *, lead: s
         OSError: the file cannot be written.
     """
     html = _environment(escape=True).get_template("page.html").render(title=title, lead=lead, sections=sections)
-    write_text(Path(path), html)
+    write_text_atomic(Path(path), html)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> str:
@@ -115,22 +115,13 @@ def write_result(path: Path, result: Mapping[str, Any]) -> str:
         OSError: the file cannot be written.
     """
     text = to_json(result)
-    write_text(path, text + "\n")
+    write_text_atomic(path, text + "\n")
     return text
 
 
 def to_json(result: Mapping[str, Any]) -> str:
     """A result as JSON text, as it stands in its file."""
     return json.dumps(result, indent=1, allow_nan=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically; folders are made.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 class Prose:

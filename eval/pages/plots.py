@@ -35,7 +35,7 @@ PALETTE = [
     "#d946ef",
     "#78350f",
 ]
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "diptych",
     "font.family": "sans-serif",

@@ -115,14 +115,12 @@ def _weight(config: ProcessConfig, signal: Long, noise: Long) -> Long:
             "edm": (noise * np.longdouble(config.sigma_data) / _input(config, signal, noise)) ** 2,
         }[config.prediction]
     snr, data = (signal / noise) ** 2, np.longdouble(config.sigma_data)
-    return (
-        per_output
-        * {
-            "min_snr": np.minimum(snr, np.longdouble(config.min_snr_gamma)),
-            "p2": snr * (np.longdouble(config.p2_k) + snr) ** -np.longdouble(config.p2_gamma),
-            "edm": (noise**2 + (data * signal) ** 2) / (noise * data) ** 2,
-        }[config.loss_weight]
-    )
+    per_image: dict[str, Long] = {
+        "min_snr": np.minimum(snr, np.longdouble(config.min_snr_gamma)),
+        "p2": snr * (np.longdouble(config.p2_k) + snr) ** -np.longdouble(config.p2_gamma),
+        "edm": (noise**2 + (data * signal) ** 2) / (noise * data) ** 2,
+    }
+    return np.asarray(per_output * per_image[config.loss_weight])
 
 
 def time_frequencies(config: ModelConfig) -> Long:

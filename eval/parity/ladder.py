@@ -61,8 +61,8 @@ class Board:
 
     rung: int = 0
     measurements: list[Measurement] = field(default_factory=list)
-    curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """Plot -> curve -> values by step."""
+    curves: dict[str, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    """Plot -> curve -> x and y."""
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     """Name -> (N, H, W, C) in [0, 1]."""
     left_out: int = 0
@@ -179,7 +179,7 @@ def images_for(recipe: Recipe, count: int) -> Arrays:
     height, width, channels = recipe.image_shape
     drawn, _, parameters = simulate("lensing", count * channels, (height, width), seed=3)
     images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
-    arrays = {"images": np.ascontiguousarray(images)}
+    arrays: Arrays = {"images": np.ascontiguousarray(images)}
     if recipe.model.num_class_embeds:
         arrays["labels"] = np.arange(count) % (recipe.classes or 1)
     return arrays | {f"parameters/{name}": parameters[name][::channels] for name in recipe.data.condition}
@@ -218,7 +218,7 @@ def start_twins(threads: int = 1, root: Path = ROOT) -> Iterator[Twins]:
         yield Twins(torch=torch, tensorflow=tensorflow)
 
 
-def stress(recipe: Recipe, dtype: str, **changes: Any) -> Recipe:
+def stress(recipe: Recipe, dtype: Any, **changes: Any) -> Recipe:
     """The recipe with a training in which everything acts: clip, warm-up, decay, weight decay, accumulation, average.
 
     Dropout is off: each framework draws its own masks. How levels are drawn, and which profiles are kept, is the recipe's.

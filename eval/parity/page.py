@@ -1,7 +1,4 @@
-"""The ladder's page and its lines on stdout, from what was measured.
-
-Imports NumPy, core and eval's own modules: no framework, no twin.
-"""
+"""The ladder's page and its lines on stdout."""
 
 from __future__ import annotations
 
@@ -11,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from eval.pages.page import Cell, Figure, Figures, Notice, Section, Table, Text
+from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, Text
 from eval.pages.plots import image_grid, line_plot
-from eval.parity.ladder import Board, Measurement, Subject
+from eval.pages.tables import side_by_side, text_table
+from eval.parity.ladder import Board, Measurement
+from eval.twins.interpreters import TITLES
 
 RUNGS = {
     1: "schedules and tables",
@@ -26,6 +25,7 @@ RUNGS = {
     8: "a run that changes frameworks",
     9: "same seed, same image",
 }
+COLUMNS = ("Quantity", "Precision", "Measured", "Tolerance", "Worst element", "Why this tolerance")
 SHOWN = 8
 """Images of the report's grids."""
 
@@ -47,73 +47,66 @@ def summary(board: Board) -> list[tuple[int, str, list[Measurement]]]:
     ]
 
 
-def text_table(board: Board) -> str:
+def ladder_text(board: Board) -> str:
     """One line a rung and precision: how many comparisons, and the one nearest its tolerance."""
     rows = [("rung", "", "precision", "comparisons", "nearest its tolerance", "measured", "tolerance")]
     for rung, dtype, (worst, *others) in summary(board):
         unit = f" {worst.unit}" if worst.unit else ""
         numbers = (f"{worst.measured:.1e}{unit}", f"{worst.tolerance:.0e}{unit}")
         rows.append((str(rung), RUNGS[rung], dtype, str(1 + len(others)), worst.quantity, *numbers))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return text_table(rows, left=len(rows[0]))
 
 
 def _row(m: Measurement) -> list[str | Cell]:
-    measured, tolerance = _numbers(m)
-    return [m.quantity, m.dtype, measured, tolerance, m.where, m.why]
+    return [m.quantity, m.dtype, *_numbers(m), m.where, m.why]
 
 
 def _numbers(m: Measurement) -> tuple[Cell, str]:
     """Measured and tolerance."""
     unit = f" {m.unit}" if m.unit else ""
     measured = f"{m.measured:.2e}" if math.isfinite(m.measured) else "not comparable"
-    return Cell(
-        measured, m.unit if m.ok else f"{m.unit} red".strip(), "good" if m.ok else "poor"
-    ), f"{m.tolerance:.0e}{unit}"
+    detail = m.unit if m.ok else f"{m.unit} red".strip()
+    return Cell(measured, detail, "good" if m.ok else "poor"), f"{m.tolerance:.0e}{unit}"
 
 
-def sections(board: Board, subject: Subject, result: Mapping[str, Any]) -> list[Section]:
-    """Sections of the ladder's page: verdict, summary, what is red, pictures, drift, every rung in full."""
-    columns = ["Quantity", "Precision", "Measured", "Tolerance", "Worst element", "Why this tolerance"]
+def _verdict(board: Board, prose: Prose) -> list[Section]:
+    """What is red; nothing where all comparisons hold."""
     red = [m for m in board.measurements if not m.ok]
-    found: list[Section] = []
-    if red:
-        where = next((m for m in red if m.quantity.startswith("layer ")), red[0])
-        found.append(Notice(f"{len(red)} of {len(board.measurements)} comparisons are red. Look first at: {where.quantity} ({where.dtype})."))  # fmt: skip
-        if board.left_out:
-            found.append(Notice(f"The climb ended there, as --stop-at-red asks: {board.left_out} of the ladder's parts were not run."))  # fmt: skip
-        found.append(Table(columns, [_row(m) for m in red], "What is red"))
+    if not red:
+        return []
+    first = next((m for m in red if m.quantity.startswith("layer ")), red[0])
+    found: list[Section] = [Notice(prose.red(red=len(red), all=len(board.measurements), first=first))]
+    if board.left_out:
+        found.append(Notice(prose.left_out(parts=board.left_out)))
+    return [*found, Table(COLUMNS, [_row(m) for m in red], "What is red")]
+
+
+def sections(board: Board, result: Mapping[str, Any]) -> list[Section]:
+    """Sections of the ladder's page: verdict, summary, what is red, pictures, drift, every rung in full."""
+    prose = Prose("parity")
     rows: list[list[str | Cell]] = []
     for rung, dtype, members in summary(board):
         worst, bad = members[0], sum(not m.ok for m in members)
         verdict = Cell(f"{len(members) - bad} of {len(members)}", dtype, "poor" if bad else "good")
         rows.append([Cell(f"{rung}. {RUNGS[rung]}", worst.quantity), verdict, *_numbers(worst)])
-    caption = (
-        "Largest absolute difference divided by the oracle's largest absolute value, unless a unit stands beside it; of each "
-        f"rung the comparison nearest its tolerance, named below it. {result['seconds']:.0f} s on this machine: {result['command']}"
-    )
-    found.append(Table(["Rung", "Hold", "Measured", "Tolerance"], rows, "The ladder", caption))
-    found += [*_pictures(board), *_plots(board)]
+    caption = prose.ladder(seconds=result["seconds"], command=result["command"])
+    in_full: list[Section] = []
     for number, name in RUNGS.items():
-        members = [_row(m) for m in board.measurements if m.rung == number]
-        if members:
-            found.append(Table(columns, members, f"Rung {number}: {name}"))
-    keys = list(dict.fromkeys(key for e in result["environments"].values() for key in e))
-    made: list[list[str | Cell]] = [[k, *(str(e.get(k, "–")) for e in result["environments"].values())] for k in keys]
-    found.append(Table(["", "PyTorch", "TensorFlow"], made, "How it was made"))
-    how = (
-        "What both frameworks take from core is held against formulas written out anew (rungs 1 to 4), since a fault there "
-        "alters both alike. Both then get the same arrays: weights, noise, batches. Training runs have dropout off, since "
-        "each framework draws its own masks, batches of 4 simulated lenses, and clip, warm-up, weight decay, accumulation "
-        "and average all acting. Layers are compared one by one, TensorFlow's fed with the input that PyTorch's had, so that "
-        "a layer that departs is red alone, whatever came before it. The run of twenty steps is one: it is looked at after 1, 10 "
-        "and 20, and what goes on from it elsewhere is held against it. Tolerances and their reasons stand in "
-        "eval/parity/tolerances.py."
-    )
-    return [*found, Text(how, "How to read this")]
+        members_in_full = [_row(m) for m in board.measurements if m.rung == number]
+        if members_in_full:
+            in_full.append(Table(COLUMNS, members_in_full, f"Rung {number}: {name}"))
+    return [
+        *_verdict(board, prose),
+        Table(["Rung", "Hold", "Measured", "Tolerance"], rows, "The ladder", caption),
+        *_pictures(board, prose),
+        *_plots(board, prose),
+        *in_full,
+        Table(["", *TITLES.values()], side_by_side(result["environments"]), "How it was made"),
+        Text(prose.how(), "How to read this"),
+    ]
 
 
-def _pictures(board: Board) -> list[Section]:
+def _pictures(board: Board, prose: Prose) -> list[Section]:
     """Samples of both frameworks and their difference, scaled up."""
     if not board.pictures:
         return []
@@ -127,24 +120,20 @@ def _pictures(board: Board) -> list[Section]:
         Figure(image_grid(images, 4, label=title, signed=signed), title, scaled if signed else "")
         for images, title, signed in grids
     ]
-    return [Figures(figures, "The same seed in both", "DDIM from the same weights and the same noise.")]
+    return [Figures(figures, "The same seed in both", prose.pictures())]
 
 
-def _plots(board: Board) -> list[Section]:
+def _plots(board: Board, prose: Prose) -> list[Section]:
     """Loss curves laid over each other, and the drift."""
     if not board.curves:
         return []
     captions = {
-        "loss": ("Loss", "loss", "Four runs, laid over each other."),
-        "loss apart": ("Loss: difference", "relative difference", "Between the frameworks, at equal precision."),
-        "weights apart": ("Weights: difference", "relative difference", "Euclidean norm of all weights' difference."),
+        "loss": ("Loss", "loss", prose.loss()),
+        "loss apart": ("Loss: difference", "relative difference", prose.loss_apart()),
+        "weights apart": ("Weights: difference", "relative difference", prose.weights_apart()),
     }
     figures = []
     for name, (title, y, caption) in captions.items():
         svg = line_plot(board.curves[name], "optimiser step", y, label=title, log_y=True)
         figures.append(Figure(svg, title, caption))
-    intro = (
-        "In float64 the runs stay together to rounding. In float32 each step rounds differently in each framework, and "
-        "training amplifies what it is given: the curves separate without either being wrong."
-    )
-    return [Figures(figures, "Drift over a longer run", intro)]
+    return [Figures(figures, "Drift over a longer run", prose.drift())]

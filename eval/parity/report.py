@@ -1,7 +1,4 @@
-"""The verb `parity`: climbs the ladder and writes parity.json and report.html.
-
-Imports NumPy, core and eval's own modules: no framework, no twin.
-"""
+"""Climbs the ladder and writes parity.json and report.html."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from eval.pages.page import render, write_result
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.closeness import NotCloseError
 from eval.parity.ladder import Board, Measurement, Rung, Subject, climb, open_subject, start_twins
-from eval.parity.page import sections, text_table
+from eval.parity.page import ladder_text, sections
 from eval.twins.interpreters import ROOT
 
 
@@ -129,7 +126,7 @@ def write(folder: Path, board: Board, subject: Subject, made: Mapping[str, Any])
     write_result(folder / "parity.json", result)
     title = "The frameworks differ" if red else "The frameworks agree"
     lead = f"{subject.name}, {result['parameters']:,} parameters, in PyTorch and TensorFlow."
-    render(folder / "report.html", title, sections(board, subject, result), lead=lead)
+    render(folder / "report.html", title, sections(board, result), lead=lead)
     if red:
         first = red[0]
         raise NotCloseError(
@@ -137,7 +134,7 @@ def write(folder: Path, board: Board, subject: Subject, made: Mapping[str, Any])
             f"{first.quantity} ({first.dtype}) differs by {first.measured:.3g}, tolerance {first.tolerance:.3g}, "
             f"{first.where}; see {folder / 'report.html'}"
         )
-    return f"{text_table(board)}\n\nall {len(board.measurements)} comparisons hold; wrote {folder / 'report.html'}"
+    return f"{ladder_text(board)}\n\nall {len(board.measurements)} comparisons hold; wrote {folder / 'report.html'}"
 
 
 def _entry(m: Measurement) -> dict[str, Any]:

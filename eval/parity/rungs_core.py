@@ -1,18 +1,18 @@
 """Rungs 1 to 4: the tables, the parameters' names, the forward noise, the samplers on a network known in closed form.
 
 A fault in core alters both frameworks alike, so that comparing them shows nothing: here core is held against the
-definitions in closed_forms.py. Imports NumPy, core and eval's own modules: no framework, no twin.
+definitions in closed_forms.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from core.config import Recipe, SamplingConfig, Spacing
+from core.config import Recipe, Sampler, SamplingConfig, Spacing
 from core.diffusion.process import Process, make_process, q_sample
 from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
@@ -156,7 +156,7 @@ def _condition(recipe: Recipe, given: Arrays, chosen: NDArray[np.int64], step: i
     drawn = [generator(seed, "condition_dropout", place, step).random() for place in range(len(chosen))]
     dropped, oracle = np.array(drawn) < share, {}
     if "labels" in given:
-        oracle["labels"] = np.where(dropped, recipe.classes, given["labels"][chosen])
+        oracle["labels"] = np.where(dropped, recipe.classes or 0, given["labels"][chosen])
     if recipe.data.condition:
         columns = [given[f"parameters/{name}"] for name in recipe.data.condition]
         oracle["vector"] = np.stack([(c[chosen] - c.mean()) / c.std() for c in columns], axis=1)
@@ -194,7 +194,7 @@ def samplers(twins: Twins, subject: Subject, board: Board) -> None:
         if sampler not in closed_forms.SAMPLERS and (sigma_is_finite or not row.needs_signal):
             churn = 5.0 if "churn" in row.options else 0.0
             spacing: Spacing = "karras" if churn else "trailing"
-            chosen[sampler] = SamplingConfig(sampler, steps, spacing, dynamic_threshold=0.9, churn=churn)
+            chosen[sampler] = SamplingConfig(cast(Sampler, sampler), steps, spacing, dynamic_threshold=0.9, churn=churn)
     for name, sampling in chosen.items():
         for dtype, tolerance in (("float64", SAMPLER_FLOAT64), ("float32", SAMPLER_FLOAT32)):
             x_T = gaussian(4, "x_T", range(3), 0, (4, 6, 2), dtype)
@@ -203,7 +203,7 @@ def samplers(twins: Twins, subject: Subject, board: Board) -> None:
                 return gaussian(4, "sampler", range(3), row, (4, 6, 2), kind).astype(np.float64)
 
             def at_level(x: NDArray[Any], level: int) -> NDArray[Any]:
-                return slope[level] * x + offset[level]
+                return np.asarray(slope[level] * x + offset[level])
 
             def at_time(x: NDArray[Any], t: float, kind: str = dtype) -> NDArray[Any]:
                 # The nearest level, as the twins' network.

@@ -18,7 +18,8 @@ from core.config import Recipe
 from core.config.recipes import to_dict
 from eval.parity.ladder import PARTS, Arrays, Board, Subject, Twins, at_once, images_for, part, stress, under
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, RESUMED_FLOAT64
-from eval.twins.client import Framework, Worker
+from eval.twins.client import Worker
+from eval.twins.interpreters import Framework
 
 STEPS, HALF = 20, 10
 """Optimiser steps of the uninterrupted run, and where the run that changes frameworks goes on."""
@@ -90,7 +91,8 @@ def _there_and_back(twins: Twins, board: Board, recipe: Recipe, steps: int, star
         with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
             stored = _through_disk(Path(folder) / "checkpoint", recipe, steps, state)
         state = train(twins[framework], recipe, steps, 0, stored)
-    board.close("counters", *(np.array(list(end[1].values())) for end in (state, start)), EXACT)
+    found, expected = (np.array(list(end[1].values())) for end in (state, start))
+    board.close("counters", found, expected, EXACT)
     for name in PARTS:
         board.all_close(f"{name} there and back", part(name, state[0]), part(name, start[0]), EXACT)
 
@@ -149,6 +151,7 @@ def _curves(board: Board, ends: dict[str, list[Arrays]], steps: int) -> None:
             losses[f"{title}, {dtype}"] = {"x": x, "y": arrays["loss"].tolist()}
         relative = np.abs(tensorflow["loss"] - torch["loss"]) / np.abs(torch["loss"])
         apart[dtype] = {"x": x, "y": relative.tolist()}
-        moved = np.linalg.norm(tensorflow["watched"] - torch["watched"], axis=1) / np.linalg.norm(torch["watched"], axis=1)  # fmt: skip
-        drift[dtype] = {"x": torch["watched_steps"].tolist(), "y": moved.tolist()}
+        moved = np.linalg.norm(tensorflow["watched"] - torch["watched"], axis=1)
+        size = np.linalg.norm(torch["watched"], axis=1)
+        drift[dtype] = {"x": torch["watched_steps"].tolist(), "y": (moved / size).tolist()}
     board.curves |= {"loss": losses, "loss apart": apart, "weights apart": drift}

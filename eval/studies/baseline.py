@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +22,9 @@ from core.config import ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.diffusion.table import Row
-from core.files import read_json, write_atomically, write_json
+from core.files import read_json, write_json, write_npz, write_text_atomic
 from core.images import grid, save_png
 from core.random import gaussian
-from eval.pages.page import write_text
 from eval.studies.baseline_table import measure, table
 from eval.studies.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
 from eval.twins.client import Worker, run_verb
@@ -135,7 +134,7 @@ def draw(study: BaselineStudy, worker: Worker, way: Way, seed: int) -> Images:
         if not path.is_file():
             log.info("draw %s, images %d and on", folder.name, first)
             samples = range(first, min(first + GROUP, study.n))
-            write_ends(path, draw_group(source, worker, way.clip, study.evaluations, seed, samples))
+            write_npz(path, draw_group(source, worker, way.clip, study.evaluations, seed, samples))
         with np.load(path, allow_pickle=False) as ends:
             parts.append(ends["stopped" if way.stop else "whole"])
     return np.concatenate(parts)
@@ -157,16 +156,6 @@ def draw_group(
     shape, shared = (*source.model.sample_size, source.model.in_channels), len(whole) - 2
     x_1 = go_on(gaussian(seed, "x_T", samples, 0, shape, source.dtype), whole[:shared], 0)
     return {"whole": go_on(x_1, whole[shared:], shared), "stopped": go_on(x_1, stopped[shared:], shared)}
-
-
-def write_ends(path: Path, ends: Mapping[str, Images]) -> None:
-    """Write an .npz atomically; NumPy is given an open file, since it would add a suffix to a name."""
-
-    def save(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.savez(file, **ends)
-
-    write_atomically(path, save)
 
 
 def make_study(study: BaselineStudy, root: Path = ROOT) -> str:
@@ -204,7 +193,7 @@ def make_study(study: BaselineStudy, root: Path = ROOT) -> str:
     shown = min(SHOWN, study.n, len(real))
     rows = [images[:shown] for images in (real, *sets[0].values())]
     save_png(study.out / "pictures.png", grid(np.concatenate(rows), shown))
-    write_text(study.out / "table.md", text)
+    write_text_atomic(study.out / "table.md", text)
     write_json(record, {"settings": settings, "trained": trained, "metrics": metrics, "ranges": ranges})
     return text
 

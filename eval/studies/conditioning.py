@@ -25,11 +25,11 @@ from core.data.lenses import simulate
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.extractors.lens import LENS_PARAMETERS, in_arcsec
-from core.files import file_hash, write_atomically
+from core.files import file_hash, write_atomically, write_text_atomic
 from core.images import grid
 from core.inference.conditioning import asked_condition, numbers_of
 from core.random import generator
-from eval.pages.page import write_result, write_text
+from eval.pages.page import write_result
 from eval.pages.tables import markdown_table
 from eval.twins.client import Worker
 from eval.twins.features import FeatureWorker, open_extractor
@@ -178,7 +178,7 @@ class ConditioningStudy(Interpreters):
         }
         folder, text = Path(self.out), markdown(result)
         write_result(folder / "conditioning.json", result)
-        write_text(folder / "conditioning.md", text)
+        write_text_atomic(folder / "conditioning.md", text)
         write_atomically(folder / "conditioning.png", lambda path: path.write_bytes(picture(seen, strips, ladder)))
         return text
 

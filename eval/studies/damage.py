@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.extractors.lens import LARGEST, SMALLEST
-from eval.pages.page import write_result, write_text
+from core.files import write_text_atomic
+from eval.pages.page import write_result
 from eval.studies.damage_page import markdown
 from eval.studies.damage_scores import SPLITS, score_damage, score_substructure
 from eval.studies.damages import Pools
@@ -69,7 +70,7 @@ class DamageStudy(Interpreters):
         result = {"protocol": protocol, **score_damage(pools), "substructure": score_substructure(pools)}
         table = markdown(result)
         write_result(Path(self.out) / "damage.json", result)
-        write_text(Path(self.out) / "damage.md", table)
+        write_text_atomic(Path(self.out) / "damage.md", table)
         return table
 
 

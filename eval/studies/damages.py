@@ -8,7 +8,7 @@ the damage differs between them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ SEEDS = {"real": 3_000_001, "train": 3_000_002, "other": 3_000_003}
 """Of the simulator, beside the run's seed; the extractor was trained on others."""
 
 Images = npt.NDArray[np.float32]
-Extract = Callable[[Images], dict[str, npt.NDArray[Any]]]
+Extract = Callable[[Images], Mapping[str, npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def blurred(images: Images, pixels: float) -> Images:
     """A Gaussian of a width in pixels over (N, H, W, 1); the edge's value goes on outside."""
     rows, columns = (blur_matrix(side, 1, 1.0, pixels) for side in images.shape[1:3])
     wide = np.einsum("hi,nijc,wj->nhwc", rows, images, columns, optimize=True)
-    return np.clip(wide, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(wide, 0, 1), np.float32)
 
 
 def noisier(images: Images, sigma: float, seed: int) -> Images:

@@ -21,11 +21,10 @@ from core.checkpoints.checkpoint import resolve_checkpoint
 from core.config import Recipe
 from core.config.recipes import load_recipe
 from core.data.dataset import Dataset, open_dataset
-from core.files import read_json, write_json
+from core.files import read_json, write_json, write_text_atomic
 from eval.measure.compare import compare
 from eval.measure.image_sets import ImageSet
 from eval.measure.speed import machine
-from eval.pages.page import write_text
 from eval.studies.results_page import Found, Outcome, page
 from eval.studies.results_picture import COLUMNS, save_picture, shown
 from eval.studies.results_place import Place, ResultsOptions, SetName
@@ -162,7 +161,7 @@ def make_study(study: ResultsOptions, root: Path = ROOT) -> Path:
         study.out.mkdir(parents=True, exist_ok=True)
         write_json(record, machine() | {"set": {name: os.environ[name] for name in VARIABLES if name in os.environ}})
     outcomes = [outcome(study, name, root, target.parent) for name in study.sets]
-    write_text(target, page(outcomes, read_json(record)))
+    write_text_atomic(target, page(outcomes, read_json(record)))
     return target
 
 

@@ -102,7 +102,7 @@ class Place:
     def commands(self) -> list[str]:
         """What was run, as a reader would type it in the checkout."""
         twin, way, n = f"python -m {PACKAGES[self.framework]}", self.way, str(self.study.n)
-        fid = ["python -m eval fid", self.run, self.samples, "--extractor", way.extractor, "--n", n]
+        fid: list[str | Path] = ["python -m eval fid", self.run, self.samples, "--extractor", way.extractor, "--n", n]
         fid += [*(["--eight-bit"] if way.eight_bit else []), "--framework", self.framework, "--out", self.result]
         return [self._line(words) for words in ([twin, *self.training()], [twin, *self.drawing()], fid)]
 

@@ -7,11 +7,12 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from core.config import ExtractorName
 from core.extractors.features import default_weights, first_batch_size
 from core.files import file_hash
 from core.metrics.pixels import thumbnails
@@ -70,13 +71,14 @@ class FeatureWorker:
     def __call__(self, images: npt.NDArray[Any]) -> Taps:
         """Taps of images (N, H, W, C) in [0, 1], float64."""
         chosen = self.extractor
+        network = cast(ExtractorName, chosen.name)  # pixels come from no worker
         options = {
-            "extractor": chosen.name,
+            "extractor": network,
             "weights": str(chosen.weights.resolve()) if chosen.weights else None,
             "resize": chosen.resize,
             "dtype": "float32",
             "taps": chosen.taps,
-            "batch_size": first_batch_size(chosen.name, "cpu", "float32"),
+            "batch_size": first_batch_size(network, "cpu", "float32"),
         }
         found, _ = self.worker.call("features", {"images": np.asarray(images, np.float32)}, **options)
         return {tap: rows.astype(np.float64) for tap, rows in found.items()}

@@ -39,7 +39,8 @@ class Interpreters:
 
     def export(self) -> None:
         """Put the given interpreters into the environment variables that find_python reads."""
-        for framework, python in (("torch", self.torch_python), ("tensorflow", self.tf_python)):
+        given: dict[Framework, str | None] = {"torch": self.torch_python, "tensorflow": self.tf_python}
+        for framework, python in given.items():
             if python:
                 os.environ[VARIABLES[framework]] = python
 

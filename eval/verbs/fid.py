@@ -75,14 +75,9 @@ def save_statistics(path: Path, result: Mapping[str, Any], gaussian: Mapping[str
 
     import numpy as np
 
-    from core.files import write_atomically
+    from core.files import write_npz
 
     if not gaussian:
         raise ValueError(f"--save-statistics {path}: nothing to save: one side is saved statistics already")
     about = json.dumps({"n": result["n"], "extractor": result["extractor"], "split": result["real"].get("split")})
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as stream:  # np.savez would add a suffix to a name
-            np.savez(stream, allow_pickle=False, about=np.array(about), **gaussian)
-
-    write_atomically(path, write)
+    write_npz(path, {"about": np.array(about), **gaussian})

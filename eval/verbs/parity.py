@@ -42,5 +42,12 @@ class Parity(Interpreters):
         """Climb, and write both files."""
         from eval.parity import report
 
-        sizes = {"images": self.images, "ddpm_images": self.ddpm_images, "long_steps": self.long_steps}
-        return report.run(self.config, self.checkpoint, self.out, **sizes, stop_at_red=self.stop_at_red)
+        return report.run(
+            self.config,
+            self.checkpoint,
+            self.out,
+            images=self.images,
+            ddpm_images=self.ddpm_images,
+            long_steps=self.long_steps,
+            stop_at_red=self.stop_at_red,
+        )

@@ -44,13 +44,14 @@ class Sweep(Interpreters):
 
     def execute(self) -> str:
         """Draw, measure, and write the three files."""
+        from core.files import write_text_atomic
         from eval.measure.sweep import sweep
-        from eval.pages.page import write_result, write_text
+        from eval.pages.page import write_result
         from eval.pages.sweep_page import picture, sweep_text, write_sweep_page
 
         result = sweep(self.run, self.samplers, self.nfe, self.n, self.extractor, self.framework, self.spacing)
         folder = Path(self.out) if self.out else Path(self.run) / "sweep"
         write_result(folder / "sweep.json", result)
-        write_text(folder / "curves.svg", picture(result))
+        write_text_atomic(folder / "curves.svg", picture(result))
         write_sweep_page(folder / "report.html", result)
         return f"{sweep_text(result)}\n\nwrote {folder / 'report.html'}"

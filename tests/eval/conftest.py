@@ -1,6 +1,7 @@
 """Shared by the tests of eval."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -8,7 +9,7 @@ from eval.twins.interpreters import VARIABLES
 
 
 @pytest.fixture(scope="module")
-def this_python():
+def this_python() -> Iterator[str]:
     """Pretended twins run in the interpreter of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name in VARIABLES.values():
