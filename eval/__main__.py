@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Sequence
 
 from core.command_line import end, verb
-from eval.verbs import call
+from eval.verbs import Command, call
 
 PROG = "python -m eval"
 VERBS = {
@@ -20,16 +19,41 @@ VERBS = {
     "damage": "spoil images in known ways and see which metrics notice",
     "conditioning": "draw lenses of known Einstein radius and measure it",
 }
-COMMANDS = {
-    "compare": ("eval.verbs.compare", "Compare"),
-    "fid": ("eval.verbs.fid", "Fid"),
-    "sweep": ("eval.verbs.sweep", "Sweep"),
-    "parity": ("eval.verbs.parity", "Parity"),
-    "benchmark": ("eval.verbs.benchmark", "Benchmark"),
-    "demo": ("eval.verbs.demo", "Demo"),
-    "damage": ("eval.studies.damage", "DamageStudy"),
-    "conditioning": ("eval.studies.conditioning", "ConditioningStudy"),
-}
+
+
+def command_of(name: str) -> type[Command]:
+    """The class of a verb. Only its own module is imported, so that --help answers at once."""
+    if name == "compare":
+        from eval.verbs.compare import Compare
+
+        return Compare
+    if name == "fid":
+        from eval.verbs.fid import Fid
+
+        return Fid
+    if name == "sweep":
+        from eval.verbs.sweep import Sweep
+
+        return Sweep
+    if name == "parity":
+        from eval.verbs.parity import Parity
+
+        return Parity
+    if name == "benchmark":
+        from eval.verbs.benchmark import Benchmark
+
+        return Benchmark
+    if name == "demo":
+        from eval.verbs.demo import Demo
+
+        return Demo
+    if name == "damage":
+        from eval.studies.damage import DamageStudy
+
+        return DamageStudy
+    from eval.studies.conditioning import ConditioningStudy
+
+    return ConditioningStudy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         name = verb(arguments, VERBS, PROG)
-        module, command = COMMANDS[name]
-        call(getattr(importlib.import_module(module), command), f"{PROG} {name}", arguments[1:])
+        call(command_of(name), f"{PROG} {name}", arguments[1:])
 
     return end(run)
 
