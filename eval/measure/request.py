@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tyro.conf import FlagCreatePairsOff, Positional
-
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceRequest:
     """Two sets of images, and how they are measured."""
 
-    real: Positional[str]
+    real: str
     """Real images. A run stands for the images held out of its training."""
-    generated: Positional[str]
+    generated: str
     """Generated images. A run stands for images drawn from it, up to 2,000."""
     extractor: Literal["lens", "inception", "pixels"] = "lens"
     """Network that takes the features. The lens extractor is trained on simulated lenses and needs no download; inception
@@ -29,7 +27,7 @@ class DistanceRequest:
     """Images a side; 0 takes as many as there are."""
     fit: Literal["exact", "resize", "crop", "pad"] = "exact"
     """How files of another size are brought to the size of the generated images; exact refuses them."""
-    eight_bit: FlagCreatePairsOff[bool] = False
+    eight_bit: bool = False
     """Round both sides to 256 grey levels, where one side is stored so."""
     seed: int = 0
     """Seed of the choice of real images and of the random draws."""

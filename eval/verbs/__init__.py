@@ -16,7 +16,7 @@ from eval.twins.interpreters import Interpreters
 
 
 class Command(Protocol):
-    """A verb or a study with its flags."""
+    """A verb or a study with its flags. With WORDS_FIRST = True its required values are words, not flags."""
 
     def execute(self) -> str:
         """Do it; the text for stdout."""
@@ -29,7 +29,12 @@ def call(cls: type[Command], prog: str, argv: Sequence[str]) -> None:
     Raises:
         ValueError: input that the user must change. RunError: the run failed.
     """
-    command = parse(cls, argv, prog, inspect.cleandoc(cls.__doc__ or ""))
+    from tyro.conf import FlagCreatePairsOff, PositionalRequiredArgs, configure
+
+    markers = (
+        (FlagCreatePairsOff, PositionalRequiredArgs) if getattr(cls, "WORDS_FIRST", False) else (FlagCreatePairsOff,)
+    )
+    command = parse(configure(*markers)(cls), argv, prog, inspect.cleandoc(cls.__doc__ or ""))
     if isinstance(command, Interpreters):
         command.export()
     print(command.execute())

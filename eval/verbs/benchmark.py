@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tyro.conf import FlagCreatePairsOff
-
 from eval.twins.interpreters import Interpreters
 from eval.verbs import output_folder
 
@@ -40,7 +38,7 @@ class Benchmark(Interpreters):
     """A third contestant in training, which the PyTorch environment must have installed."""
     out: str = "runs/benchmark"
     """Folder for benchmark.json and report.html."""
-    json: FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print the result as JSON instead of a table."""
 
     def execute(self) -> str:

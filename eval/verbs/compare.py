@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tyro.conf import FlagCreatePairsOff
-
 from eval.twins.interpreters import Interpreters
 from eval.verbs import output_folder
 
@@ -36,7 +34,7 @@ class Compare(Interpreters):
     """Arcsec per pixel; by default lengths are in pixels."""
     seed: int = 0
     """Seed of the random cuts of the real set."""
-    json: FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print the result as JSON instead of a table."""
 
     def execute(self) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tyro.conf import FlagCreatePairsOff
-
 from eval.twins.interpreters import Interpreters
 
 
@@ -26,7 +24,7 @@ class Demo(Interpreters):
     """Recipe that both frameworks train."""
     n: int = 512
     """Images to draw from each framework's network."""
-    fresh: FlagCreatePairsOff[bool] = False
+    fresh: bool = False
     """Start anew where the folder holds a demo."""
 
     def execute(self) -> str:

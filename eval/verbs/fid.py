@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from tyro.conf import FlagCreatePairsOff
+from typing import Any, ClassVar
 
 from core.command_line import RunError
 from eval.measure.request import DistanceRequest
@@ -30,13 +28,15 @@ class Fid(DistanceRequest, Interpreters):
       python -m eval fid runs/lens-64-torch runs/lens-64-torch --expect published.json
     """
 
+    WORDS_FIRST: ClassVar = True
+
     out: str | None = None
     """File for the result, JSON; by default none is written."""
     expect: str | None = None
     """Published result file to reproduce; exit code 1 where it is not reproduced."""
     save_statistics: str | None = None
     """.npz file for the mean and covariance of the real images' features; by default none is written."""
-    json: FlagCreatePairsOff[bool] = False
+    json: bool = False
     """Print the result as JSON instead of a table."""
 
     def execute(self) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tyro.conf import FlagCreatePairsOff
-
 from eval.twins.interpreters import Interpreters
 
 
@@ -35,7 +33,7 @@ class Parity(Interpreters):
     """Images of the whole DDPM, which steps through every timestep; 0 leaves it out."""
     long_steps: int = 300
     """Optimiser steps of the longer run, whose drift is plotted; 0 leaves it out."""
-    stop_at_red: FlagCreatePairsOff[bool] = False
+    stop_at_red: bool = False
     """End with the first rung that is red: later rungs are mostly red as a consequence."""
 
     def execute(self) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from tyro.conf import Positional
+from typing import ClassVar, Literal
 
 from core.config import Sampler, Spacing
 from eval.twins.interpreters import Interpreters
@@ -25,7 +23,9 @@ class Sweep(Interpreters):
       python -m eval sweep runs/demo/torch --samplers dpmsolver++ ddim --nfe 5 10 20 50 --n 500
     """
 
-    run: Positional[str]
+    WORDS_FIRST: ClassVar = True
+
+    run: str
     """Run whose network draws. Its held-out images are the real ones."""
     samplers: tuple[Sampler, ...] = ("dpmsolver++", "unipc", "heun", "ddim", "ddpm")
     """Samplers to compare."""
