@@ -107,11 +107,11 @@ def test_the_batch_size_changes_nothing(extractor, count, sizes):
 
 
 def test_other_channels_and_resizes_are_refused(backend, extractor, weights):
-    with pytest.raises(ValueError, match="images: 2 channels; Inception takes 3, or 1"):
+    with pytest.raises(ValueError, match="images: 2 channels"):
         extractor(pictures(1, 9, 9, 2))
     with pytest.raises(ValueError, match="resize = 'area': must be one of clean, legacy"):
         backend.extractors.make_extractor("inception", weights, "area")(pictures(1, 9, 9, 1))
-    with pytest.raises(ValueError, match=r"weights: not the weights of this network: 1 missing"):
+    with pytest.raises(ValueError, match=r"weights: .* 1 missing"):
         backend.extractors.make_extractor("inception", {n: v for n, v in weights.items() if n != "fc.bias"}, "clean")
 
 

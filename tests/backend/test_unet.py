@@ -113,16 +113,16 @@ def test_any_size_that_fits(backend, networks, size):
 def test_a_size_that_does_not_fit_is_refused(backend, networks):
     config = CONFIGURATIONS[UNCONDITIONAL]
     size = (config.downscale * 3, config.downscale * 3 + 1)
-    with pytest.raises(ValueError, match=f"width {size[1]} is not divisible by {config.downscale}"):
+    with pytest.raises(ValueError, match=f"width {size[1]} .* {config.downscale}"):
         evaluate(backend, networks[UNCONDITIONAL], *make_inputs(config, 1, size))
 
 
 def test_labels_must_go_with_the_network(backend, networks):
     x, t, labels = make_inputs(CONFIGURATIONS[CONDITIONAL])
-    with pytest.raises(ValueError, match=r"labels: missing, but num_class_embeds = 3"):
+    with pytest.raises(ValueError, match="labels: missing.*num_class_embeds = 3"):
         evaluate(backend, networks[CONDITIONAL], x, t, None)
     x, t, _ = make_inputs(CONFIGURATIONS[UNCONDITIONAL])
-    with pytest.raises(ValueError, match=r"labels: given, but num_class_embeds = None"):
+    with pytest.raises(ValueError, match="labels: given.*num_class_embeds = None"):
         evaluate(backend, networks[UNCONDITIONAL], x, t, labels)
 
 

@@ -209,12 +209,12 @@ def test_a_path_is_a_run_or_a_checkpoint(tmp_path):
     folder = run_folder(tmp_path / "run").save(make(), 0)
     assert resolve_checkpoint(tmp_path / "run") == folder == resolve_checkpoint(str(folder))
     assert resolve_checkpoint(folder / "unet") == folder / "unet"  # a bare model folder
-    with pytest.raises(ValueError, match=r"nothing: no such run or checkpoint folder"):
+    with pytest.raises(ValueError, match="nothing"):
         resolve_checkpoint(tmp_path / "nothing")
-    with pytest.raises(ValueError, match=r"neither a run with a checkpoint \(no 'latest'\) nor a checkpoint"):
+    with pytest.raises(ValueError, match="latest"):
         resolve_checkpoint(folder / "scheduler")
     shutil.rmtree(folder)
-    with pytest.raises(ValueError, match=r"step-00000003: no such run or checkpoint folder"):
+    with pytest.raises(ValueError, match="step-00000003"):
         resolve_checkpoint(tmp_path / "run")
 
 
@@ -331,16 +331,14 @@ def test_the_training_state_is_checked_too(copy):
     state = make().state
     del state["exp_avg_sq/conv_in.bias"]
     write_tensors(copy / "training_state.safetensors", state)
-    with pytest.raises(ValueError, match=r"training_state\.safetensors \(exp_avg_sq\).*missing conv_in\.bias"):
+    with pytest.raises(ValueError, match=r"training_state\.safetensors.*exp_avg_sq.*conv_in\.bias"):
         load_checkpoint(copy)
 
 
 def test_weights_of_another_architecture_are_refused(copy):
     config = read_json(copy / "unet" / "config.json")
     write_json(copy / "unet" / "config.json", {**config, "block_out_channels": [16]})
-    with pytest.raises(
-        ValueError, match=r"conv_in\.weight has shape \(8, 1, 3, 3\), the network needs \(16, 1, 3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"conv_in\.weight.*\(8, 1, 3, 3\).*\(16, 1, 3, 3\)"):
         read_unet(copy)
 
 

@@ -89,7 +89,7 @@ def test_the_split_goes_by_content(tmp_path):
     assert np.flatnonzero(by_rule).tolist() == first.held_out.tolist()
     none = open_dataset(stack(tmp_path, images, held_out=0.0), (4, 4, 1))
     assert len(none.held_out) == 0 and len(none.train) == 2000
-    with pytest.raises(ValueError, match=r"data\.held_out = 0\.999999: leaves none of 5"):
+    with pytest.raises(ValueError, match=r"data\.held_out = 0\.999999"):
         open_dataset(stack(tmp_path, images[:5], held_out=0.999999), (4, 4, 1))
 
 
@@ -109,12 +109,12 @@ def test_normalise(tmp_path):
     opened = open_dataset(stack(tmp_path, images, normalise="image"), (4, 4, 1)).images[..., 0]
     low, high = images.min(axis=(1, 2), keepdims=True), images.max(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(opened, (images - low) / (high - low), atol=1e-6)
-    with pytest.raises(ValueError, match=r"images\.npy\[0\]: values from .* needs \[0, 1\]; use data\.normalise"):
+    with pytest.raises(ValueError, match=r"images\.npy\[0\].*\[0, 1\].*data\.normalise"):
         open_dataset(stack(tmp_path, images), (4, 4, 1))
     with pytest.raises(ValueError, match="negative integers"):
         open_dataset(stack(tmp_path, -np.ones((3, 4, 4), np.int32)), (4, 4, 1))
     for how in ("image", "dataset"):
-        with pytest.raises(ValueError, match="every value is 2, which min-max cannot stretch"):
+        with pytest.raises(ValueError, match="2.*min-max"):
             open_dataset(stack(tmp_path, np.full((3, 4, 4), 2.0), normalise=how), (4, 4, 1))
     assert [p.name for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")] == []
 
@@ -133,7 +133,7 @@ def test_fit(tmp_path):
     same = open_dataset(stack(tmp_path, images, fit="resize"), (10, 12, 1)).images[..., 0]
     np.testing.assert_array_equal(same, images)
     for how, size in (("exact", (8, 8)), ("crop", (12, 12)), ("pad", (8, 16))):
-        with pytest.raises(ValueError, match=rf"10x12 pixels .* {size[0]}x{size[1]}, and data\.fit = '{how}'; use "):
+        with pytest.raises(ValueError, match=rf"10x12 .* {size[0]}x{size[1]}.*data\.fit = '{how}'"):
             open_dataset(stack(tmp_path, images, fit=how), (*size, 1))
 
 

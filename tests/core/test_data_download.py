@@ -50,9 +50,7 @@ def test_a_whole_zip_arrives_once(tmp_path, server):
 
 def test_a_cut_download_goes_on_where_it_stopped(tmp_path, server):
     server.body, server.cut = whole_zip(), 700_000
-    with pytest.raises(
-        DownloadError, match=f"incomplete: received {CHUNK} bytes but.* Run the same command to go on"
-    ) as caught:
+    with pytest.raises(DownloadError, match=f"{CHUNK} bytes") as caught:
         download("lensing", tmp_path / "a.zip", server.url, retries=0)
     assert "\n" not in str(caught.value) and not (tmp_path / "a.zip").exists()
     server.cut = None
@@ -69,14 +67,14 @@ def test_a_cut_download_is_tried_again_at_once(tmp_path, server, monkeypatch):
 
 def test_a_web_page_is_not_kept_as_the_zip(tmp_path, server):
     server.body, server.kind = b"<!DOCTYPE html><html>Google Drive - Quota exceeded</html>", "text/html"
-    with pytest.raises(DownloadError, match=r"a web page instead of the file .*quota.*nothing was kept"):
+    with pytest.raises(DownloadError, match="quota"):
         download("lensing", tmp_path / "a.zip", server.url, retries=0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_truncated_zip_is_not_kept(tmp_path, server):
     server.body = whole_zip()[:-40]
-    with pytest.raises(DownloadError, match=r"no whole zip: .*nothing was kept"):
+    with pytest.raises(DownloadError, match="zip"):
         download("lensing", tmp_path / "a.zip", server.url, retries=0)
     assert list(tmp_path.iterdir()) == []
 
@@ -122,7 +120,7 @@ def test_download_arguments(tmp_path):
     with pytest.raises(ValueError, match="data set 'mnist': must be one of lensing, deeplense"):
         download("mnist")
     (tmp_path / "a.zip").write_bytes(b"<html>quota</html>")
-    with pytest.raises(ValueError, match=r"a\.zip: exists and is not a whole zip \(a web page"):
+    with pytest.raises(ValueError, match=r"a\.zip"):
         download("lensing", tmp_path / "a.zip")
     with zipfile.ZipFile(tmp_path / "b.zip", "w"):
         pass
@@ -157,7 +155,7 @@ def test_pickled_images_are_converted_only_when_asked(tmp_path, capsys):
         np.testing.assert_array_equal(source.read(i)[..., 0], images[i] if i < 3 else images[0] / 2)
     with open(tmp_path / "out" / "parameters.csv", newline="") as table:
         assert [float(row["mass"]) for row in csv.DictReader(table)] == [1.0, 0.1, 0.01]
-    with pytest.raises(ValueError, match="is not empty; name a new folder"):
+    with pytest.raises(ValueError, match="not empty"):
         convert_pickles(tmp_path / "in", tmp_path / "out", trusted=True)
 
 

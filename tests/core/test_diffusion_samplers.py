@@ -718,5 +718,5 @@ def test_equal_neighbouring_levels_are_refused():
     """A schedule so steep that its last levels are all pure noise in float64."""
     process = make_process(ProcessConfig(timesteps=4000, beta_end=0.9, prediction="v"))
     for sampler in ("ddpm", "ddim", "dpmsolver++"):
-        with pytest.raises(ValueError, match=r"t = 3999 has the same signal-to-noise ratio"):
+        with pytest.raises(ValueError, match="t = 3999"):
             make_table(process, SamplingConfig(sampler, 4000))

@@ -335,7 +335,7 @@ def karras_between(process, first, last, steps=12):
 def test_ddim_under_other_names(name, other):
     process = make_process(ProcessConfig(**PROCESSES[name]))
     if other["sampler"] == "euler" and process.signal[-1] == 0:
-        with pytest.raises(ValueError, match=r"sigma is infinite at a level without signal; use one of .*flow_euler"):
+        with pytest.raises(ValueError, match="flow_euler"):
             make_table(process, SamplingConfig(steps=17, **other))
         return
     a, b = (make_table(process, SamplingConfig(steps=17, **options)) for options in (dict(sampler="ddim"), other))
@@ -411,7 +411,7 @@ def test_levels_between_levels_are_exact_in_signal_and_noise():
 @pytest.mark.parametrize("spacing", ("log_snr", "karras"))
 def test_a_grid_in_log_snr_needs_signal_everywhere(spacing):
     process = make_process(ProcessConfig(zero_terminal_snr=True, prediction="v"))
-    with pytest.raises(ValueError, match=r"level t = 999 holds no signal.*use trailing or linspace"):
+    with pytest.raises(ValueError, match=r"t = 999\b.*trailing or linspace"):
         make_table(process, SamplingConfig("ddim", 10, spacing))
 
 
@@ -566,7 +566,7 @@ def test_every_sampler_of_the_configuration_has_a_row_and_owns_fields_of_it():
 
 @pytest.mark.parametrize("sampler", [name for name, row in SAMPLERS.items() if row.needs_signal])
 def test_a_sampler_in_sigma_names_those_that_need_no_signal(sampler):
-    with pytest.raises(ValueError, match=rf"'{sampler}': sigma is infinite at a level without signal.*flow_euler"):
+    with pytest.raises(ValueError, match=rf"'{sampler}'.*flow_euler"):
         make_table(make_process(ProcessConfig(zero_terminal_snr=True, prediction="v")), SamplingConfig(sampler, 5))
 
 

@@ -98,7 +98,7 @@ def test_a_batch_that_does_not_fit_is_halved():
     def none(images):
         raise MemoryError("a tensor of 4 TB")
 
-    with pytest.raises(RunError, match=r"a single image of \(4, 5, 1\) does not fit into memory"):
+    with pytest.raises(RunError, match=r"\(4, 5, 1\).*memory"):
         extract(none, reader, 40, 16, ["2048"])
 
 
@@ -106,7 +106,7 @@ def test_features_that_are_not_finite_end_the_run():
     def broken(images):
         return {"2048": np.full((len(images), 2), np.nan)}
 
-    with pytest.raises(RunError, match="images 0 to 1: features 2048 are not finite"):
+    with pytest.raises(RunError, match="images 0 to 1.* 2048"):
         extract(broken, Reader(4), 4, 2, ["2048"])
 
 
@@ -144,7 +144,7 @@ def test_integers_are_divided_by_their_maximum_and_nothing_is_rounded():
     assert in_unit_range(fine, "a").dtype == np.float32
     np.testing.assert_array_equal(in_unit_range(fine, "a"), fine.astype(np.float32))
     for image in (fine * 255, fine - 0.1, steps.astype(np.int16) - 3):
-        with pytest.raises(ValueError, match=r"^a: values from .* features are taken of images in \[0, 1\]"):
+        with pytest.raises(ValueError, match=r"^a: .*\[0, 1\]"):
             in_unit_range(image, "a")
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_file_of_features_is_refused(tmp_path):
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:3000])
     assert zipfile.is_zipfile(tmp_path / "whole.npz")
     for name in ("text", "other", "array", "cut", "missing"):
-        with pytest.raises(ValueError, match=f"{name}.npz: not a whole file of features"):
+        with pytest.raises(ValueError, match=f"{name}.npz"):
             read_features(tmp_path / f"{name}.npz")
 
 
