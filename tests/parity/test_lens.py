@@ -43,7 +43,10 @@ def test_wrong_images_are_the_callers_fault(twins):
 @pytest.mark.slow
 def test_the_damage_study_says_the_same_through_either(tmp_path):
     found = {}
-    for framework, flags in (("torch", ["--torch-python", sys.executable]), ("tensorflow", ["--framework", "tensorflow"])):
+    for framework, flags in (
+        ("torch", ["--torch-python", sys.executable]),
+        ("tensorflow", ["--framework", "tensorflow"]),
+    ):
         out = tmp_path / framework
         assert main(["damage", "--n", "100", "--size", "32", "--field-of-view", "5", "--out", str(out), *flags]) == 0
         found[framework] = json.loads((out / "damage.json").read_text())
