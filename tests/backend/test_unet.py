@@ -119,10 +119,10 @@ def test_a_size_that_does_not_fit_is_refused(backend, networks):
 
 def test_labels_must_go_with_the_network(backend, networks):
     x, t, labels = make_inputs(CONFIGURATIONS[CONDITIONAL])
-    with pytest.raises(ValueError, match="labels: missing.*num_class_embeds = 3"):
+    with pytest.raises(ValueError, match=r"labels: missing.*num_class_embeds = 3"):
         evaluate(backend, networks[CONDITIONAL], x, t, None)
     x, t, _ = make_inputs(CONFIGURATIONS[UNCONDITIONAL])
-    with pytest.raises(ValueError, match="labels: given.*num_class_embeds = None"):
+    with pytest.raises(ValueError, match=r"labels: given.*num_class_embeds = None"):
         evaluate(backend, networks[UNCONDITIONAL], x, t, labels)
 
 

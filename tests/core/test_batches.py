@@ -135,7 +135,7 @@ def test_classes_and_labels_must_go_together():
     check_condition(recipe(), dataset())
     check_condition(recipe(classes=3), dataset())
     check_condition(recipe(classes=4), dataset())
-    with pytest.raises(ValueError, match="num_class_embeds = 2.* 3 classes"):
+    with pytest.raises(ValueError, match=r"num_class_embeds = 2.* 3 classes"):
         check_condition(recipe(classes=2), dataset())
     with pytest.raises(ValueError, match="num_class_embeds = 3"):
         check_condition(recipe(classes=3), dataset(labels=False))

@@ -114,7 +114,7 @@ def test_normalise(tmp_path):
     with pytest.raises(ValueError, match="negative integers"):
         open_dataset(stack(tmp_path, -np.ones((3, 4, 4), np.int32)), (4, 4, 1))
     for how in ("image", "dataset"):
-        with pytest.raises(ValueError, match="2.*min-max"):
+        with pytest.raises(ValueError, match=r"2.*min-max"):
             open_dataset(stack(tmp_path, np.full((3, 4, 4), 2.0), normalise=how), (4, 4, 1))
     assert [p.name for p in (tmp_path / "cache").iterdir() if p.name.startswith(".")] == []
 

@@ -259,7 +259,7 @@ def test_a_format_that_is_added_opens_from_a_folder_a_zip_and_alone(tmp_path, mo
         assert source.labels.tolist() == [0, 1, 1] and source.class_names == ("no", "vort")
     source = open_source(alone, channels=2)
     assert len(source.names) == 1 and np.array_equal(source.read(0), images[2])
-    with pytest.raises(ValueError, match="2 channels.* 1"):
+    with pytest.raises(ValueError, match=r"2 channels.* 1"):
         open_source(alone, channels=1)
 
 

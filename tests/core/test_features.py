@@ -106,7 +106,7 @@ def test_features_that_are_not_finite_end_the_run():
     def broken(images):
         return {"2048": np.full((len(images), 2), np.nan)}
 
-    with pytest.raises(RunError, match="images 0 to 1.* 2048"):
+    with pytest.raises(RunError, match=r"images 0 to 1.* 2048"):
         extract(broken, Reader(4), 4, 2, ["2048"])
 
 
