@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from core.config.require import require
+from core.config.require import require, requirements
 
 if TYPE_CHECKING:
     from core.config.model import ModelConfig
@@ -15,48 +15,48 @@ Architecture = Literal["unet", "baseline"]
 
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
 UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
+_ALLOWED: dict[str, tuple[str | int, ...]] = {
+    "act_fn": ("silu", "gelu"),
+    "downsample_type": ("conv", "resnet"),
+    "upsample_type": ("conv", "resnet"),
+    "resnet_time_scale_shift": ("default", "scale_shift"),
+    "downsample_padding": (0, 1),
+    "freq_shift": (0, 1),
+}
 
 
 def _check_unet(config: ModelConfig) -> None:
-    levels = len(config.block_out_channels)
-    require(levels >= 1, "model.block_out_channels", config.block_out_channels, "one channel count a level")
-    require(
-        len(config.down_block_types) == levels == len(config.up_block_types),
-        "model.down_block_types",
-        config.down_block_types,
-        f"as long as block_out_channels ({levels}), and so must up_block_types",
-    )
-    for name in config.down_block_types:
-        require(name in DOWN_BLOCKS, "model.down_block_types", name, f"one of {', '.join(DOWN_BLOCKS)}")
-    for name in config.up_block_types:
-        require(name in UP_BLOCKS, "model.up_block_types", name, f"one of {', '.join(UP_BLOCKS)}")
-    require(config.mid_block_type in ("UNetMidBlock2D", None), "model.mid_block_type", config.mid_block_type, "UNetMidBlock2D or null")  # fmt: skip
-    for key, allowed in (
-        ("act_fn", ("silu", "gelu")),
-        ("downsample_type", ("conv", "resnet")),
-        ("upsample_type", ("conv", "resnet")),
-        ("resnet_time_scale_shift", ("default", "scale_shift")),
-        ("downsample_padding", (0, 1)),
-        ("freq_shift", (0, 1)),
-    ):
-        require(getattr(config, key) in allowed, f"model.{key}", getattr(config, key), f"one of {allowed}")
+    need, channels, levels = requirements(config, "model"), config.block_out_channels, len(config.block_out_channels)
+    need(levels >= 1, "block_out_channels", "one channel count a level")
+    as_long = len(config.down_block_types) == levels == len(config.up_block_types)
+    need(as_long, "down_block_types", f"as long as block_out_channels ({levels}), and so must up_block_types")
+    for key, names in (("down_block_types", DOWN_BLOCKS), ("up_block_types", UP_BLOCKS)):
+        for name in getattr(config, key):
+            require(name in names, f"model.{key}", name, f"one of {', '.join(names)}")
+    need(config.mid_block_type in ("UNetMidBlock2D", None), "mid_block_type", "UNetMidBlock2D or null")
+    for key, allowed in _ALLOWED.items():
+        need(getattr(config, key) in allowed, key, f"one of {allowed}")
     for key in ("layers_per_block", "norm_num_groups"):
-        require(getattr(config, key) >= 1, f"model.{key}", getattr(config, key), "at least 1")
-    require(0 <= config.dropout < 1, "model.dropout", config.dropout, "in [0, 1)")
-    require(config.norm_eps > 0, "model.norm_eps", config.norm_eps, "above 0")
-    require(config.mid_block_scale_factor > 0, "model.mid_block_scale_factor", config.mid_block_scale_factor, "above 0")
-    require(min(config.block_out_channels) >= 4 and config.block_out_channels[0] % 2 == 0, "model.block_out_channels", config.block_out_channels, "at least 4 each, the first even")  # fmt: skip
-    for channels in config.block_out_channels:
-        require(channels % config.norm_num_groups == 0, "model.norm_num_groups", config.norm_num_groups, f"a divisor of every block_out_channels {config.block_out_channels}")  # fmt: skip
-    levels_with_attention = {c for c, name in zip(config.block_out_channels, config.down_block_types, strict=True) if name == "AttnDownBlock2D"}  # fmt: skip
-    levels_with_attention |= {c for c, name in zip(reversed(config.block_out_channels), config.up_block_types, strict=True) if name == "AttnUpBlock2D"}  # fmt: skip
-    if config.mid_block_type and config.add_attention:
-        levels_with_attention.add(config.block_out_channels[-1])
-    for channels in levels_with_attention:
-        head = config.attention_head_dim or channels
-        require(channels % head == 0, "model.attention_head_dim", head, f"a divisor of {channels}, the channels of a level with attention")  # fmt: skip
-    if config.attn_norm_num_groups is not None:
-        require(config.block_out_channels[-1] % config.attn_norm_num_groups == 0, "model.attn_norm_num_groups", config.attn_norm_num_groups, f"a divisor of {config.block_out_channels[-1]}")  # fmt: skip
+        need(getattr(config, key) >= 1, key, "at least 1")
+    need(0 <= config.dropout < 1, "dropout", "in [0, 1)")
+    for key in ("norm_eps", "mid_block_scale_factor"):
+        need(getattr(config, key) > 0, key, "above 0")
+    need(min(channels) >= 4 and channels[0] % 2 == 0, "block_out_channels", "at least 4 each, the first even")
+    divides = all(count % config.norm_num_groups == 0 for count in channels)
+    need(divides, "norm_num_groups", f"a divisor of every block_out_channels {channels}")
+    for count in _channels_with_attention(config):
+        head = config.attention_head_dim or count
+        divisor = f"a divisor of {count}, the channels of a level with attention"
+        require(count % head == 0, "model.attention_head_dim", head, divisor)
+    groups = config.attn_norm_num_groups
+    need(groups is None or channels[-1] % groups == 0, "attn_norm_num_groups", f"a divisor of {channels[-1]}")
+
+
+def _channels_with_attention(config: ModelConfig) -> set[int]:
+    down = zip(config.block_out_channels, config.down_block_types, strict=True)
+    up = zip(reversed(config.block_out_channels), config.up_block_types, strict=True)
+    found = {count for count, name in (*down, *up) if name.startswith("Attn")}
+    return found | ({config.block_out_channels[-1]} if config.mid_block_type and config.add_attention else set())
 
 
 def _check_baseline(config: ModelConfig) -> None:

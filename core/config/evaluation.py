@@ -1,11 +1,11 @@
-"""The table [evaluation]: the distance measured while the network trains. Imports no framework."""
+"""The table [evaluation]: the distance measured while the network trains."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from core.config.require import require
+from core.config.require import requirements
 
 ExtractorName = Literal["lens", "inception"]
 Resize = Literal["clean", "legacy"]
@@ -13,18 +13,20 @@ Resize = Literal["clean", "legacy"]
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """The distance to held-out images, measured while the network trains."""
+    """The Fréchet distance to held-out images, measured while the network trains."""
 
     every: int = 0
-    """Optimiser steps between evaluations; 0 for none."""
+    """Optimiser steps between evaluations; 0 for none. The checkpoint of the smallest distance is kept as `best`."""
     n: int = 1000
-    """Images drawn at each, and held-out images that they are compared with."""
+    """Number of images drawn at each evaluation, and of held-out images that they are compared with. The distance
+    falls with n, so compare only equal n."""
     extractor: ExtractorName = "lens"
-    """Network whose features are compared: lens (of strong lenses, one channel) or inception (once fetched)."""
+    """Network whose features are compared. lens knows strong lenses in one channel; inception must be fetched once."""
     seed: int = 0
-    """Seed of the images drawn; the same at every evaluation."""
+    """Seed of the images drawn, the same at every evaluation."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 0, "evaluation.every", self.every, "at least 0")
-        require(self.n >= 2, "evaluation.n", self.n, "at least 2")
-        require(0 <= self.seed < 2**63, "evaluation.seed", self.seed, "in [0, 2^63)")
+        need = requirements(self, "evaluation")
+        need(self.every >= 0, "every", "at least 0")
+        need(self.n >= 2, "n", "at least 2")
+        need(0 <= self.seed < 2**63, "seed", "in [0, 2^63)")

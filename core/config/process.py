@@ -1,4 +1,4 @@
-"""The table [process]: the forward process and the objective. Imports no framework."""
+"""The table [process]: the forward process and the objective."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from core.config.require import require
+from core.config.require import require, requirements
 
 Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm"]
 Prediction = Literal["eps", "x0", "v", "flow", "edm"]
@@ -19,36 +19,38 @@ class ProcessConfig:
     """The forward process and the objective."""
 
     timesteps: int = 1000
-    """Number T of noise levels."""
+    """Number T of timesteps, each with its noise level."""
     schedule: Schedule = "linear"
-    """Noise schedule: variance preserving; flow, the straight line from image to noise; or edm, even in log sigma."""
+    """Noise schedule. linear, scaled_linear, cosine and sigmoid preserve the variance. flow goes from image to noise
+    along a straight line. edm has levels even in log sigma."""
     beta_start: float = 1e-4
     """First beta of the linear, scaled_linear and sigmoid schedules."""
     beta_end: float = 0.02
     """Last beta of the linear, scaled_linear and sigmoid schedules."""
     zero_terminal_snr: bool = False
-    """Rescale the schedule so that the last level is pure noise (Lin et al. 2024, algorithm 1)."""
+    """Rescale the schedule so that the last timestep is pure noise (Lin et al. 2024, algorithm 1)."""
     shift: float = 1.0
-    """Of the flow schedule: above 1, more levels hold much noise (Esser et al. 2024, eq. 23)."""
+    """Shift of the flow schedule: above 1, more timesteps hold much noise (Esser et al. 2024, eq. 23). Raise it for
+    large images."""
     sigma_min: float = 0.002
     """Smallest sigma = noise / signal of the edm schedule."""
     sigma_max: float = 80.0
     """Largest sigma of the edm schedule."""
     sigma_data: float = 0.5
-    """Standard deviation of the images in [-1, 1], which the edm schedule, prediction and loss weight scale by."""
+    """Standard deviation of the images in [-1, 1], by which the edm schedule, prediction and loss weight scale."""
     prediction: Prediction = "eps"
-    """What the network predicts: noise, the image, v, flow's noise - image, or edm's F."""
+    """What the network predicts: the noise (eps), the image (x0), v, a flow's noise - image (flow), or EDM's F (edm)."""
     variance: Literal["fixed", "learned"] = "fixed"
-    """learned: the network has twice the image's channels and the second half says where the reverse variance lies between
-    fixed_small and fixed_large."""
+    """fixed, or learned: the network then has twice the image's channels. The second half places the reverse variance
+    between fixed_small and fixed_large."""
     loss: Loss = "simple"
-    """simple, the weighted squared error; where the variance is learned hybrid, with vlb_weight T of the variational bound, which
-    teaches the variance alone; or vlb, the bound alone, in bits a pixel."""
+    """simple is the weighted squared error. hybrid and vlb need a learned variance. hybrid adds vlb_weight T times the
+    variational bound, which then trains the variance alone; vlb is the bound itself, in bits a pixel."""
     vlb_weight: float = 0.001
-    """Lambda / T of hybrid (Nichol & Dhariwal 2021)."""
+    """Weight of the bound in hybrid, lambda / T (Nichol & Dhariwal 2021)."""
     loss_weight: LossWeight = "simple"
-    """Weight of the squared error by noise level: 1 on the output (simple), or one of the predicted image's or noise's error
-    carried over to the output; edm is 1 on the output of prediction edm."""
+    """Weight of the squared error at each noise level. simple weighs the output's error by 1. min_snr, p2 and edm weigh
+    the error of the image or the noise, as their papers define it."""
     min_snr_gamma: float = 5.0
     """Gamma of the min_snr weight (Hang et al. 2023)."""
     p2_k: float = 1.0
@@ -57,29 +59,34 @@ class ProcessConfig:
     """Gamma of the p2 weight."""
 
     def __post_init__(self) -> None:
-        require(self.timesteps >= 2, "process.timesteps", self.timesteps, "at least 2")
-        require(0 < self.beta_start <= self.beta_end < 1, "process.beta_start, beta_end", (self.beta_start, self.beta_end), "0 < beta_start <= beta_end < 1")  # fmt: skip
-        require(0 < self.sigma_min < self.sigma_max < math.inf, "process.sigma_min, sigma_max", (self.sigma_min, self.sigma_max), "0 < sigma_min < sigma_max")  # fmt: skip
-        require(0 < self.sigma_data < math.inf, "process.sigma_data", self.sigma_data, "above 0")
-        require(0 < self.shift < math.inf, "process.shift", self.shift, "above 0")
-        require(self.shift == 1 or self.schedule == "flow", "process.shift", self.shift, f"1 where schedule is {self.schedule}; only flow has it")  # fmt: skip
+        need, betas, sigmas = requirements(self, "process"), "beta_start, beta_end", "sigma_min, sigma_max"
+        need(self.timesteps >= 2, "timesteps", "at least 2")
+        ends = (self.beta_start, self.beta_end)
+        require(0 < ends[0] <= ends[1] < 1, f"process.{betas}", ends, "0 < beta_start <= beta_end < 1")
+        ends = (self.sigma_min, self.sigma_max)
+        require(0 < ends[0] < ends[1] < math.inf, f"process.{sigmas}", ends, "0 < sigma_min < sigma_max")
+        for key in ("sigma_data", "shift", "min_snr_gamma", "p2_k", "vlb_weight"):
+            need(0 < getattr(self, key) < math.inf, key, "above 0")
+        need(0 <= self.p2_gamma < math.inf, "p2_gamma", "at least 0")
+        where = f"where schedule is {self.schedule}"
+        need(self.shift == 1 or self.schedule == "flow", "shift", f"1 {where}; only flow has it")
         if self.variance == "learned":
-            require(self.loss != "simple", "process.loss", self.loss, "hybrid or vlb where variance is learned; simple teaches none")  # fmt: skip
-            require(self.variance_preserving, "process.variance", self.variance, f"fixed where schedule is {self.schedule}")  # fmt: skip
+            need(self.loss != "simple", "loss", "hybrid or vlb where variance is learned; simple teaches none")
+            need(self.variance_preserving, "variance", f"fixed {where}")
         else:
-            require(self.loss == "simple", "process.loss", self.loss, "simple where variance is fixed")
-        require(self.loss != "vlb" or self.loss_weight == "simple", "process.loss_weight", self.loss_weight, "simple with loss vlb, which has no other weight")  # fmt: skip
-        for key in ("min_snr_gamma", "p2_k", "vlb_weight"):
-            require(0 < getattr(self, key) < math.inf, f"process.{key}", getattr(self, key), "above 0")
-        require(0 <= self.p2_gamma < math.inf, "process.p2_gamma", self.p2_gamma, "at least 0")
+            need(self.loss == "simple", "loss", "simple where variance is fixed")
+        plain = self.loss != "vlb" or self.loss_weight == "simple"
+        need(plain, "loss_weight", "simple with loss vlb, which has no other weight")
         if not self.variance_preserving:
-            require(not self.zero_terminal_snr, "process.zero_terminal_snr", self.zero_terminal_snr, f"false where schedule is {self.schedule}")  # fmt: skip
-            require(self.prediction != "v", "process.prediction", self.prediction, f"another where schedule is {self.schedule}: v belongs to signal^2 + noise^2 = 1")  # fmt: skip
+            need(not self.zero_terminal_snr, "zero_terminal_snr", f"false {where}")
+            need(self.prediction != "v", "prediction", f"another {where}: v belongs to signal^2 + noise^2 = 1")
         if self.prediction == "eps" and (self.zero_terminal_snr or self.schedule == "flow"):
-            cause = "zero_terminal_snr = true" if self.zero_terminal_snr else "schedule = 'flow'"
+            cause, instead = (
+                ("zero_terminal_snr = true", "v") if self.zero_terminal_snr else ("schedule = 'flow'", "flow")
+            )
             raise ValueError(
-                f"process.prediction = 'eps' with {cause}: the last level holds no signal, so noise "
-                f"predicted there says nothing of the image; use prediction {'v' if self.zero_terminal_snr else 'flow'} or x0"
+                f"process.prediction = 'eps' with {cause}: the last timestep holds no signal, so the noise predicted "
+                f"there says nothing of the image; use prediction {instead} or x0"
             )
 
     @property
@@ -91,16 +98,17 @@ class ProcessConfig:
         """Raise ValueError where the reverse process cannot have this variance."""
         if variance != "fixed_small" and not self.variance_preserving:
             raise ValueError(
-                f"{where} = {variance!r} with process.schedule = {self.schedule!r}: must be fixed_small; beta bounds the "
-                "reverse variance only where the variance is preserved"
+                f"{where} = {variance!r} with process.schedule = {self.schedule!r}: must be fixed_small; beta bounds "
+                "the reverse variance only where the variance is preserved"
             )
-        require(variance != "learned" or self.variance == "learned", where, variance, "fixed_small or fixed_large where process.variance is fixed")  # fmt: skip
+        allowed = "fixed_small or fixed_large where process.variance is fixed"
+        require(variance != "learned" or self.variance == "learned", where, variance, allowed)
 
     def signal_and_noise(self, half_log_snr: float) -> tuple[float, float]:
         """Signal and noise of a level of the process, from log(signal / noise).
 
-        Source: signal^2 + noise^2 = 1 (variance preserving); signal + noise = 1 (flow); noise^2 + (sigma_data signal)^2 = 1
-            (edm, so that c_in of Karras et al. 2022, table 1, is in the state).
+        Source: signal^2 + noise^2 = 1 (variance preserving); signal + noise = 1 (flow); noise^2 + (sigma_data signal)^2
+            = 1 (edm, so that c_in of Karras et al. 2022, table 1, is in the state).
         """
         sigma, snr = math.exp(-half_log_snr), math.exp(half_log_snr)
         if self.schedule == "flow":

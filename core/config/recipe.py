@@ -1,4 +1,4 @@
-"""A recipe: its tables together, and what must fit between them. Imports no framework."""
+"""A recipe: its tables together, and what must fit between them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from core.config.data import DataConfig
 from core.config.evaluation import EvaluationConfig
 from core.config.model import ModelConfig
 from core.config.process import ProcessConfig
-from core.config.require import require
+from core.config.require import requirements
 from core.config.sampling import SamplingConfig
 from core.config.training import TrainingConfig
 
@@ -26,37 +26,48 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        need, model, training = requirements(self), self.model, self.training
         learned = self.process.variance == "learned"
-        if self.model.out_channels != self.model.image_channels * (1 + learned):
-            beside = f" - condition_channels {self.model.condition_channels}" if self.model.condition_channels else ""
-            twice = "twice " if learned else ""
+        beside = f" - condition_channels {model.condition_channels}" if model.condition_channels else ""
+        if model.out_channels != model.image_channels * (1 + learned):
             raise ValueError(
-                f"model.out_channels = {self.model.out_channels}: must equal {twice}in_channels {self.model.in_channels}{beside}"
-                + (", the second half being the variance" if learned else "")
+                f"model.out_channels = {model.out_channels}: must equal {'twice ' if learned else ''}in_channels "
+                f"{model.in_channels}{beside}{', the second half being the variance' if learned else ''}"
             )
         self.process.check_variance(self.sampling.variance)
-        require(self.sampling.steps <= self.process.timesteps, "sampling.steps", self.sampling.steps, f"at most process.timesteps {self.process.timesteps}")  # fmt: skip
-        if self.training.gradient_checkpointing:
-            able, name = ARCHITECTURES[self.model.architecture].gradient_checkpointing, self.model.architecture
-            require(able, "training.gradient_checkpointing", True, f"false where model.architecture is {name}")
-            require(self.model.dropout == 0, "training.gradient_checkpointing", True, f"false where model.dropout = {self.model.dropout}, whose masks would be drawn anew")  # fmt: skip
+        most = self.process.timesteps
+        need(self.sampling.steps <= most, "sampling.steps", f"at most process.timesteps {most}")
+        if training.gradient_checkpointing:
+            key, name = "training.gradient_checkpointing", model.architecture
+            need(ARCHITECTURES[name].gradient_checkpointing, key, f"false where model.architecture is {name}")
+            drawn = f"false where model.dropout = {model.dropout}, whose masks would be drawn anew"
+            need(model.dropout == 0, key, drawn)
         if self.data.augment and self.data.source.startswith("simulate:"):
             raise ValueError(
-                f"data.augment = true with {self.data.source}: its shear has a fixed direction, which rotations change; use false"
+                f"data.augment = true with {self.data.source}: its shear has a fixed direction, which rotations "
+                "change; use false"
             )
         self._check_condition()
 
     def _check_condition(self) -> None:
-        names, drops = self.data.condition, self.training.condition_dropout > 0
-        require(len(names) == self.model.vector_channels, "data.condition", names, f"as many names as model.vector_channels = {self.model.vector_channels}")  # fmt: skip
-        factor, beside = self.data.low_resolution, self.model.condition_channels
-        require(not factor or beside == self.model.image_channels, "model.condition_channels", beside, f"the image's {self.model.image_channels} with data.low_resolution")  # fmt: skip
-        require(not factor or not any(side % factor for side in self.model.sample_size), "data.low_resolution", factor, f"a divisor of model.sample_size {self.model.sample_size}")  # fmt: skip
-        require(not (names and self.data.augment), "data.augment", self.data.augment, "false with data.condition, whose values rotations change")  # fmt: skip
-        conditional = bool(self.model.num_class_embeds or names)
-        require(conditional or not drops, "training.condition_dropout", self.training.condition_dropout, "0 where there are neither classes nor data.condition")  # fmt: skip
-        require(drops or self.sampling.guidance == 1, "sampling.guidance", self.sampling.guidance, "1 without training.condition_dropout, since nothing was trained to be weak")  # fmt: skip
-        require(self.classes != 0, "model.num_class_embeds", self.model.num_class_embeds, "at least 2 with training.condition_dropout, one of them for no class")  # fmt: skip
+        need, model, data = requirements(self), self.model, self.data
+        drops = self.training.condition_dropout > 0
+        numbers = f"as many names as model.vector_channels = {model.vector_channels}"
+        need(len(data.condition) == model.vector_channels, "data.condition", numbers)
+        if data.low_resolution:
+            channels = f"the image's {model.image_channels} with data.low_resolution"
+            need(model.condition_channels == model.image_channels, "model.condition_channels", channels)
+            divides = not any(side % data.low_resolution for side in model.sample_size)
+            need(divides, "data.low_resolution", f"a divisor of model.sample_size {model.sample_size}")
+        turned = "false with data.condition, whose values rotations change"
+        need(not (data.condition and data.augment), "data.augment", turned)
+        conditional = bool(model.num_class_embeds or data.condition)
+        nothing = "0 where there are neither classes nor data.condition"
+        need(conditional or not drops, "training.condition_dropout", nothing)
+        untrained = "1 without training.condition_dropout, since no unconditional output was trained"
+        need(drops or self.sampling.guidance == 1, "sampling.guidance", untrained)
+        two = "at least 2 with training.condition_dropout, one of them for no class"
+        need(self.classes != 0, "model.num_class_embeds", two)
 
     @property
     def classes(self) -> int | None:

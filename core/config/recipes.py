@@ -1,5 +1,6 @@
-"""Recipes in and out: a TOML file on the way in, resolved JSON on the way out (`recipe.json` in the run folder and in every
-checkpoint). The dataclasses are core.config's. This module imports no framework.
+"""Recipes in and out: a TOML file on the way in, resolved JSON on the way out.
+
+The JSON is `recipe.json` in the run folder and in every checkpoint.
 """
 
 from __future__ import annotations

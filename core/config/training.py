@@ -1,4 +1,4 @@
-"""The table [training]: how the network is trained. Imports no framework."""
+"""The table [training]: how the network is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from core.config.require import require
+from core.config.require import require, requirements
 
 TimestepSampling = Literal["uniform", "log_normal", "importance"]
 
@@ -19,93 +19,94 @@ class TrainingConfig:
     """How the network is trained."""
 
     steps: int = 10_000
-    """Optimiser steps."""
+    """Number of optimiser steps."""
     batch_size: int = 64
-    """Images an optimiser step."""
+    """Images in one optimiser step."""
     accumulate: int = 1
-    """Micro-batches an optimiser step; must divide batch_size. The result does not depend on it, but for dropout's masks."""
+    """Micro-batches in one optimiser step, a divisor of batch_size. Raise it where memory is short; only dropout's
+    masks depend on it."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam or AdamW, as PyTorch defines them."""
     learning_rate: float = 2e-4
     """Peak learning rate."""
     warmup_steps: int = 500
-    """Steps over which the learning rate rises linearly."""
+    """Steps over which the learning rate rises linearly to its peak."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
     """Shape of the learning rate after decay_start."""
     decay_start: float = 0.0
-    """Share of the steps at which the decay starts."""
+    """Share of the steps at which the decay starts, in [0, 1]."""
     final_fraction: float = 0.0
-    """Learning rate at the last step as a fraction of the peak, for cosine and linear decay."""
+    """Learning rate at the last step as a fraction of the peak; read where decay is cosine or linear."""
     beta1: float = 0.9
     """Adam's beta_1."""
     beta2: float = 0.999
     """Adam's beta_2."""
     adam_eps: float = 1e-8
-    """Adam's epsilon, outside the root as in PyTorch."""
+    """Adam's epsilon, added outside the root as in PyTorch."""
     weight_decay: float = 0.0
-    """Weight decay of matrices and kernels (not of norms and biases): L2 with adam, decoupled with adamw."""
+    """Weight decay of matrices and kernels, not of norms and biases: L2 with adam, decoupled with adamw."""
     clip_norm: float = 1.0
-    """Largest global gradient norm; 0 for no clipping."""
+    """Largest global norm of the gradient; a longer gradient is scaled down to it. 0 for no clipping."""
     condition_dropout: float = 0.0
-    """Share of images that are trained without their class and numbers, which guidance needs; the last class is then none."""
+    """Share of training images whose classes and parameters are withheld, in [0, 1). Guidance needs it, 0.1 for
+    example. The last class then means unconditional."""
     timestep_sampling: TimestepSampling = "uniform"
-    """How often each noise level is trained: log_normal in sigma = noise / signal; importance, by the root mean square of the
-    level's last losses, which are divided by it."""
+    """How often each timestep is trained. log_normal draws log sigma = log(noise / signal) from a normal distribution.
+    importance draws a timestep in proportion to the root mean square of its last losses, and divides the loss by that
+    probability."""
     p_mean: float = -1.2
-    """Mean of log sigma, for log_normal."""
+    """Mean of log sigma for log_normal."""
     p_std: float = 1.2
-    """Standard deviation of log sigma, for log_normal."""
+    """Standard deviation of log sigma for log_normal."""
     stratified: bool = False
-    """Spread the levels of a batch evenly over their distribution, from one random number a step."""
+    """Spread the timesteps of a batch evenly over their distribution, which makes the loss less noisy."""
     ema_decay: float = 0.9999
-    """Decay of the weights' moving average, warmed up as min(ema_decay, (1 + n) / (10 + n))."""
+    """Decay a step of the moving average of the parameters, warmed up as min(ema_decay, (1 + n) / (10 + n))."""
     ema_profiles: tuple[float, ...] = ()
-    """Further averages, by sigma_rel such as 0.05 and 0.1, of which every checkpoint leaves a snapshot in averages/: from them
-    synthesise-ema makes an average of any length (Karras et al. 2024)."""
+    """Widths sigma_rel of further averages of the parameters, such as 0.05 and 0.1. Every checkpoint leaves a snapshot
+    of them in averages/. synthesise-ema makes an average of any width from the snapshots (Karras et al. 2024)."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Precision of weights and arithmetic."""
+    """Floating type of parameters and arithmetic. float64 is slow and meant for comparing the frameworks."""
     autocast: Literal["none", "bf16"] = "none"
-    """bf16 runs convolutions and products in bfloat16 (slower than float32 on most CPUs)."""
+    """bf16 runs convolutions and matrix products in bfloat16. It costs time on most CPUs."""
     seed: int = 0
-    """Seed of the initial weights, the order of data, noise, dropout and augmentation."""
+    """Seed of the initial parameters, the order of the data, noise, dropout and augmentation."""
     log_every: int = 50
     """Steps between lines of metrics.jsonl."""
     sample_every: int = 0
-    """Steps between sample grids; 0 for none but the last."""
+    """Steps between sample grids; 0 draws one after the last step only."""
     sample_count: int = 16
     """Images in a sample grid; 0 for no grids."""
     checkpoint_every: int = 1000
     """Steps between checkpoints; the last step always has one."""
     keep_checkpoints: int = 2
-    """Number of latest checkpoints kept; 0 keeps all."""
+    """Number of latest checkpoints that are kept; 0 keeps all."""
     gradient_checkpointing: bool = False
-    """Compute each block once more in the backward pass instead of keeping what is in it: less memory, more time, the
-    same result."""
+    """Evaluate each block again in the backward pass in place of storing its activations. It saves memory, costs time
+    and changes no result."""
     threads: int = 0
-    """CPU threads; 0 for the framework's choice."""
+    """Number of CPU threads; 0 leaves it to the framework."""
 
     def __post_init__(self) -> None:
+        need = requirements(self, "training")
         for key in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every"):
-            require(getattr(self, key) >= 1, f"training.{key}", getattr(self, key), "at least 1")
-        for key in ("warmup_steps", "sample_every", "sample_count", "keep_checkpoints", "threads", "weight_decay", "clip_norm"):  # fmt: skip
-            require(getattr(self, key) >= 0, f"training.{key}", getattr(self, key), "at least 0")
-        require(self.batch_size % self.accumulate == 0, "training.accumulate", self.accumulate, f"a divisor of batch_size {self.batch_size}")  # fmt: skip
-        require(self.learning_rate > 0 and math.isfinite(self.learning_rate), "training.learning_rate", self.learning_rate, "above 0")  # fmt: skip
+            need(getattr(self, key) >= 1, key, "at least 1")
+        for key in ("warmup_steps", "sample_every", "sample_count", "keep_checkpoints", "threads"):
+            need(getattr(self, key) >= 0, key, "at least 0")
+        for key in ("weight_decay", "clip_norm"):
+            need(getattr(self, key) >= 0, key, "at least 0")
+        need(self.batch_size % self.accumulate == 0, "accumulate", f"a divisor of batch_size {self.batch_size}")
+        need(0 < self.learning_rate < math.inf, "learning_rate", "above 0")
         for key in ("decay_start", "final_fraction"):
-            require(0 <= getattr(self, key) <= 1, f"training.{key}", getattr(self, key), "in [0, 1]")
+            need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
         for key in ("beta1", "beta2", "ema_decay", "condition_dropout"):
-            require(0 <= getattr(self, key) < 1, f"training.{key}", getattr(self, key), "in [0, 1)")
+            need(0 <= getattr(self, key) < 1, key, "in [0, 1)")
         for value in self.ema_profiles:
-            require(
-                0 < value < WIDEST_PROFILE,
-                "training.ema_profiles",
-                value,
-                f"above 0 and below {WIDEST_PROFILE:.4f} each",
-            )
-        require(len(set(self.ema_profiles)) == len(self.ema_profiles), "training.ema_profiles", self.ema_profiles, "named once each")  # fmt: skip
-        require(math.isfinite(self.p_mean), "training.p_mean", self.p_mean, "finite")
-        require(0 < self.p_std < math.inf, "training.p_std", self.p_std, "above 0")
-        require(self.adam_eps > 0, "training.adam_eps", self.adam_eps, "above 0")
-        require(0 <= self.seed < 2**63, "training.seed", self.seed, "in [0, 2^63)")
-        if self.autocast == "bf16":
-            require(self.dtype == "float32", "training.autocast", self.autocast, "none where dtype is float64")
+            allowed = f"above 0 and below {WIDEST_PROFILE:.4f} each"
+            require(0 < value < WIDEST_PROFILE, "training.ema_profiles", value, allowed)
+        need(len(set(self.ema_profiles)) == len(self.ema_profiles), "ema_profiles", "named once each")
+        need(math.isfinite(self.p_mean), "p_mean", "finite")
+        need(0 < self.p_std < math.inf, "p_std", "above 0")
+        need(self.adam_eps > 0, "adam_eps", "above 0")
+        need(0 <= self.seed < 2**63, "seed", "in [0, 2^63)")
+        need(self.autocast == "none" or self.dtype == "float32", "autocast", "none where dtype is float64")
