@@ -10,14 +10,15 @@ from keras import ops
 from core.config import Loss
 from core.diffusion.bound import EDGE, HALF_BIN, OPEN_END, SERIES_FROM_FLOAT32, TAIL_SERIES
 from core.inference.conditioning import CONDITIONS
+from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.unet import UNet
 
 
-def losses(network: UNet, batch: dict[str, Any], kind: Loss = "simple") -> Any:
+def losses(network: UNet | BaselineUNet, batch: dict[str, Any], kind: Loss = "simple") -> Any:
     """Weighted mean squared error between the network's output and its target.
 
     Args:
-        network: the U-Net.
+        network: of either architecture.
         batch: `x_0`, `eps` (B, H, W, C); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
             and what the network is conditioned on, by the names of core.inference.conditioning.CONDITIONS.
         kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.bound.

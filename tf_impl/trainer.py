@@ -82,7 +82,8 @@ class Trainer:
 
     def gradients(self, batch: dict[str, np.ndarray], dropout_seed: int) -> tuple[Any, list[Any]]:
         """Loss of a global batch and its gradients."""
-        accumulate, total, sums, found = self.recipe.training.accumulate, 0.0, [], []
+        accumulate, total, found = self.recipe.training.accumulate, 0.0, []
+        sums: list[Any] = []
         for i, layer in enumerate(self.dropouts if self.recipe.model.dropout else []):
             layer.seed_generator.state.assign([dropout_seed, i])
         size = len(batch["t"]) // accumulate

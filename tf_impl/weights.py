@@ -15,7 +15,7 @@ from core.networks.specs import check_weights, param_specs
 from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.unet import UNet
 
-NETWORKS = {"unet": UNet, "baseline": BaselineUNet}
+NETWORKS: dict[str, type[UNet] | type[BaselineUNet]] = {"unet": UNet, "baseline": BaselineUNet}
 # Canonical layout -> Keras layout, and back.
 TO_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (2, 3, 1, 0), "linear": (1, 0)}  # OIHW -> HWIO, (out, in) -> (in, out)
 FROM_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (3, 2, 0, 1), "linear": (1, 0)}

@@ -6,6 +6,8 @@ attention's weights.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -117,10 +119,16 @@ class BaselineUNet(nn.Module):
         config: the network, of architecture baseline.
     """
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A stage, which is added by its name."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         # As in layers.TimeEmbedding: no part of the state, cast to the weights' dtype before the product with t.
+        self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.from_numpy(time_frequencies(config)), persistent=False)
         for stage in baseline_plan(config):
             if stage.kind == "attention":

@@ -46,7 +46,7 @@ class Inception(nn.Module):
         for name, layer in layers.items():
             layer.weight.data, layer.bias.data = (torch.from_numpy(values[f"{name}.{p}"]) for p in ("weight", "bias"))
         # channels_last: 1.3 times faster on a CPU, and on a GPU the convolutions' own layout.
-        self.convs.to(getattr(torch, dtype), memory_format=torch.channels_last)
+        self.convs.to(getattr(torch, dtype)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False).eval()
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

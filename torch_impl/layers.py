@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -10,7 +12,8 @@ from core.config import ModelConfig
 from core.networks.specs import time_frequencies
 from core.networks.unet import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
 
-ACTIVATIONS = {"silu": F.silu, "gelu": F.gelu}  # F.gelu is the exact form, with erf
+# F.gelu is the exact form, with erf.
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"silu": F.silu, "gelu": F.gelu}
 
 
 class TimeEmbedding(nn.Module):
@@ -21,6 +24,7 @@ class TimeEmbedding(nn.Module):
         self.flip = config.flip_sin_to_cos
         # Not part of the state. Cast to the weights' dtype before the product, as the other twin does: the angle is
         # then bit-equal in both (formed otherwise it differs by 6e-5 at t = 999).
+        self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.from_numpy(time_frequencies(config)), persistent=False)
         self.linear_1 = nn.Linear(config.block_out_channels[0], time_channels)
         self.linear_2 = nn.Linear(time_channels, time_channels)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -119,7 +119,7 @@ def train(
             rate = batch_size * (step + 1) / (time.perf_counter() - started)
             print(f"step {step + 1}: squared error {squared:.4f}, cross entropy {entropy:.4f}, {rate:.0f} images/s", file=sys.stderr)  # fmt: skip
     with torch.no_grad():  # the head undoes the standardisation
-        head = network.get_submodule("to_parameters")
+        head = cast(torch.nn.Linear, network.get_submodule("to_parameters"))
         head.bias.copy_(head.bias * torch.from_numpy(scale) + torch.from_numpy(mean))
         head.weight.mul_(torch.from_numpy(scale)[:, None])
     return network.eval()
@@ -174,7 +174,7 @@ def main(argv: list[str]) -> int:
     trained = time.perf_counter()
     chosen = {name: value for name, value in asdict(options).items() if name != "out"}
     flags = [f"--{n.replace('_', '-')} {value}" for n, value in chosen.items() if value != getattr(Options(), n)]
-    manifest = {
+    manifest: dict[str, Any] = {
         "command": " ".join(["python -m torch_impl.train_lens_extractor", *flags]),
         "options": chosen,
         "versions": {"torch": torch.__version__, "numpy": np.__version__},

@@ -45,7 +45,7 @@ class Trainer:
         if config.gradient_checkpointing:
             self.network.gradient_checkpointing = True
         self.profiles = [copy.deepcopy(self.ema) for _ in config.ema_profiles]
-        self.parameters = list(self.network.parameters())
+        self.parameters: list[torch.Tensor] = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
         self.sampler = Sampler(self.ema)
         self.skipped = self.skipped_in_a_row = 0

@@ -5,6 +5,8 @@ Source: Ho et al. 2020; Dhariwal & Nichol 2021 (scale_shift, resampling residual
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -66,7 +68,7 @@ class UNet(nn.Module):
         time = self.time_embedding(torch.as_tensor(t, device=x.device).expand(x.shape[0]))  # (B, time_channels)
         if self.class_embedding is not None:
             time = time + self.class_embedding(labels)
-        if self.vector_embedding is not None:
+        if self.vector_embedding is not None and vector is not None:
             time = time + self.vector_embedding(vector, vector.new_ones(len(vector)) if keep is None else keep)
         if image is not None:
             x = torch.cat([x, image], dim=1)
@@ -74,7 +76,7 @@ class UNet(nn.Module):
             x = 2 * x - 1
         x = self.conv_in(x)
         skips = [x]
-        for block in self.down_blocks:
+        for block in cast("list[Block]", self.down_blocks):
             for i, resnet in enumerate(block.resnets):
                 x = self._run(resnet, x, time)
                 x = self._run(block.attentions[i], x) if block.attentions else x
@@ -86,7 +88,7 @@ class UNet(nn.Module):
             x = self._run(self.mid_block.resnets[0], x, time)
             x = self._run(self.mid_block.attentions[0], x) if self.mid_block.attentions else x
             x = self._run(self.mid_block.resnets[1], x, time)
-        for block in self.up_blocks:
+        for block in cast("list[Block]", self.up_blocks):
             for i, resnet in enumerate(block.resnets):
                 x = self._run(resnet, torch.cat([x, skips.pop()], dim=1), time)
                 x = self._run(block.attentions[i], x) if block.attentions else x

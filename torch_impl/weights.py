@@ -16,7 +16,7 @@ from core.networks.specs import check_weights
 from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.unet import UNet
 
-NETWORKS = {"unet": UNet, "baseline": BaselineUNet}
+NETWORKS: dict[str, type[UNet] | type[BaselineUNet]] = {"unet": UNet, "baseline": BaselineUNet}
 
 logger = logging.getLogger(__name__)
 
