@@ -1,8 +1,7 @@
 """Generated images held against real ones, every number beside its real-against-real floor.
-
-The real images are cut at random into two halves of N. One half is the reference; the other says how far real images lie
-from real images at that N. No generated set can be expected below that floor. The cut is repeated, so that every number
-carries its spread.
+ The real images are cut at random into two halves of N. One half is the reference; the other says how far real images
+lie from real images at that N. No generated set can be expected below that floor. The cut is repeated, so that every
+number carries its spread.
 """
 
 from __future__ import annotations
@@ -110,8 +109,8 @@ def _warnings(
     result = []
     if n < PROTOCOL_N:
         result.append(
-            f"N = {n:,} images a side is below the protocol's {PROTOCOL_N:,}: small differences between sets are chance. "
-            "Read each number against its floor, which is measured at the same N."
+            f"N = {n:,} images a side is below the protocol's {PROTOCOL_N:,}: small differences between sets are "
+            "chance. Read each number against its floor, which is measured at the same N."
         )
     smallest = min(count for name, count in counts.items() if name != REAL)
     if counts[REAL] // 2 < smallest:
@@ -124,19 +123,19 @@ def _warnings(
         if coarse[name] != coarse[REAL]:
             stored, exact = (name, REAL) if coarse[name] else (REAL, name)
             result.append(
-                f"{stored} holds 8-bit values and {exact} does not: every number also measures the rounding, whose step of "
-                "1/255 is as large as the sky noise of the lenses."
+                f"{stored} holds 8-bit values and {exact} does not: every number also measures the rounding, whose "
+                "step of 1/255 is as large as the sky noise of the lenses."
             )
     for name, count in undefined.items():
         if count:
             result.append(
-                f"{name}: in {count:,} of {counts[name]:,} images nothing rises above the sky; they have no ring radius "
-                "and no ellipticity and are left out of those two rows alone."
+                f"{name}: in {count:,} of {counts[name]:,} images nothing rises above the sky; they have no ring "
+                "radius and no ellipticity and are left out of those two rows alone."
             )
     if nearest and nearest["sets"][REAL]["copies"]:
         result.append(
-            f"{nearest['sets'][REAL]['copies']:,} of the real images are exact copies of training images: they were not "
-            "held out, and the nearest-neighbour yardstick is too small. Compare with held-out images."
+            f"{nearest['sets'][REAL]['copies']:,} of the real images are exact copies of training images: they were "
+            "not held out, and the nearest-neighbour yardstick is too small. Compare with held-out images."
         )
     return result
 

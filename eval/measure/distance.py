@@ -159,19 +159,19 @@ def warnings(real: ImageSet, generated: ImageSet, n: int, dim: int, extractor: s
     found = []
     if extractor == "pixels":
         found.append(
-            "The features are the pixels of thumbnails of at most 16 x 16. No network judges them, and finer detail is not "
-            "seen. This is not FID and must not be quoted as one."
+            "The features are the pixels of thumbnails of at most 16 x 16. No network judges them, and finer detail is "
+            "not seen. This is not FID and must not be quoted as one."
         )
     if real.statistics or generated.statistics:
         found.append(
-            "Saved statistics hold no features: there is no floor, no interval, no KID, no precision and no recall. How "
-            "their images were prepared cannot be checked."
+            "Saved statistics hold no features: there is no floor, no interval, no KID, no precision and no recall. "
+            "How their images were prepared cannot be checked."
         )
     else:
         if n < dim:
             found.append(
-                f"N = {n:,} is below the {dim:,} features: the covariances are singular, and most of the distance is the "
-                "bias of a small N."
+                f"N = {n:,} is below the {dim:,} features: the covariances are singular, and most of the distance is "
+                "the bias of a small N."
             )
         if n < PROTOCOL_N:
             found.append(

@@ -19,10 +19,19 @@ from eval.twins.drawn import draw_from
 from eval.twins.features import open_extractor, open_features
 from eval.twins.interpreters import ROOT, Framework, first_framework
 
-SHOWN_OF_SETS = (
-    "sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype", "framework",
-    "weights_sha256", "source", "split", "data_sha256", "fit", "normalise", "stored", "n", "extractor",
-)  # fmt: skip
+OF_DRAWING = ("sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype")
+OF_ORIGIN = (
+    "framework",
+    "weights_sha256",
+    "source",
+    "split",
+    "data_sha256",
+    "fit",
+    "normalise",
+    "stored",
+    "n",
+    "extractor",
+)
 REPRODUCED = 1e-3
 """Relative difference within which a published distance counts as reproduced: float32 features give 1e-5, and other
 processors' convolutions somewhat more."""
@@ -108,7 +117,7 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _about(side: ImageSet) -> dict[str, Any]:
     """Where a side comes from and what its pixels are."""
-    kept = {key: value for key, value in side.about.items() if key in SHOWN_OF_SETS}
+    kept = {key: value for key, value in side.about.items() if key in OF_DRAWING + OF_ORIGIN}
     shape = list(side.images.shape) if side.images is not None else None
     return {"path": side.path, "shape": shape, "sha256": side.fingerprint(), **kept}
 

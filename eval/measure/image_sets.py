@@ -222,7 +222,7 @@ def check_comparable(real: ImageSet, generated: ImageSet) -> None:
         path = (real if eight[0] else generated).path
         raise ValueError(
             f"{path}: holds 8-bit values and the other side does not: a distance would measure the rounding too "
-            "(1/255 is as large as the sky noise of the lenses); give --eight-bit to round both, or floats on both sides"
+            "(1/255 is as large as the sky noise of the lenses); give --eight-bit to round both, or floats on both"
         )
     if is_min_max(generated.images) and not is_min_max(real.images):
         raise ValueError(

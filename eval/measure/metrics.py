@@ -27,6 +27,7 @@ name, or the distance of each image to its nearest training image."""
 
 PIXEL_BINS = 1024
 BLOCK = 256  # images measured at a time, so that float64 copies stay small
+ESTIMATE = "{value:.3g} ± {standard_error:.2g}"
 SPLITS = 10
 """Of the Inception Score."""
 NEAR = 0.01
@@ -126,15 +127,28 @@ def _of_image(key: str, label: str, meaning: str, unit: str = "intensity") -> Me
 
 
 METRICS = (
-    Metric("kid", "KID", "unbiased, ± standard error", _kid, "", "features", shown="{value:.3g} ± {standard_error:.2g}"),
+    Metric("kid", "KID", "unbiased, ± standard error", _kid, "", "features", shown=ESTIMATE),
     _of_features("precision", "share of generated images that lie among real ones", _precision_recall),
     _of_features("recall", "share of real images that lie among generated ones", _precision_recall),
     _of_features("density", "real neighbourhoods around a generated image; 1 for real images", _density_coverage),
     _of_features("coverage", "share of real neighbourhoods that hold a generated image", _density_coverage),
-    Metric("inception_score", "Inception Score", f"{SPLITS} splits", _inception_score, "", "inception",
-           shown="{mean:.3f} ± {std:.2g}"),
-    Metric("lens_frechet", "Lens Fréchet", "Fréchet distance in the lens extractor's features.", _frechet("lens"), "",
-           "lens"),
+    Metric(
+        "inception_score",
+        "Inception Score",
+        f"{SPLITS} splits",
+        _inception_score,
+        "",
+        "inception",
+        shown="{mean:.3f} ± {std:.2g}",
+    ),
+    Metric(
+        "lens_frechet",
+        "Lens Fréchet",
+        "Fréchet distance in the lens extractor's features.",
+        _frechet("lens"),
+        "",
+        "lens",
+    ),
     _of_lens("theta_e", "Einstein radius", "arcsec"),
     _of_lens("gamma1", "Shear"),
     _of_lens("source_x", "Source x", "arcsec"),
@@ -143,7 +157,7 @@ METRICS = (
     _of_lens("source_e2", "Source e2"),
     _of_lens("blur", "Blur", "px of 64"),
     _of_lens("noise", "Noise"),
-    Metric("lens_classes", "Class probabilities", "Total variation between the mean ones.", _class_difference, "", "lens"),
+    Metric("lens_classes", "Class probabilities", "Total variation of their means.", _class_difference, "", "lens"),
     Metric("nearest", "Nearest training image", "Share of images nearer than held-out ones are.", _copies, "", "train"),
     Metric(
         "frechet_thumbnail",
@@ -172,7 +186,7 @@ METRICS = (
     _of_image("flux", "Total flux", "All the light of an image.", "intensity·px"),
     _of_image("peak", "Peak", "The brightest pixel of an image."),
     _of_image("sky_noise", "Sky noise", "The graininess of the dark border."),
-)  # fmt: skip
+)
 
 
 def rows(*groups: Group) -> tuple[Metric, ...]:

@@ -1,4 +1,4 @@
-"""What `eval fid` measures: the options that a result depends on. Imports nothing heavy, so that --help answers at once."""
+"""The options on which a result of `eval fid` depends. Imports nothing heavy, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class DistanceRequest:
     generated: str
     """Generated images. A run stands for images drawn from it, up to 2,000."""
     extractor: Literal["lens", "inception", "pixels"] = "lens"
-    """Network that takes the features. The lens extractor is trained on simulated lenses and needs no download; inception
-    is FID's, fetched once; pixels compares thumbnails of 16 x 16 and serves images that neither network knows."""
+    """Network that takes the features. The lens extractor is trained on simulated lenses and needs no download;
+    inception is FID's, fetched once; pixels compares thumbnails of 16 x 16 and serves images that neither network
+    knows."""
     resize: Literal["clean", "legacy"] = "clean"
     """How images are brought to Inception's 299 pixels: clean (antialiased bicubic) or legacy (as in 2017)."""
     weights: str | None = None

@@ -1,6 +1,6 @@
 """How fast each framework trains and samples, in interleaved repetitions, so that a busy machine slows all alike.
-
-Each framework runs in its own environment behind one worker (`eval.twins.client.Worker`). While one works, the others wait.
+ Each framework runs in its own environment behind one worker (`eval.twins.client.Worker`). While one works, the others
+wait.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Race:
 
 
 def _start(contestant: Contestant, worker: Worker, recipe: Recipe, started: float, threads: int) -> dict[str, Any]:
-    """Take the first step; seconds since `started`, and the environment, which must have the given number of threads."""
+    """Take the first step; seconds since `started`, and the environment, whose threads are checked."""
     worker.call("time_training", recipe=to_dict(recipe), steps=1)
     seconds = time.perf_counter() - started
     environment = worker.call("describe")[1]

@@ -30,9 +30,14 @@ def spent(sampler: str, budget: int) -> int:
 
 
 def sweep(
-    run: str, samplers: Sequence[str], nfe: Sequence[int], n: int, extractor: ExtractorName,
-    framework: Framework | None, spacing: str | None,
-) -> dict[str, Any]:  # fmt: skip
+    run: str,
+    samplers: Sequence[str],
+    nfe: Sequence[int],
+    n: int,
+    extractor: ExtractorName,
+    framework: Framework | None,
+    spacing: str | None,
+) -> dict[str, Any]:
     """Draw and measure; images of an earlier sweep are taken from the run's folder.
 
     Args:

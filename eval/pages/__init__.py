@@ -1,1 +1,1 @@
-"""How results are shown: text tables, Markdown and self-contained HTML pages. Nothing here measures or starts a twin."""
+"""How results are shown: text, Markdown and self-contained HTML. Nothing here measures or starts a twin."""

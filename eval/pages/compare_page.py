@@ -135,8 +135,14 @@ def _nearest_sections(result: Result, sets: Mapping[str, Images], train: Images,
         quantiles = [number(entry["quantiles"][key]) for key in ("0.01", "0.5", "0.99")]
         label = f"{name} (held out)" if name == REAL else name
         rows.append([label, *quantiles, f"{100 * entry['share_closer']:.1f} %", f"{entry['copies']:,}"])
-    columns = ["Distance to the nearest training image", "1 % lie below", "median", "99 % lie below",
-               "suspiciously near", "exact copies"]  # fmt: skip
+    columns = [
+        "Distance to the nearest training image",
+        "1 % lie below",
+        "median",
+        "99 % lie below",
+        "suspiciously near",
+        "exact copies",
+    ]
     caption = prose.nearest(train=nearest["train_count"], threshold=nearest["threshold"])
     histogram = nearest["histogram"]
     plot = histogram_plot(histogram["edges"], histogram["sets"], "distance, intensity", label="distance to training")

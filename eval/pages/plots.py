@@ -1,7 +1,6 @@
 """Plots as inline SVG and picture grids as inline PNG, for pages that work offline.
-
-Axes and text are drawn in the page's own text colour, so that one plot serves light and dark pages alike. matplotlib and
-pillow are imported inside the functions.
+ Axes and text are drawn in the page's own text colour, so that one plot serves light and dark pages alike. matplotlib
+and pillow are imported inside the functions.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def curves(result: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def picture(result: Mapping[str, Any]) -> str:
-    """The curve against evaluations as an SVG file, with axes in grey: outside a page there is no text colour to take."""
+    """The curve against evaluations as an SVG file, with grey axes: a file has no text colour to take."""
     return curves(result)[0].replace("currentColor", GREY)
 
 

@@ -41,7 +41,7 @@ class Measurement:
     quantity: str
     dtype: str
     measured: float
-    """Relative to the oracle's largest value, unless `unit` says otherwise; infinite where nothing could be compared."""
+    """Relative to the oracle's largest value, unless there is a unit; infinite where nothing could be compared."""
     tolerance: float
     where: str
     """The worst element, with both values."""
@@ -82,9 +82,14 @@ class Board:
         self.all_close(quantity, {quantity: found}, {quantity: expected}, tolerance, floor=0.0)
 
     def all_close(
-        self, quantity: str, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], tolerance: Tolerance,
-        floor: float = GRADIENT_FLOOR, oracle: Mapping[str, np.ndarray] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        quantity: str,
+        found: Mapping[str, np.ndarray],
+        expected: Mapping[str, np.ndarray],
+        tolerance: Tolerance,
+        floor: float = GRADIENT_FLOOR,
+        oracle: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         """Compare named tensors and note the worst.
 
         Args:
@@ -175,7 +180,7 @@ def random_weights(recipe: Recipe) -> Arrays:
 
 
 def images_for(recipe: Recipe, count: int) -> Arrays:
-    """Simulated lenses in the recipe's shape (one lens a channel), with labels and parameters where they are conditions."""
+    """Simulated lenses in the recipe's shape (one lens a channel), with the labels and parameters of its conditions."""
     height, width, channels = recipe.image_shape
     drawn, _, parameters = simulate("lensing", count * channels, (height, width), seed=3)
     images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
@@ -221,16 +226,29 @@ def start_twins(threads: int = 1, root: Path = ROOT) -> Iterator[Twins]:
 def stress(recipe: Recipe, dtype: Any, **changes: Any) -> Recipe:
     """The recipe with a training in which everything acts: clip, warm-up, decay, weight decay, accumulation, average.
 
-    Dropout is off: each framework draws its own masks. How levels are drawn, and which profiles are kept, is the recipe's.
+    Dropout is off: each framework draws its own masks. How levels are drawn, and which profiles are kept, is the
+    recipe's.
     """
     ways = {
         key: getattr(recipe.training, key)
         for key in ("timestep_sampling", "p_mean", "p_std", "stratified", "ema_profiles")
     }
     training = TrainingConfig(
-        steps=20, batch_size=4, accumulate=2, optimizer="adamw", weight_decay=0.1, learning_rate=2e-3, clip_norm=0.5,
-        warmup_steps=5, decay="cosine", final_fraction=0.1, ema_decay=0.9, seed=5, dtype=dtype, **ways,
-    )  # fmt: skip
+        steps=20,
+        batch_size=4,
+        accumulate=2,
+        optimizer="adamw",
+        weight_decay=0.1,
+        learning_rate=2e-3,
+        clip_norm=0.5,
+        warmup_steps=5,
+        decay="cosine",
+        final_fraction=0.1,
+        ema_decay=0.9,
+        seed=5,
+        dtype=dtype,
+        **ways,
+    )
     model = dataclasses.replace(recipe.model, dropout=0.0)
     return dataclasses.replace(recipe, model=model, training=dataclasses.replace(training, **changes))
 

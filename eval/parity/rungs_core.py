@@ -49,7 +49,8 @@ def tables(twins: Twins, subject: Subject, board: Board) -> None:
     for name, value in (("x0", x_0), ("eps", eps)):
         p, q = getattr(process, f"{name}_from_xt"), getattr(process, f"{name}_from_output")
         scale = np.abs(p) + np.abs(q)  # what rounding is multiplied by: 1 / signal at the noisiest levels
-        board.close(f"{name} from x_t", ((p * x_t + q * output - value) / scale + 1).astype(np.float64), np.ones(len(p)), TABLE)  # fmt: skip
+        found = ((p * x_t + q * output - value) / scale + 1).astype(np.float64)
+        board.close(f"{name} from x_t", found, np.ones(len(p)), TABLE)
     training = stress(subject.recipe, "float64", steps=200, warmup_steps=50).training
     n = np.arange(200)
     rate = training.learning_rate * np.minimum((n + 1) / 50, 1) * (0.1 + 0.9 * (1 + np.cos(np.pi * (n + 1) / 200)) / 2)
@@ -113,7 +114,8 @@ def keys(twins: Twins, subject: Subject, board: Board) -> None:
         # The product of independent standard normals has mean 0 and variance 1.
         sigmas = abs(float((first * other).mean())) * np.sqrt(first.size)
         where = f"{first.size:,} draws"
-        board.record(f"correlation with another {name}'s noise", "float64", sigmas, STATISTICS_SIGMA, where, "standard errors")  # fmt: skip
+        quantity = f"correlation with another {name}'s noise"
+        board.record(quantity, "float64", sigmas, STATISTICS_SIGMA, where, "standard errors")
 
 
 def batches(twins: Twins, subject: Subject, board: Board) -> None:
@@ -140,7 +142,8 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
         t = integers(seed, "training_t", range(size), step, recipe.process.timesteps) if plain else batch["t"]
         oracle = {"x_0": pixels[chosen], "t": t}
         oracle["eps"] = gaussian(seed, "training_eps", range(size), step, recipe.image_shape)
-        oracle |= {name: exact[name][t].astype(np.float64) for name in ("time", "signal", "noise", "target_x0", "target_eps", "weight")}  # fmt: skip
+        of_level = ("time", "signal", "noise", "target_x0", "target_eps", "weight")
+        oracle |= {name: exact[name][t].astype(np.float64) for name in of_level}
         oracle |= _condition(recipe, given, chosen, step)
         for name, value in oracle.items():
             found.setdefault(name, {})[f"step {step}"] = batch[name]

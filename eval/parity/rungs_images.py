@@ -24,7 +24,7 @@ BATCHES = (1, 7, 64)
 
 
 def draw(twins: Twins, recipe: Recipe, weights: Arrays, first: int, n: int, board: Board) -> list[np.ndarray]:
-    """(PyTorch's, TensorFlow's) images `first` to `first + n` of the seed, (n, H, W, C); the noise must be bit-equal."""
+    """(PyTorch's, TensorFlow's) images `first` to `first + n` of the seed, (n, H, W, C), from bit-equal noise."""
     condition = own_condition(recipe, as_dataset(images_for(recipe, 12)), range(first, first + n), SEED)
     arrays = dict(weights) | under("condition", condition)
     results = [
@@ -79,7 +79,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
 
 
 def _samplers(T: int, drops: bool) -> dict[str, SamplingConfig]:
-    """One of each kind, and a guided one for a network trained without its condition too; DDIM's are the report's pictures."""
+    """One of each kind, and a guided one where training dropped the condition; the report shows DDIM's."""
     guided = {"ddim, guided": SamplingConfig("ddim", min(20, T), guidance=2.0, guidance_min=0.1, guidance_max=50.0)}
     return {
         "ddim": SamplingConfig("ddim", min(50, T)),
@@ -91,5 +91,5 @@ def _samplers(T: int, drops: bool) -> dict[str, SamplingConfig]:
 
 
 def _range(count: int) -> tuple[int, int]:
-    """First and number of the images that are drawn once more: 40 to 49 of 64; at least two, so that a batch has a next one."""
+    """First and number of the images that are drawn again: 40 to 49 of 64; at least two, for two batches."""
     return min(5 * count // 8, count - 2), max(2, 5 * count // 32)

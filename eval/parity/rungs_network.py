@@ -32,7 +32,7 @@ DTYPES: dict[str, tuple[Tolerance, Tolerance]] = {
 
 
 def network_inputs(recipe: Recipe, size: tuple[int, int], dtype: str, batch: int = 2) -> Arrays:
-    """Noise, levels from both ends of the schedule, and what the network is conditioned on; the first image without numbers."""
+    """Noise, timesteps from both ends, and the conditions of the network; the first image has no parameters."""
     rng = np.random.default_rng(1)
     model = recipe.model
     x = rng.standard_normal((batch, *size, model.image_channels))

@@ -1,4 +1,5 @@
-"""The study `baseline`: what the choices of an earlier project cost, measured on one network drawn from in several ways.
+"""The study `baseline`: what the choices of an earlier project cost, measured on one network drawn from in several
+ways.
 
 A study that was cut off goes on where it stopped. Its results are in docs/baseline.md.
 """
@@ -60,7 +61,8 @@ class BaselineStudy(Interpreters):
 
     Examples:
       python -m eval.studies.baseline
-      python -m eval.studies.baseline --networks runs/baseline-study --n 8 --seeds 1 --evaluations 1000 --out runs/all-levels
+      python -m eval.studies.baseline --networks runs/baseline-study --n 8 --seeds 1 --evaluations 1000 --out
+      runs/all-levels
     """
 
     out: Path = Path("runs/baseline-study")
@@ -114,7 +116,7 @@ def train(study: BaselineStudy, name: str, steps: int, root: Path) -> tuple[int,
 
 
 def train_both(study: BaselineStudy, root: Path) -> dict[str, dict[str, float]]:
-    """The baseline for its steps, the U-Net for as many seconds, which its own pace tells: steps and seconds of each."""
+    """Train the baseline for its steps and the U-Net for as many seconds: steps and seconds of each."""
     if study.networks is None:
         _, limit = train(study, "baseline", study.steps, root)
         step, seconds = train(study, "U-Net", PROBE, root)
@@ -125,7 +127,7 @@ def train_both(study: BaselineStudy, root: Path) -> dict[str, dict[str, float]]:
 
 
 def draw(study: BaselineStudy, worker: Worker, way: Way, seed: int) -> Images:
-    """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; drawn once for both ends and all scales."""
+    """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; ways share what is drawn."""
     folder = study.out / "drawn" / f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}"
     source = open_source(resolve_checkpoint(study.runs / way.network), way.weights)
     parts = []

@@ -1,7 +1,6 @@
 """The study `conditioning`: do drawn lenses have the Einstein radius on which they were conditioned?
-
-Lenses are drawn at Einstein radii spread over the training range, with their other parameters as in the training images.
-The lens extractor, which knows nothing of the network, then measures the parameters of each image.
+ Lenses are drawn at Einstein radii spread over the training range, with their other parameters as in the training
+images. The lens extractor, which knows nothing of the network, then measures the parameters of each image.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class DamageStudy(Interpreters):
     """Spoil simulated lenses in known ways and see which metrics notice: tables, damage.json and damage.md.
 
-    Images with seven kinds of damage at five strengths, and images without substructure, are held against undamaged ones. The
-    lens extractor's metrics stand beside those of pixels and spectra. It takes some minutes on two CPU cores.
+    Images with seven kinds of damage at five strengths, and images without substructure, are held against undamaged
+    ones. The lens extractor's metrics stand beside those of pixels and spectra. It takes some minutes on two CPU cores.
 
     Examples:
       python -m eval damage

@@ -26,13 +26,14 @@ def take(features: Features, order: npt.NDArray[Any]) -> Features:
 
 
 def summary(values: Sequence[float], chance: Sequence[float] | None = None) -> dict[str, Any]:
-    """Mean and range over the cuts; with `chance`, values of undamaged images, `seen`: every value lies above all of them."""
+    """Mean and range over the cuts; `seen`: every value lies above all of `chance`, those of undamaged images."""
     result = {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
     return result if chance is None else {**result, "seen": min(values) > max(chance)}
 
 
 def score_damage(pools: Pools) -> dict[str, Any]:
-    """Every metric of every spoilt set against the reference, and the floor, over SPLITS random cuts of the real images.
+    """Every metric of every spoilt set against the reference, and the floor, over SPLITS random cuts of the real
+    images.
 
     Returns:
         floor and whole, by metric: mean, min, max; damages: key, label, strengths and, by metric, one such entry a

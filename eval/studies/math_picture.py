@@ -1,4 +1,4 @@
-"""The study `math_picture`: schedules, grids, and samplers on data whose exact flow is known, drawn for docs/math.md."""
+"""The study `math_picture`: schedules, grids, and samplers on data with a known flow, drawn for docs/math.md."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def images(place: Place) -> Any:
 
 
 def beside(study: ResultsOptions, name: SetName, places: Sequence[Place], dataset: Dataset) -> dict[str, Any]:
-    """The set's other distances, and the nearest training images: compare.json, made anew where the images are others."""
+    """compare.json: the set's other distances and the nearest training images, made anew for other images."""
     path, weights = study.out / name / "compare.json", [place.weights() for place in places]
     if path.is_file() and (held := read_json(path))["made_from"] == [*weights, study.n]:
         return dict(held)
@@ -113,9 +113,14 @@ def find(place: Place, recipe: Recipe) -> Found:
     """What the files say of one network."""
     progress = read_json(resolve_checkpoint(place.run) / "training_state.json")
     return Found(
-        recipe, progress["seconds"], read_metrics(place.run), read_json(place.run / "run.json"),
-        read_json(place.samples / "manifest.json"), read_json(place.result), place.commands(),
-    )  # fmt: skip
+        recipe,
+        progress["seconds"],
+        read_metrics(place.run),
+        read_json(place.run / "run.json"),
+        read_json(place.samples / "manifest.json"),
+        read_json(place.result),
+        place.commands(),
+    )
 
 
 def outcome(study: ResultsOptions, name: SetName, root: Path, folder: Path) -> Outcome:
@@ -169,7 +174,8 @@ def make_study(study: ResultsOptions, root: Path = ROOT) -> Path:
 class ResultsStudy(ResultsOptions, Interpreters):
     """Train both frameworks on both sets, draw from them, measure, and write a page in Markdown with a picture a set.
 
-    The recipes are configs/results-SET.toml. It takes some 50 minutes on two CPU cores; a study that was cut off goes on.
+    The recipes are configs/results-SET.toml. It takes some 50 minutes on two CPU cores; a study that was cut off goes
+    on.
 
     Examples:
       python -m eval.studies.results

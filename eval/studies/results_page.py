@@ -146,8 +146,8 @@ def page(outcomes: Sequence[Outcome], machine: Mapping[str, Any]) -> str:
     """The whole page.
 
     Args:
-        outcomes: one a set.
-        machine: the hardware, as eval.measure.speed.machine describes it, and the environment variables that change times.
+        outcomes: one a set. machine: the hardware, as eval.measure.speed.machine describes it, and the environment
+        variables that change times.
     """
     sections = [section(outcome) for outcome in outcomes]
     return fill_template("results.md", command=COMMAND, machine=machine, sections=sections) + "\n"

@@ -1,4 +1,4 @@
-"""The options of the study of results, and the place of each network: its folder, its files and the commands that make them."""
+"""The options of the study of results, and of each network its folder, its files and the commands that make them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The twins as programs: `run_verb` runs a verb to its end, `Worker` keeps a twin alive and exchanges arrays with it."""
+"""The twins as programs: `run_verb` runs a verb to its end, `Worker` keeps a twin alive and exchanges arrays."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ class Benchmark(Interpreters):
 
     Examples:
       python -m eval benchmark
-      python -m eval benchmark --config configs/cifar10.toml --batch-size 8 --sampling-steps 10 --samples 8 --peer diffusers
+      python -m eval benchmark --config configs/cifar10.toml --batch-size 8 --sampling-steps 10 --samples 8 --peer
+      diffusers
     """
 
     config: str = "configs/demo.toml"

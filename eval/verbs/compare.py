@@ -13,9 +13,9 @@ from eval.verbs import output_folder
 class Compare(Interpreters):
     """Hold generated images against real ones: a table, compare.json and a self-contained report.html.
 
-    A set of images is a run, a folder with samples.npy and manifest.json, a folder or zip of .npy files or pictures, or a
-    .npy, .npz or IDX file. Floats must lie in [0, 1]; integers are divided by the largest value of their type. A run as
-    --real stands for its held-out images, as --train for its training images, as --generated for 2,000 drawn images.
+    A set of images is a run, a folder with samples.npy and manifest.json, a folder or zip of .npy files or pictures, or
+    a .npy, .npz or IDX file. Floats must lie in [0, 1]; integers are divided by the largest value of their type. A run
+    as --real stands for its held-out images, as --train for its training images, as --generated for 2,000 drawn images.
 
     Examples:
       python -m eval compare --real held_out.npy --generated runs/a/samples runs/b/samples --out report

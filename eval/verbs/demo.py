@@ -11,7 +11,8 @@ from eval.twins.interpreters import Interpreters
 class Demo(Interpreters):
     """Train and sample in both frameworks, and show the results side by side: report.html and picture.png.
 
-    It takes some ten minutes on two CPU cores. A demo that was cut off goes on where it stopped when it is started again.
+    It takes some ten minutes on two CPU cores. A demo that was cut off goes on where it stopped when it is started
+    again.
 
     Examples:
       python -m eval demo

@@ -1,7 +1,6 @@
 """The demo's six phases: both frameworks trained on the same images, sampled with the same noise, and compared.
-
-One framework runs after the other: two trainings at once on the same cores are several times slower. A demo that was cut
-off goes on where it stopped.
+ One framework runs after the other: two trainings at once on the same cores are several times slower. A demo that was
+cut off goes on where it stopped.
 """
 
 from __future__ import annotations

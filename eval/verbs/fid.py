@@ -16,11 +16,11 @@ from eval.twins.interpreters import Interpreters
 class Fid(DistanceRequest, Interpreters):
     """The Fréchet distance of generated images from real ones, with everything that it depends on.
 
-    REAL and GENERATED are each a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy, .npz or
-    IDX file, or saved statistics (.npz with mu and sigma, as pytorch-fid and clean-fid publish them). With the distance come
-    its interval, its floor (real images against other real images at the same N), KID, precision, recall, density and
-    coverage. Images of one channel are given to Inception three times over. Two sets whose distance would mean nothing are
-    refused; whatever weakens the number is printed as a warning.
+    REAL and GENERATED are each a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy,
+    .npz or IDX file, or saved statistics (.npz with mu and sigma, as pytorch-fid and clean-fid publish them). With the
+    distance come its interval, its floor (real images against other real images at the same N), KID, precision, recall,
+    density and coverage. Images of one channel are given to Inception three times over. Two sets whose distance would
+    mean nothing are refused; whatever weakens the number is printed as a warning.
 
     Examples:
       python -m eval fid runs/lens-64-torch runs/lens-64-torch --out fid.json

@@ -11,9 +11,9 @@ from eval.twins.interpreters import Interpreters
 class Parity(Interpreters):
     """Climb the parity ladder: the same network in both frameworks, compared from its tables to whole trainings.
 
-    Writes report.html and parity.json: every comparison with its worst element, its tolerance and the reason for it. The exit
-    code is 1 where a comparison is red. A small network takes minutes on two CPU cores; for a large one, choose fewer images
-    and a shorter run.
+    Writes report.html and parity.json: every comparison with its worst element, its tolerance and the reason for it.
+    The exit code is 1 where a comparison is red. A small network takes minutes on two CPU cores; for a large one,
+    choose fewer images and a shorter run.
 
     Examples:
       python -m eval parity

@@ -12,11 +12,12 @@ from eval.twins.interpreters import Interpreters
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Interpreters):
-    """Distance against evaluations of the network, for several samplers of one run: sweep.json, curves.svg, report.html.
+    """Distance against evaluations of the network, for several samplers of one run: sweep.json, curves.svg,
+    report.html.
 
-    Samplers are compared at the same number of evaluations, not of steps: heun, for one, takes two evaluations a step. Every
-    distance stands beside the real-against-real floor. Images that an earlier sweep drew are used again, so a sweep that was
-    cut off goes on where it stopped.
+    Samplers are compared at the same number of evaluations, not of steps: heun, for one, takes two evaluations a step.
+    Every distance stands beside the real-against-real floor. Images that an earlier sweep drew are used again, so a
+    sweep that was cut off goes on where it stopped.
 
     Examples:
       python -m eval sweep runs/lens-64-torch
