@@ -51,7 +51,7 @@ class Backend:
         return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
 
     def array(self, x: Any) -> np.ndarray:
-        """The way back."""
+        """A tensor as an array, images as NHWC."""
         if self.name == "tensorflow":
             return np.asarray(x)
         return np.asarray((x.permute(0, 2, 3, 1) if x.ndim == 4 else x).detach().contiguous())

@@ -33,7 +33,7 @@ SIZES = ("--images", "4", "--ddpm-images", "2", "--long-steps", "0")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the ladder said of a fault, or of no fault: of the first red rung, what is furthest beyond its tolerance."""
+    """The ladder's verdict on a fault, or on none: the worst comparison of the first red rung."""
 
     fault: str
     file: str
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def make_copy(folder: Path) -> None:
-    """Copy the rooms, and find the environments there as here."""
+    """Copy the rooms and link the environments."""
     for room in ROOMS:  # compiled files are judged by size and whole seconds, which a fault may leave as they were
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     if (ROOT / ".venvs").exists():
@@ -117,7 +117,7 @@ def judge(fault: Fault | None, recipe: str, result: dict[str, Any]) -> Outcome:
 
 
 def attempt(fault: Fault | None, recipe: str) -> Outcome:
-    """Climb with a fault, or with none, in a copy of the checkout that is gone afterwards."""
+    """Climb with a fault, or with none, in a temporary copy of the checkout."""
     with tempfile.TemporaryDirectory(prefix="diptych-") as name:
         folder = Path(name)
         make_copy(folder)

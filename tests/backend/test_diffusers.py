@@ -48,7 +48,7 @@ def peer_keys(config):
 
 
 def in_float64(peer, config):
-    """The peer in float64. Its own time_proj is float32 whatever the network is (3e-5 off at t = 999)."""
+    """diffusers' network in float64. Its own time_proj is always float32, which is 3e-5 off at t = 999."""
     import torch
 
     class Sinusoids(torch.nn.Module):
@@ -77,7 +77,7 @@ def output(backend, network, x, t, labels):
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_network_equals_diffusers(backend, name):
-    """And the NumPy reference, which the TensorFlow twin is held against, equals diffusers too."""
+    """The NumPy reference, the oracle of the TensorFlow twin, equals diffusers too."""
     import torch
     from diffusers import UNet2DModel
 
@@ -96,7 +96,7 @@ SAVED = ["network-01", "network-02", "network-09"]
 
 @pytest.mark.parametrize("name", SAVED)
 def test_a_model_that_diffusers_saved_opens(backend, tmp_path, name):
-    """Its random weights; float32, with diffusers' own time embedding."""
+    """A model of random weights in float32, with diffusers' own time embedding."""
     import torch
     from diffusers import UNet2DModel
 
@@ -145,7 +145,7 @@ SMALL = ModelConfig(
 
 
 def saved(path, process, sampling, config=SMALL):
-    """A checkpoint whose raw weights are not its EMA weights; the network's output is of the size of its input."""
+    """A checkpoint whose raw weights differ from its EMA weights; its output is about as large as its input."""
     ema = {n: w if w.ndim < 2 else w / 3 for n, w in make_weights(config, np.float32).items()}
     state = {f"{part}/{n}": w + 1 for part in ("params", "exp_avg", "exp_avg_sq") for n, w in ema.items()}
     save_checkpoint(path, Checkpoint(Recipe(config, process, sampling=sampling), ema, state, {"step": 1}, {}))
@@ -153,7 +153,7 @@ def saved(path, process, sampling, config=SMALL):
 
 
 def our_images(backend, folder, sampling, dtype):
-    """As the verb draws them, with a given sampler."""
+    """The images that the verb draws with a given sampler."""
     source = open_source(folder, "ema")
     sampler = backend.sampler.make_sampler(source.model, source.weights, dtype)
     table = make_table(make_process(source.process), sampling)
@@ -161,7 +161,7 @@ def our_images(backend, folder, sampling, dtype):
 
 
 def their_images(monkeypatch, pipeline, sampling, process=None, **options):
-    """The pipeline's, from our keyed noise; with a process also in float64, but for what diffusers casts itself."""
+    """The pipeline's images from our keyed noise; in float64 where a process is given, but for diffusers' casts."""
     import torch
 
     dtype = "float32"
@@ -201,7 +201,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_our_checkpoint_samples_the_same_images_in_diffusers(backend, tmp_path, monkeypatch, name):
-    """Opened as it is by the recipe's own pipeline, in float32; and in float64 where diffusers allows it."""
+    """The pipeline of the recipe's sampler opens the folder unchanged: in float32, and in float64 where diffusers can."""
     from diffusers import DDIMPipeline, DDPMPipeline
 
     process, sampling = RUNS[name]
@@ -259,7 +259,7 @@ def test_the_class_for_none_is_a_class_to_diffusers(backend, tmp_path):
 
 
 def test_a_network_conditioned_on_an_image_opens_as_a_diffusers_model(backend, tmp_path):
-    """Its input is the image drawn and the condition beside it."""
+    """Its input has the channels of the drawn image and then those of the condition."""
     from diffusers import UNet2DModel
 
     config = dataclasses.replace(CONFIGURATIONS[UNCONDITIONAL], in_channels=3, out_channels=1, condition_channels=2)

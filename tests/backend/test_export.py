@@ -1,4 +1,4 @@
-"""The verb export: what is written, opened by its own runtime, against the NumPy reference and diffusers."""
+"""The verb export: each format is opened by its own runtime and held against the NumPy reference and diffusers."""
 
 import dataclasses
 import importlib
@@ -104,7 +104,7 @@ def make_inputs(config, batch: int) -> dict[str, np.ndarray]:
 
 
 def reference(backend, config, inputs) -> np.ndarray:
-    """The NumPy U-Net in float64, which the PyTorch environment holds against diffusers; the twin's own baseline."""
+    """The output of the NumPy U-Net in float64; of the twin's own network where it is the baseline."""
     if config.architecture == "baseline":
         network = backend.weights.build_unet(config, make_weights(config))
         return backend.array(network(backend.tensor(inputs["x"]), backend.tensor(inputs["t"])))
@@ -167,7 +167,7 @@ def exports(request, formats, call, folder) -> dict[str, tuple[Path, dict, str, 
 
 @pytest.fixture
 def stub(backend, monkeypatch):
-    """The twin's export replaced: it writes three bytes and says what the test wants of the two networks."""
+    """Replaces the twin's export by one that writes three bytes and returns what the test wants."""
     answer = Exported(
         np.ones((3, 8, 12, 1), np.float32), np.ones((3, 8, 12, 1), np.float32), {"layout": "NHWC", "image_size": "free"}
     )

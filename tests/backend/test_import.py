@@ -86,7 +86,7 @@ TINY = {
 
 
 def narrow(values):
-    """The same network of a quarter of the channels, at 64 x 64 at most."""
+    """The same network with a quarter of the channels, at most 64 x 64."""
     channels = [c // 4 for c in values["block_out_channels"]]
     return {
         **values,
@@ -200,7 +200,7 @@ def test_the_published_networks_have_our_parameters(name):
 
 @pytest.mark.parametrize("name", ["ddpm-cifar10-32", "ddpm-celebahq-256"])
 def test_a_network_of_the_published_family_in_its_old_form_is_imported(backend, tmp_path, name):
-    """Old attention names, 1x1 convolutions and shards at once, against the reference with the weights as they were."""
+    """Old attention names, 1x1 convolutions and shards at once, against the reference with the new names."""
     values = narrow(PUBLISHED[name])
     weights = make_weights(values)
     folder = pipeline_folder(tmp_path / "a", values, old_names(weights), shards=True)

@@ -57,7 +57,7 @@ def bilinear_of_tensorflow_1(backend, images: np.ndarray) -> np.ndarray:
 
 
 def bicubic_of_pillow(images: np.ndarray) -> np.ndarray:
-    """What clean-fid does: every channel alone, as float32."""
+    """The resize of clean-fid: every channel alone, as float32."""
     resized = np.empty((len(images), 299, 299, images.shape[-1]), np.float32)
     for index, image in enumerate(images):
         for channel in range(images.shape[-1]):
@@ -116,7 +116,7 @@ def test_other_channels_and_resizes_are_refused(backend, extractor, weights):
 
 
 def test_a_batch_that_does_not_fit_is_a_memory_error(backend, monkeypatch):
-    """PyTorch's own allocator, asked for 2^50 bytes; TensorFlow's would try for ten seconds. Other errors stay."""
+    """PyTorch's own error for 2^50 bytes is used; TensorFlow's would take ten seconds. Other errors pass through."""
     framework = importlib.import_module(backend.name)
 
     def exhaust(images):
@@ -221,7 +221,7 @@ def test_fetched_and_given_weights_serve_the_verb_features(
 
 
 def test_options_reach_the_extractor(backend, weights, tmp_path):
-    """--resize and --dtype: float64's features, rounded, are not float32's."""
+    """--resize and --dtype change the features; those of float64, rounded, differ from those of float32."""
     images = pictures(1, 16, 16, 1)
     np.save(tmp_path / "images.npy", images)
     write_tensors(tmp_path / "w.safetensors", weights)

@@ -47,7 +47,7 @@ def layered(shapes):
 
 
 def check(backend, layer, weights, inputs, expected, dtype):
-    """Feed the rounded arrays to both sides, so that only the layer's own arithmetic is compared."""
+    """Both sides get the same rounded arrays, so that only the layer's arithmetic is compared."""
     found = backend.apply(layer, {n: w.astype(dtype) for n, w in weights.items()}, *(x.astype(dtype) for x in inputs))
     wide = {n: w.astype(dtype).astype(np.float64) for n, w in weights.items()}
     oracle = expected(wide, *(x.astype(dtype).astype(np.float64) for x in inputs))
@@ -58,7 +58,7 @@ def check(backend, layer, weights, inputs, expected, dtype):
 @pytest.mark.parametrize("shift", (0, 1))
 @pytest.mark.parametrize("flip", (False, True))
 def test_time_embedding(backend, flip, shift, dtype):
-    """In float32 the angle t * frequency is itself rounded, by 999 * 6e-8."""
+    """In float32 the angle t * frequency has a rounding error of up to 999 * 6e-8."""
     config = dataclasses.replace(CONFIG, flip_sin_to_cos=flip, freq_shift=shift)
     weights = layered({"linear_1": (TIME, 8), "linear_2": (TIME, TIME)})
     t = np.array([0.0, 1.0, 500.25, 999.0])
@@ -89,7 +89,7 @@ def test_upsample_is_nearest_and_a_padded_convolution(backend, dtype):
 @pytest.mark.parametrize("size", ((8, 12), (2, 6)))
 @pytest.mark.parametrize("padding", (0, 1))
 def test_downsample_pads_as_asked(backend, padding, size, dtype):
-    """The rule SAME pads an even image (0, 1), which is right for padding 0 and wrong for padding 1."""
+    """The rule SAME pads an even image by (0, 1): right for padding 0, wrong for padding 1."""
     x = random(2, *size, 8)
 
     def expected(w, x):
@@ -158,7 +158,7 @@ def test_activations(backend, name, dtype):
 
 
 def group_norm(backend, groups, channels, eps, dtype):
-    """The norm as a residual block makes it."""
+    """The norm that a residual block makes."""
     config = dataclasses.replace(CONFIG, norm_num_groups=groups, norm_eps=eps, block_out_channels=(8, 16, 16))
     return backend.layer("ResnetBlock", ResnetPlan("b", channels, channels), config, TIME, dtype=dtype).norm1
 

@@ -59,7 +59,7 @@ def test_the_extractor_is_the_formula(backend, dtype, tolerance, size):
 
 @pytest.mark.parametrize("dtype, tolerance", (("float64", NETWORK_FLOAT64), ("float32", LENS_FLOAT32)))
 def test_features_do_not_depend_on_the_batch(backend, dtype, tolerance):
-    """Two full blocks and a rest, against the same images one and seven at a time."""
+    """Two full batches and a smaller one, against the same images one and seven at a time."""
     extract = backend.lens_extractor.make_lens_extractor(read_lens_weights()[0], dtype)
     pictures, _, _ = simulate("lensing", 16, (32, 32), 9, field_of_view=5.0)
     many = np.resize(pictures, (515, 32, 32, 1))
@@ -119,7 +119,7 @@ def test_the_learning_rate_is_a_line_up_and_a_line_down(backend):
 @pytest.mark.slow
 @pytest.mark.diffusers
 def test_the_weights_can_be_made_again(backend, tmp_path, capsys):
-    """In small: the files are whole, the head gives the parameters in their own units, and a seed is a seed."""
+    """A tiny training writes whole files, gives parameters in their units, and repeats with the same seed."""
     flags = ["--images", "1500", "--steps", "150", "--held-out", "250", "--threads", "1"]
     found = []
     for name in ("a", "b"):

@@ -115,7 +115,7 @@ def bits(x_0, t, x_t, output, process):
 
 @pytest.mark.parametrize("kind", ("hybrid", "vlb"))
 def test_the_bound_by_hand(backend, kind):
-    """At the ends and in between, with black, white and mid-grey pixels."""
+    """At both end levels and between them, with black, white and mid-grey pixels."""
     rng = np.random.default_rng(2)
     eps, t, labels = rng.standard_normal((5, 4, 6, 2)), np.array([0, 0, 1, 20, 39]), np.array([2, 0, 1, 1, 0])
     x_0 = rng.choice([-1.0, 1.0, 0.2, -0.4], (5, 4, 6, 2))
@@ -137,7 +137,7 @@ def test_the_bound_by_hand(backend, kind):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", TAIL_FLOAT64), ("float32", TAIL_FLOAT32)])
 def test_a_tail_of_the_normal_distribution_is_right_from_end_to_end(backend, dtype, tolerance):
-    """Against SciPy, where erfc in float32 has long been 0; one at a time, since the logarithms grow as z^2."""
+    """Against SciPy, also where erfc in float32 is 0; each z alone, since the logarithms grow as z^2."""
     z = np.concatenate([np.linspace(-9, 11.9, 60), [11.999, 12.0, 12.001], np.geomspace(12.1, 1e4, 40)]).astype(dtype)
     found = backend.array(backend.objective.log_tail(backend.tensor(z)))
     expected = stats.norm.logsf(z.astype(np.float64))
@@ -147,7 +147,7 @@ def test_a_tail_of_the_normal_distribution_is_right_from_end_to_end(backend, dty
 
 @pytest.mark.parametrize("dtype", ("float64", "float32"))
 def test_the_bound_is_finite_far_from_the_pixel(backend, dtype):
-    """A prediction two grey ranges off, with the smallest variance: 200 deviations; gradients as well."""
+    """Bound and gradients, for a prediction 200 standard deviations away from the pixel."""
     process = make_process(ProcessConfig(T, variance="learned", loss="vlb"))
     t = np.array([0, 1, 39])
     columns = {n: backend.tensor(c[t].astype(dtype)) for n, c in bound_columns(process).items()}

@@ -65,7 +65,7 @@ def test_in_float32(backend, name):
 
 
 def test_every_parameter_matters():
-    """The comparison would see any one weight changed, but for those that no output depends on."""
+    """Changing any one weight changes the output, except for weights that no output depends on."""
     config = CONFIGURATIONS["network-02"]
     inputs, weights = make_inputs(config, 1), make_weights(config)
     expected = NumpyUNet(config, weights)(*inputs)

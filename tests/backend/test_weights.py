@@ -53,7 +53,7 @@ def test_weights_come_back_bit_for_bit_as_contiguous_copies(backend, network):
 
 
 def test_the_network_holds_nothing_but_the_specs(backend, network):
-    """What the framework itself counts: no tensor is left out, and none stands twice."""
+    """The framework's own list of variables has every parameter once and nothing else."""
     if backend.name == "torch":
         own = {n: tuple(p.shape) for n, p in network.state_dict().items()}
         assert own == {n: s.shape for n, s in param_specs(CONFIG).items()}

@@ -34,7 +34,7 @@ def test_the_original_has_23_331_457_parameters_at_one_channel():
 
 @pytest.mark.parametrize("config", (ORIGINAL, TINY), ids=("original", "tiny"))
 def test_stages_hand_their_channels_on(config):
-    """What goes in is what came out before it, plus the skip of equal size where a level goes up."""
+    """A stage's input channels are the output channels before it, plus those of the skip on the way up."""
     stages = {stage.name: stage for stage in baseline_plan(config)}
     skips = {"up1": "sa2", "up2": "sa1", "up3": "inc"}
     before = config.in_channels

@@ -9,7 +9,7 @@ from eval.parity.tolerances import STATISTICS_SIGMA
 
 
 class Gaussians:
-    """Two with covariances that commute, and their Fréchet distance."""
+    """Two Gaussians whose covariances commute, and their Fréchet distance."""
 
     def __init__(self, d, shift, scale, decay=2.0):
         self.width = np.exp(-decay * np.arange(d) / d)
@@ -27,14 +27,14 @@ EQUAL = Gaussians(8, 0.0, 1.0)
 
 
 def left_out(rows, n, seed, which, groups=10):
-    """Rows but for one group of an independent partition of the same key."""
+    """All rows except one group of the partition that the same key gives."""
     order = np.random.Generator(np.random.Philox(key=[seed, which])).permutation(n)
     return [np.delete(rows, group, axis=0) for group in np.array_split(order, groups)]
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(60, 45, 8), (20, 45, 50), (60, 25, 50), (50, 60, 50)])
 def test_standard_error_is_that_of_groups_left_out_one_by_one(n, m, d):
-    """Above d the moments are updated, not formed anew; at n = d a group's loss makes the covariance singular."""
+    """For n > d the moments are updated; for n = d the covariance without a group is singular."""
     x, y = Gaussians(d, 0.5, 1.3).draw(0, n, m)
     found = frechet_interval(x + 100, y + 100, seed=3)
     assert found.value == pytest.approx(frechet_distance_from_features(x, y), rel=1e-9)

@@ -34,7 +34,7 @@ def test_counted_by_hand_in_the_plane():
 @pytest.mark.parametrize("k", [1, 3, 5])
 @pytest.mark.parametrize("offset", [0.0, 1e5])
 def test_a_set_against_itself(k, offset):
-    """Every k-th neighbour lies on a sphere, and rounding must not say otherwise: strictly inside are k, itself one."""
+    """Whatever the rounding, every k-th neighbour lies on its sphere, and k points, itself included, are inside."""
     x = offset + np.random.default_rng(k).standard_normal((700, 60))
     assert precision_recall(x, x, k) == (1.0, 1.0)
     assert density_coverage(x, x, k) == (1.0, 1.0)

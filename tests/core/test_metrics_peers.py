@@ -1,4 +1,4 @@
-"""The metrics against torch-fidelity and pytorch-fid on the same features; where they differ, whose error it is."""
+"""The metrics against torch-fidelity and pytorch-fid on the same features; where they differ, who is right."""
 
 import sys
 
@@ -49,7 +49,7 @@ def test_float32_features_as_an_extractor_gives_them():
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_precision_and_recall_of_a_set_against_its_copies(k):
-    """Ties on every sphere: inside by both, where the peer's distances are exact."""
+    """Both count ties on a sphere as inside where the peer's distances are exact."""
     from torch_fidelity import metric_prc
 
     x = np.random.default_rng(0).integers(0, 4, (60, 3)).astype(float)

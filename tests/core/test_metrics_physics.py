@@ -1,4 +1,4 @@
-"""Pixel, profile and lens measures on synthetic images whose answer is known; distances too."""
+"""Pixel, profile and lens measures and their distances on synthetic images whose answer is known."""
 
 import numpy as np
 import pytest

@@ -92,7 +92,7 @@ def subject(name: str, recipe: Recipe) -> Subject:
 
 
 def hold(board: Board) -> None:
-    """Demand that every comparison on a board holds, and print the one nearest its tolerance."""
+    """Assert that every comparison on a board holds; print the one nearest its tolerance."""
     assert board.measurements
     worst = max(board.measurements, key=lambda m: m.measured / (m.tolerance or 1))
     print(f"{worst.quantity} ({worst.dtype}): {worst.measured:.2e} of {worst.tolerance:.0e}, {worst.where}")
@@ -109,7 +109,7 @@ SLOW = {*(("baseline", number) for number in (6, 7, 8, 9)), ("conditional", 8)}
 
 
 def cases(rungs, slow: tuple[str, ...] = ()) -> list:
-    """Subject and rung."""
+    """Parameters of a test: a subject and a rung."""
     return [
         pytest.param(
             name,
@@ -130,7 +130,7 @@ def test_every_rung_holds(twins, name, number, rung):
 
 @pytest.mark.parametrize(("name", "number", "rung"), cases(LONG_RUNGS, slow=tuple(RECIPES)))
 def test_the_long_rungs_hold(twins, name, number, rung):
-    """The whole of DDPM, and sixty optimiser steps."""
+    """DDPM at all its levels, and sixty optimiser steps."""
     recipe = dataclasses.replace(RECIPES[name], sampling=SamplingConfig())
     hold(climb(twins, subject(name, recipe), [(number, rung)], lambda _: None))
 
@@ -172,7 +172,7 @@ def test_a_network_with_an_image_as_a_condition(twins):
 
 
 def test_images_of_a_seed_are_pictures_and_differ(twins):
-    """Nothing is shown by equal images that are all black, or all alike."""
+    """Equal images would prove nothing if they were all black or all alike."""
     board, chosen = Board(), subject("unet", RECIPES["unet"])
     found = rungs_images.draw(twins, chosen.recipe, chosen.cast("float32"), 0, 4, board)
     for images in found:
