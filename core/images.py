@@ -1,6 +1,6 @@
 """Pictures: network range <-> [0, 1] <-> uint8 by one rounding rule, resizing, grids, PNG and GIF.
 
-Images are (N, H, W, C) floats in [0, 1]. NumPy only at import (pillow inside the writers); no framework.
+Images are (N, H, W, C) floats in [0, 1]. Pillow is imported inside the writers.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def tf1_resize_matrix(size_in: int, size_out: int) -> npt.NDArray[np.float64]:
     Args:
         size_in, size_out: pixels before and after, at least 1. Nothing is averaged when shrinking.
     Returns:
-        (size_out, size_in) float64 whose rows sum to 1; made of positions in float32, as TensorFlow's kernel rounds them.
+        (size_out, size_in) float64 whose rows sum to 1. Positions are float32, as TensorFlow's kernel rounds them.
     Source: tf.compat.v1.image.resize_bilinear with align_corners and half_pixel_centers False.
     """
     position = np.arange(size_out, dtype=np.float32) * np.float32(size_in / size_out)

@@ -1,14 +1,12 @@
 """Checkpoints: dict[str, ndarray] and a recipe <-> a folder that diffusers opens too.
 
-    model_index.json                                   a DDPMPipeline or DDIMPipeline (its own class name where diffusers has none)
-    unet/config.json, diffusion_pytorch_model.safetensors   EMA weights, diffusers' names and layout
+    model_index.json                                  a DDPMPipeline, a DDIMPipeline, or a class of our own
+    unet/{config.json, diffusion_pytorch_model.safetensors}     averaged parameters, diffusers' names and layout
     scheduler/scheduler_config.json
-    recipe.json, data.json                             the whole recipe; the data's manifest
-    training_state.safetensors, training_state.json    raw weights, Adam's moments, step
+    recipe.json, data.json                            the whole recipe; the data's manifest
+    training_state.safetensors, training_state.json   parameters as they are, Adam's moments, step
 
-Folders are written beside their final name, synced, then renamed: a name that exists holds a whole checkpoint.
-Networks that others saved are core.checkpoints.importing's. This module imports no framework, and safetensors only inside
-the functions that need it.
+Networks that others saved are read by core.checkpoints.importing.
 """
 
 from __future__ import annotations
@@ -94,8 +92,8 @@ def _pipeline(model: ModelConfig, scheduler: Mapping[str, Any]) -> tuple[str, st
         kind = "Class-conditional" if model.num_class_embeds else "Conditioned on an image"
         return "DiptychConditionalPipeline", f"{kind}: diffusers' DDPMPipeline cannot sample it; {opens}"
     if scheduler.get("variance_type") == "learned_range":
-        text = "Learned variance: of diffusers' pipelines only DDPMPipeline, with variance_type learned_range, can sample it."
-        return "DDPMPipeline", text
+        text = "of diffusers' pipelines only DDPMPipeline, with variance_type learned_range, can sample it."
+        return "DDPMPipeline", f"Learned variance: {text}"
     if scheduler_class in _NOT_PRESERVING or scheduler.get("prediction_type") in ("flow", "edm"):
         return "DiptychPipeline", f"A process that diffusers' pipelines of a UNet2DModel cannot sample; {opens}"
     return "DDIMPipeline" if scheduler_class == "DDIMScheduler" else "DDPMPipeline", ""

@@ -1,7 +1,4 @@
-"""Our network's configuration in diffusers' words, and back: `unet/config.json`.
-
-This module imports no framework and not diffusers: it knows the file's keys.
-"""
+"""Our network's configuration in diffusers' words, and back: `unet/config.json`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Networks as others saved them: one file or shards, old attention names, half precision -> canonical weights.
 
-This module imports no framework; a pickle is read by a function that a twin hands in.
+A pickle is read by a function that a twin hands in.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def refuse_pickle(path: Path) -> Tensors:
         ValueError: always.
     """
     raise ValueError(
-        f"{path}: a pickle, which is read by PyTorch's import alone; convert it: python -m torch_impl import FOLDER --out OUT"
+        f"{path}: a pickle, which only PyTorch's import reads; convert it: python -m torch_impl import FOLDER --out OUT"
     )
 
 

@@ -1,8 +1,6 @@
 """The folder of a run: recipe, metrics, sample grids, checkpoints, and which one is the latest.
 
-    runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, averages/, latest, best}
-
-This module imports no framework.
+runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-00002000/, averages/, latest, best}
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Our process and sampler in diffusers' words, and back: `scheduler/scheduler_config.json`.
-
-This module imports no framework and not diffusers: it knows the file's keys.
-"""
+"""Our process and sampler in diffusers' words, and back: `scheduler/scheduler_config.json`."""
 
 from __future__ import annotations
 
@@ -109,7 +106,7 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
 
 
 def _not_preserving(process: ProcessConfig) -> dict[str, Any]:
-    """The same levels in the schedulers that diffusers has for them; none of its pipelines of a UNet2DModel takes one."""
+    """The same levels in the scheduler that diffusers has for them; no pipeline of a UNet2DModel takes it."""
     own: dict[str, Any]
     if process.schedule == "flow":
         own = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": process.shift}

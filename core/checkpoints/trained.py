@@ -1,4 +1,4 @@
-"""A trained network on disk: its weights, its process, and how it is sampled where nothing else is said."""
+"""A trained network on disk: its parameters, its process, and its default sampler."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class ProcessConfig:
     sigma_data: float = 0.5
     """Standard deviation of the images in [-1, 1], by which the edm schedule, prediction and loss weight scale."""
     prediction: Prediction = "eps"
-    """What the network predicts: the noise (eps), the image (x0), v, a flow's noise - image (flow), or EDM's F (edm)."""
+    """What the network predicts: the noise (eps), the image (x0), v, a flow's noise - image (flow), or EDM's F."""
     variance: Literal["fixed", "learned"] = "fixed"
     """fixed, or learned: the network then has twice the image's channels. The second half places the reverse variance
     between fixed_small and fixed_large."""

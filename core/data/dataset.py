@@ -1,7 +1,6 @@
 """Prepared data: one conversion to a memory-mapped cache, a split by content, the order of samples, symmetries.
 
-Everything random is a pure function of its arguments, so both twins and a resumed run see the same batches. NumPy only
-at import (tqdm while converting); no framework.
+Everything random is a pure function of its arguments, so both twins and a resumed run see the same batches.
 """
 
 from __future__ import annotations
@@ -76,9 +75,13 @@ def simulated(config: DataConfig, image_shape: tuple[int, int, int]) -> Source:
         return image
 
     identity = {
-        "path": config.source, "count": count, "seed": config.simulate_seed, "classes": list(classes),
-        "field_of_view": config.field_of_view, "size": [height, width],
-    }  # fmt: skip
+        "path": config.source,
+        "count": count,
+        "seed": config.simulate_seed,
+        "classes": list(classes),
+        "field_of_view": config.field_of_view,
+        "size": [height, width],
+    }
     names = [f"{config.source}[{index}]" for index in range(count)]
     labels = np.arange(count, dtype=np.int64) % len(classes)
     return Source(names, image_shape, np.dtype(np.float32), fetch, labels, tuple(classes), parameters, identity)
@@ -192,14 +195,23 @@ def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], fo
         arrays["labels"] = source.labels
     write_npz(folder / "arrays.npz", arrays)
     return {
-        "format": FORMAT, "source": source.identity, "stored": describe(source.shape, source.dtype),
-        "count": count, "shape": list(shape), "dtype": "float32", "sha256": digest.hexdigest(),
+        "format": FORMAT,
+        "source": source.identity,
+        "stored": describe(source.shape, source.dtype),
+        "count": count,
+        "shape": list(shape),
+        "dtype": "float32",
+        "sha256": digest.hexdigest(),
         "arrays_sha256": file_hash(folder / "arrays.npz"),
-        "min": least, "max": largest, "mean": mean, "std": max(squares / pixels - mean * mean, 0.0) ** 0.5,
+        "min": least,
+        "max": largest,
+        "mean": mean,
+        "std": max(squares / pixels - mean * mean, 0.0) ** 0.5,
         "median": float(np.searchsorted(np.cumsum(histogram), pixels / 2)) / _LEVELS,
-        "preparation": _preparation(config), "duplicates": count - len(set(hashes)),
+        "preparation": _preparation(config),
+        "duplicates": count - len(set(hashes)),
         "class_names": list(source.class_names),
-    }  # fmt: skip
+    }
 
 
 def _preparation(config: DataConfig) -> dict[str, str]:
@@ -279,10 +291,12 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Datas
     }
     histogram = None if labels is None else np.bincount(labels, minlength=len(names)).tolist()
     manifest |= {
-        "split": "held out where sha256(decoded pixels)[:8] / 2^64 < held_out", "held_out_share": config.held_out,
-        "train": len(train), "held_out": len(held_out),
+        "split": "held out where sha256(decoded pixels)[:8] / 2^64 < held_out",
+        "held_out_share": config.held_out,
+        "train": len(train),
+        "held_out": len(held_out),
         "labels": None if histogram is None else dict(zip(names, histogram, strict=True)),
-    }  # fmt: skip
+    }
     return Dataset(images, labels, names, parameters, train, held_out, manifest)
 
 

@@ -1,6 +1,6 @@
 """Fetching public data sets and other files, and converting pickled data sets.
 
-A file appears under its name only when it is whole. NumPy only at import (gdown inside the function); no framework.
+A file appears under its name only when it is whole.
 """
 
 from __future__ import annotations

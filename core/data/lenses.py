@@ -1,8 +1,8 @@
-"""Simulated strong gravitational lenses, in NumPy alone.
+"""Simulated strong gravitational lenses.
 
 A source at beta is seen where beta = theta - alpha(theta). Angles are in arcsec from the centre of the image, x along
 columns, y along rows. Image i of a seed is a pure function of (preset, seed, i, classes, size, field of view): it does
-not depend on how many images are made or in which order. No framework, no SciPy.
+not depend on how many images are made or in which order.
 """
 
 from __future__ import annotations

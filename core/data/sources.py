@@ -1,7 +1,6 @@
-"""Images as they lie on disk: .npy folders and zips, pictures, stacks (.npy, .npz) and IDX files, read one at a time.
+"""Images as they lie on disk: folders and zips of images, single images, stacks (.npy, .npz) and IDX files.
 
-Nothing is scaled here, and no pickle is loaded. NumPy only at import (pillow where a picture is decoded).
-No framework.
+Images are read one at a time. Nothing is scaled here, and no pickle is loaded.
 """
 
 from __future__ import annotations

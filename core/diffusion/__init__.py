@@ -1,1 +1,4 @@
-"""The mathematics of diffusion in float64 NumPy: schedules, process tables, sampling tables and keyed noise."""
+"""The mathematics of diffusion in float64 NumPy: schedules, process tables, sampling tables, the bound.
+
+This room imports core.config and core.random, and no framework. One file holds one family of samplers.
+"""

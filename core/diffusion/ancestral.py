@@ -1,4 +1,4 @@
-"""DDPM and DDIM as rows of a sampling table, and DDIM's inversion. Float64 NumPy; imports no framework."""
+"""DDPM and DDIM as rows of a sampling table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ddim(levels: list[Level], config: SamplingConfig) -> list[Step]:
         config: eta is read.
     Source: Song et al. 2021, eq. 12 and 16.
     """
-    # x' = signal' x0 + sqrt(noise'^2 - s^2) eps + s z with eps = (x - signal x0) / noise and s = eta noise' sqrt(1 - r).
+    # x' = signal' x0 + sqrt(noise'^2 - s^2) eps + s z, eps = (x - signal x0) / noise and s = eta noise' sqrt(1 - r).
     # noise'^2 - s^2 = noise'^2 (1 - eta^2 + eta^2 r) cannot go below 0.
     steps = []
     for now, then in pairwise(levels):

@@ -1,7 +1,10 @@
-"""DPM-Solver++ (2M, 2S, 3M, SDE-2M) as rows of a sampling table. Float64 NumPy; imports no framework.
+"""DPM-Solver++ (2M, 2S, 3M, SDE-2M) as rows of a sampling table.
 
-The exact solution over one step of h in half log-SNR is x' = (noise' / noise) x + noise' integral of e^lambda x0 d lambda;
-each method replaces x0 by a polynomial through its last values. Where a grid ends at the clean image, h of the last
+Let h be the step in half log-SNR. The exact solution is
+
+    x' = (noise' / noise) x + noise' integral of e^lambda x0 d lambda
+
+and each method replaces x0 by a polynomial through its last values. Where a grid ends at the clean image, h of the last
 step is infinite: only e^-h and expm1(-h) are used there, at order 1. The order falls towards that end, by one a row.
 """
 

@@ -1,7 +1,4 @@
-"""Editing without training, as sampling tables: DDIM's inversion, a table's tail, and inpainting with resampling.
-
-Float64 NumPy; imports no framework. The twins' executors run these tables as any other.
-"""
+"""Editing without training, as sampling tables: DDIM's inversion, a table's tail, and inpainting with resampling."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def inversion_levels(process: Process, config: SamplingConfig) -> list[Level]:
 def encode_table(process: Process, config: SamplingConfig) -> SamplingTable:
     """From images to their noise: the flow backwards, by DDIM's step with eps taken where the step begins.
 
-    The image is taken as x / signal at level t = 0, whose noise is the least that the network knows; decode_table() ends so.
+    The image is taken as x / signal at t = 0, the smallest noise level of the process. decode_table() ends there.
 
     Args:
         process: forward process.
@@ -129,9 +126,9 @@ def repaint_table(
 ) -> tuple[SamplingTable, list[Level]]:
     """A sampler with resampling, and the level that each row leads to.
 
-    A jump back is no row of its own: the step x' = M x + s z and the noise added again are both Gaussian, so that the row
-    before it does both, with matrix r M and deviation sqrt((r s)^2 + noise_a^2 - (r noise_b)^2), r = signal_a / signal_b, from
-    level b back to a. The known pixels at b, replaced in the paper before the jump, are replaced again at a.
+    A jump back is no row of its own. The step x' = M x + s z and the noise added again are both Gaussian, so one row
+    does both. From level b back to a its matrix is r M and its deviation sqrt((r s)^2 + noise_a^2 - (r noise_b)^2), with
+    r = signal_a / signal_b. The known pixels, which the paper replaces at b before the jump, are replaced again at a.
 
     Args:
         process: forward process.

@@ -1,10 +1,11 @@
-"""The density of images under the probability-flow ODE, by the change of variables. Float64 NumPy; imports no framework.
+"""The density of images under the probability-flow ODE, by the change of variables.
 
 With lambda = log(signal / noise), signal^2 + noise^2 = 1, the flow and its divergence are
 
     dz / d lambda = noise (noise z - eps_hat(z, t));   d log p(z) / d lambda = -noise (noise D - tr(d eps_hat / d z))
 
-bounded at both ends, so that even steps in lambda do. A twin supplies output and vector-Jacobian product of the network.
+Both are bounded at both ends, so even steps in lambda suffice. A twin supplies the network's output and its
+vector-Jacobian product.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sampling grids: at which noise levels a sampler evaluates the network. Float64 NumPy; imports no framework."""
+"""Sampling grids: the noise levels at which a sampler evaluates the network."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def timesteps(spacing: Spacing, steps: int, T: int) -> NDArray[np.int64]:
         (steps,) int64, descending, distinct, in [0, T - 1].
     Raises:
         ValueError: steps out of range, or one step with a spacing that would put it at t = 0.
-    Source: Lin et al. 2024, table 2 (there 1-based); Song et al. 2021, appendix D.2 (quadratic, here to the last level).
+    Source: Lin et al. 2024, table 2 (there 1-based); Song et al. 2021, appendix D.2 (quadratic, here to t = T - 1).
     """
     if not 1 <= steps <= T:
         raise ValueError(f"sampling.steps = {steps}: must be between 1 and process.timesteps = {T}")
@@ -71,8 +71,10 @@ def timesteps(spacing: Spacing, steps: int, T: int) -> NDArray[np.int64]:
 
 
 def start_of(process: Process, level: Level) -> float:
-    """Standard deviation of the state that sampling starts from at a level: 1, or where the variance is not preserved its
-    noise, the image's part being small there (none at the end of a flow)."""
+    """Standard deviation of the state that sampling starts from at a level.
+
+    It is 1, or the level's noise where the variance is not preserved: there the image's part is small, or 0 on a flow.
+    """
     return 1.0 if process.config.variance_preserving else level.noise
 
 
@@ -91,8 +93,8 @@ def level_of(process: Process, half_log_snr: float) -> Level:
         process: whose levels all hold signal, or a flow.
         half_log_snr: log(signal / noise), finite.
     Returns:
-        Exact signal and noise; time interpolated linearly in half_log_snr (exact on edm; on flow it is T noise) and kept in
-        the training range.
+        Exact signal and noise. Time is interpolated linearly in half_log_snr (exact on edm; on flow it is T noise) and
+        kept in the training range.
     Raises:
         ValueError: a process with a level that holds no signal.
     """
@@ -131,8 +133,8 @@ def sampling_grid(process: Process, spacing: Spacing, steps: int, without_zero: 
             raise ValueError(f"sampling.steps = {steps}: must be between 1 and process.timesteps = {T}")
         if process.signal[-1] == 0:
             raise ValueError(
-                f"sampling.spacing = {spacing!r}: level t = {T - 1} holds no signal, so that there are no steps in log-SNR "
-                "from it; use trailing or linspace"
+                f"sampling.spacing = {spacing!r}: level t = {T - 1} holds no signal, so that there are no steps in "
+                "log-SNR from it; use trailing or linspace"
             )
         first, last = levels_at(process, np.array([T - 1, 0]))
         if spacing == "log_snr":

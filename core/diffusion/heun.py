@@ -1,8 +1,7 @@
-"""Euler's and Heun's methods as rows of a sampling table, in EDM's sigma or in the share of noise. Float64 NumPy; imports no
-framework.
+"""Euler's and Heun's methods as rows of a sampling table, in EDM's sigma or in the share of noise.
 
-With x~ = x / scale and tau = noise / scale the flow is dx~ / d tau = (x~ - x0) / tau. In EDM's sigma scale = signal; in the
-share of noise scale = signal + noise, so that tau runs from 1 to 0 and a level without signal has one. Euler's
+With x~ = x / scale and tau = noise / scale the flow is dx~ / d tau = (x~ - x0) / tau. In EDM's sigma, scale = signal.
+In the share of noise, scale = signal + noise, so that tau runs from 1 to 0 and is finite without signal too. Euler's
 method is the same in both: it is DDIM.
 """
 
@@ -31,7 +30,10 @@ class _Churned:
 
 
 def _churn(levels: list[Level], config: SamplingConfig, level_of: Callable[[float], Level]) -> list[_Churned]:
-    """Karras et al. 2022, algorithm 2, lines 4-6: sigma^ = (1 + gamma) sigma, x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z."""
+    """The levels of the network's evaluations: sigma^ = (1 + gamma) sigma, x^ = x + sqrt(sigma^2^ - sigma^2) S_noise z.
+
+    Source: Karras et al. 2022, algorithm 2, lines 4-6.
+    """
     limit, points = config.churn_max or math.inf, []
     gamma = min(config.churn / (len(levels) - 1), MOST_CHURN)
     for level in levels[:-1]:

@@ -1,8 +1,8 @@
 """The forward process and the objective as tables over t.
 
-Float64 NumPy; imports no framework. Throughout the code t is 0-based: t = 0 ... T - 1 is the paper's t - 1, and the
-clean image is "before t = 0". Images are in [-1, 1]. The twins gather a table's row, cast and multiply; none
-computes a coefficient (1 - alphas_cumprod in float32 errs by 1.7e-4 at t = 0).
+Throughout the code t is 0-based: t = 0 ... T - 1 is the paper's t - 1, and the clean image is "before t = 0". Images
+are in [-1, 1]. The twins gather a table's row, cast and multiply; none computes a coefficient (1 - alphas_cumprod in
+float32 errs by 1.7e-4 at t = 0).
 """
 
 from __future__ import annotations
@@ -87,13 +87,15 @@ def make_process(config: ProcessConfig) -> Process:
         # What diffusers' flow-matching schedulers hand to a network: sigma times the number of levels.
         return from_levels(signal, noise, config.timesteps * noise, config)
     if config.schedule == "edm":
-        # c_noise = ln(sigma) / 4 (Karras et al. 2022, table 1), stretched to [0, T - 1] for the sinusoids: it is even in t.
+        # c_noise = ln(sigma) / 4 (Karras et al. 2022, table 1) is even in t; stretched to [0, T - 1] for the sinusoids.
         return from_levels(*schedules.edm(config), np.arange(config.timesteps, dtype=np.float64), config)
     return from_betas(schedules.betas(config), config)
 
 
 def from_levels(signal: Array, noise: Array, time: Array, config: ProcessConfig) -> Process:
-    """All tables of given levels whose variance need not be preserved; prediction and loss weight are the configuration's.
+    """All tables of given levels whose variance need not be preserved.
+
+    Prediction and loss weight are the configuration's.
 
     Args:
         signal, noise: (T,) float64, of falling signal-to-noise ratio; noise above 0.
@@ -186,8 +188,8 @@ def conversions(signal: Array, noise: Array, config: ProcessConfig) -> dict[str,
         target_x0, target_eps, x0_from_xt, x0_from_output, eps_from_xt and eps_from_output, of the same shape.
     Raises:
         ValueError: an eps-prediction over a level that holds no signal.
-    Source: Ho et al. 2020, eq. 14 (eps); Salimans and Ho 2022, appendix D (v); Liu et al. 2023, eq. 1 (flow, here towards
-        noise); Karras et al. 2022, eq. 8 and table 1 (edm).
+    Source: Ho et al. 2020, eq. 14 (eps); Salimans and Ho 2022, appendix D (v); Liu et al. 2023, eq. 1 (flow, here
+        towards noise); Karras et al. 2022, eq. 8 and table 1 (edm).
     """
     # x_t = signal x_0 + noise eps and target = a x_0 + b eps, solved for x_0 and eps. The determinant
     # signal b - noise a is written out, since signal^2 + noise^2 = 1 would be rounded.

@@ -1,6 +1,6 @@
-"""From a configured sampler to its table: one row a sampler, one file a family of them.
+"""From a configured sampler to its table: one row a sampler, one file a family of samplers.
 
-core.diffusion.table says what a table is and runs one.
+core.diffusion.table says what a table is, and runs one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Sampling tables: a sampler is one row of numbers for every evaluation of the network, run by one short loop.
 
-Float64 NumPy; imports no framework. A row (t, p, q, matrix, s) means
+A row (t, p, q, matrix, s) means
 
     output = network(state[0], t), guided where the row says so: weak(state[0], t) + guidance * (output - weak(...))
     raw = p * state[0] + q * output;  x0 = clip(raw)
     state = matrix @ [*state, x0, raw];  state[0] += s * z
 
 The state starts as [start * x_T] with x_T ~ N(0, 1) and ends with the image as state[0]. run() is the reference
-executor; the twins have the same loop on tensors. Histories hold the clipped x0, and eps is re-derived from it.
+executor; the twins have the same loop on tensors. Histories hold the clipped x0, and eps is derived from it again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""UniPC and iPNDM as rows of a sampling table. Float64 NumPy; imports no framework."""
+"""UniPC and iPNDM as rows of a sampling table."""
 
 from __future__ import annotations
 

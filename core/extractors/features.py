@@ -1,7 +1,7 @@
-"""Features of images: which extractors there are, reading and checking images, batches, the file that is written.
+"""Features of images: the extractors that there are, reading and checking images, batches, and the file of features.
 
 A twin supplies the extractor: a function from images (B, H, W, C) in [0, 1] to features (B, d) by tap, which raises
-MemoryError where the batch does not fit. This module imports no framework.
+MemoryError where the batch does not fit.
 """
 
 from __future__ import annotations
@@ -42,14 +42,20 @@ class Facts:
 
 EXTRACTORS: dict[ExtractorName, Facts] = {
     "lens": Facts(
-        ("features", *lens_spec.HEADS), "features", lambda: lens_weights.FOLDER / lens_weights.WEIGHTS,
-        lens_spec.check_lens_weights, 2 << 20,
+        ("features", *lens_spec.HEADS),
+        "features",
+        lambda: lens_weights.FOLDER / lens_weights.WEIGHTS,
+        lens_spec.check_lens_weights,
+        2 << 20,
     ),
     "inception": Facts(
-        inception_spec.TAPS, "2048", lambda: cache_folder() / inception_spec.WEIGHTS_FILE,
-        inception_spec.check_inception, 24 << 20,
+        inception_spec.TAPS,
+        "2048",
+        lambda: cache_folder() / inception_spec.WEIGHTS_FILE,
+        inception_spec.check_inception,
+        24 << 20,
     ),
-}  # fmt: skip
+}
 LARGEST_BATCH = {"cpu": 32, "gpu": 256}
 """Beyond these nothing is gained: Inception on a CPU takes .12 s an image at 8, .13 at 32 and .15 at 64."""
 

@@ -2,8 +2,8 @@
 
 Both twins build it from STAGES and evaluate it with the weights that `folded` gives. It is the graph that Google
 published on 5 December 2015; parameters have the names of pytorch-fid's conversion of it (`pt_inception-2015-12-05`).
-Its averages leave the padding out of the count, and its last block takes a maximum where the paper and the block before
-take an average. This module imports no framework.
+Its averages leave the padding out of the count. Its last block takes a maximum where the paper and the block before it
+take an average.
 """
 
 from __future__ import annotations

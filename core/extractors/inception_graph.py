@@ -2,7 +2,6 @@
 
 The names follow from the plan: convolutions are numbered within their scope (`conv`, `conv_1`, ...), blocks are `mixed`
 to `mixed_10`, a branch of more than one layer is a `tower` of its block, and a fork inside a tower is its `mixed`.
-This module imports no framework.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How images enter Inception: brought to 299x299 pixels by one of two rules, and into its range.
 
-Both twins resize by the two matrices that are made here. This module imports no framework.
+Both twins resize by the two matrices that are made here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from core.images import resize_matrix, tf1_resize_matrix
 INPUT_SIZE = 299
 
 RESIZES = {"clean": resize_matrix, "legacy": tf1_resize_matrix}
-"""clean: antialiased bicubic, as clean-fid has it; legacy: bilinear of TensorFlow 1, as the graph and torch-fidelity."""
+"""clean: antialiased bicubic, as clean-fid; legacy: TensorFlow 1's bilinear, as the graph and torch-fidelity."""
 
 INPUT_SCALE = 255 / 128
 """Images x in [0, 1] enter as x * INPUT_SCALE - 1: the graph's own (255 x - 128) / 128, without rounding to 8 bits.

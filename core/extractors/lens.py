@@ -1,9 +1,9 @@
-"""The feature extractor for images of strong lenses, as data: its layers, parameters and what goes in and comes out.
+"""The feature extractor for images of strong lenses, as data: its layers, parameters, inputs and outputs.
 
-A small convolutional network that is trained once on simulated lenses (torch_impl/train_lens_extractor.py) to tell what
-made an image (Einstein radius, shear, source, substructure) and whether it was blurred or made noisier afterwards. Its
-weights stand beside this module (lens_weights.py), so it needs no download. Both twins evaluate it (lens_extractor.py); what is done to an image first is done here, once.
-Imports no framework.
+A small convolutional network, trained once on simulated lenses by torch_impl/train_lens_extractor.py. It predicts what
+made an image (Einstein radius, shear, source, substructure), and whether the image was blurred or made noisier
+afterwards. Its weights stand beside this module, so it needs no download. Images are prepared here; each twin evaluates
+the network in its lens_extractor.py.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ BLOCK = 256  # images evaluated at a time
 FEATURES = 128
 LENS_PARAMETERS = ("theta_e", "gamma1", "source_x", "source_y", "source_e1", "source_e2")
 QUALITY = ("blur", "noise")
-"""Width in pixels, of 64, of a Gaussian blur; and log(1 + sigma^2 / .003^2) / 2 for white noise of a deviation sigma, the log
-of how far it raises the sky's own. Both 0 for images as they are simulated."""
+"""How an image was degraded; both are 0 for images as they are simulated.
+
+blur is the width of a Gaussian blur, in pixels of 64. noise is log(1 + sigma^2 / .003^2) / 2 for white noise of
+standard deviation sigma: the logarithm of how much it raises the noise of the sky."""
 
 PARAMETERS = LENS_PARAMETERS + QUALITY
 ANGLES = ("theta_e", "source_x", "source_y")
-"""Parameters that the network gives in units of the field's side, since an image does not tell how many arcsec it spans."""
+"""Parameters that the network gives in units of the field's side, since an image does not show its side in arcsec."""
 
 CLASSES = 3  # core.data.lenses.CLASSES, in that order
 HEADS = {"parameters": len(PARAMETERS), "logits": CLASSES}
@@ -115,13 +117,14 @@ def initial_weights(seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
 
 
 def prepare(images: Images, dtype: npt.DTypeLike = np.float32) -> Iterator[np.ndarray]:
-    """What the network sees, in blocks.
+    """The network's input, in blocks.
 
     Args:
         images: (N, H, W, 1) in [0, 1], H = W from 32 to 150 pixels.
         dtype: of the result; the arithmetic is float64.
     Returns:
-        An iterator over (B, 64, 64, 3), B up to 256: `channels` of the images resized (antialiased bicubic, not clipped).
+        An iterator over (B, 64, 64, 3), B up to 256: `channels` of the images, resized (antialiased bicubic) and not
+        clipped.
     Raises:
         ValueError: images that `core.metrics.pixels.check_images` refuses, of another size, or of several channels.
     """

@@ -1,8 +1,8 @@
-"""What the lens extractor is trained and scored on: simulated images, targets, reflections, scores. Imports no framework.
+"""What the lens extractor is trained and scored on: simulated images, targets, reflections, scores.
 
-Images are as the presets make them, noise included. A group shares preset, size and field of view; half of the groups
-are what the recipes use (64 pixels over 7.5", 32 pixels over 5"), a sixth is the preset model-1, and the rest are drawn
-between, so that sizes and fields of view that nobody thought of are served too.
+Images are as the presets make them, noise included. A group shares preset, size and field of view. Half of the groups
+are what the recipes use (64 pixels over 7.5", 32 pixels over 5"), and a sixth is the preset model-1. The rest have
+sizes and fields of view drawn between these, so that others are served too.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def simulate_groups(
 
 
 def reflect(x: Array, targets: Array, upside_down: bool, mirrored: bool) -> tuple[Array, Array]:
-    """Images and targets with rows, columns or both reversed: a symmetry of both presets' lenses; the source's targets follow.
+    """Images and targets with rows, columns or both reversed, which is a symmetry of both presets' lenses.
 
     Args:
         x: (B, H, W, C).
@@ -120,7 +120,7 @@ def degrade(x: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, 
     """Images blurred, made noisier, or both: features that tell this are features that notice a generator's faults.
 
     Args:
-        x: (B, 64, 64, 1) in [0, 1]; half of them, drawn at random, are blurred by one width, half get noise of their own.
+        x: (B, 64, 64, 1) in [0, 1]; half of them, drawn at random, are blurred by one width, and half get noise each.
         targets: (B, 8), as simulate_group.
         rng: of widths, deviations and noise.
     Returns:

@@ -1,5 +1,6 @@
-"""The lens extractor's trained weights, as they stand in the repository: a safetensors file and a JSON file that says its
-SHA-256, how it was made and what it scored on images it had not seen. Imports no framework.
+"""The lens extractor's trained weights in the repository: a safetensors file, and a JSON file beside it.
+
+The JSON file holds the SHA-256 of the weights, how they were made, and their scores on held-out images.
 """
 
 from __future__ import annotations

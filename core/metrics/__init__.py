@@ -1,1 +1,1 @@
-"""Metrics on features and images, in float64 NumPy and SciPy: no network, no framework, no other room."""
+"""Metrics on features and images, in float64 NumPy and SciPy. This room imports core.random, and no framework."""

@@ -1,7 +1,7 @@
 """Distances between samples: one-dimensional Wasserstein, and the nearest training neighbour.
 
-Imports NumPy only. The nearest training neighbour answers one question: did the model copy? Its yardstick is the
-distance from images held out of training to the same training set; generated images much nearer than those are copies.
+The nearest training neighbour answers one question: did the model copy? It is compared with the distance from held-out
+images to the same training set. Generated images that are much nearer than held-out ones are copies.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fréchet distance between Gaussians, without a matrix square root.
 
-Imports NumPy and SciPy only. d^2 = |mu_1 - mu_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1 C_2)^(1/2)); only the last trace is
-hard. With any A such that A A^T = C_1 it is the sum of the roots of the eigenvalues of A^T C_2 A, which is symmetric
-and positive semi-definite: no complex root, no added epsilon, and singular covariances need no special case.
+d^2 = |mu_1 - mu_2|^2 + tr(C_1) + tr(C_2) - 2 tr((C_1 C_2)^(1/2)); only the last trace is hard. With any A such that
+A A^T = C_1 it is the sum of the roots of the eigenvalues of A^T C_2 A, which is symmetric and positive semi-definite.
+So there is no complex root and no added epsilon, and singular covariances need no special case.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Inception Score: the exponential of the mutual information of image and class, as a classifier sees them.
 
-Imports NumPy and SciPy only. It looks at generated images alone; for images that are none of the classifier's classes it
-says little.
+It looks at generated images alone. It says little of images that belong to none of the classifier's classes.
 """
 
 from __future__ import annotations

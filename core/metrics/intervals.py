@@ -1,16 +1,16 @@
-"""What a Fréchet distance from N rows is worth: its interval, its floor, and its limit for N without end.
+"""How far a Fréchet distance from N rows can be trusted: its interval, its floor, and its limit for large N.
 
-Imports NumPy, SciPy and core only. The distance from N rows is too large on average, by about a constant over N, and at
-d = 2048 that excess may be most of it. So three questions have three answers: `frechet_interval`, how far would other N rows
-give another number (its excess included)? `frechet_floor`, what do real images score against real images at that N?
-`frechet_infinity`, what would be left without the excess?
+The distance from N rows is too large on average, by about a constant over N; at d = 2048 this excess may be most of it.
+So there are three functions. `frechet_interval` says how far other N rows would change the number, excess included.
+`frechet_floor` is the distance of real images to other real images at that N. `frechet_infinity` extrapolates to a
+distance without the excess.
 
 Why no bootstrap: rows drawn again with replacement repeat themselves, which adds the excess a second time. For 2,000
-rows of a Gaussian with d = 32 against 2,000 more the distance is 0.297 +- 0.018, its bootstrap draws 0.588 +- 0.030: an
-interval of them does not hold what it is an interval of. Rows left out do not repeat. The delete-a-group jackknife uses
-the spread of the distance under the loss of each group; the excess, N / (N - N / groups) times as large in all of them
-alike, leaves the spread alone. Its standard error is right where the two distributions differ, and up to 1.6 times too
-large where they are the same (tests/core/test_metrics_intervals.py).
+rows of a Gaussian with d = 32 against 2,000 more, the distance is 0.297 +- 0.018 and its bootstrap draws are
+0.588 +- 0.030: their interval does not contain the distance. Rows left out do not repeat. The delete-a-group jackknife
+uses the spread of the distance when each group is left out; the excess grows by N / (N - N / groups) in all of them
+alike and does not change the spread. Its standard error is right where the two distributions differ, and up to 1.6
+times too large where they are the same (tests/core/test_metrics_intervals.py).
 """
 
 from __future__ import annotations
@@ -175,10 +175,10 @@ def frechet_infinity(
 ) -> Limit:
     """Fréchet distance for infinitely many rows, the intercept of a straight line through distance against 1/N.
 
-    The subsets share rows, so their distances err together and the line's own residuals would belie the error of its
-    intercept. To first order a subset's distance errs by the mean over its rows of one function of a row; the intercept
-    by the sum of that function with each row's total weight in it, known from the subsets. The variance of that function
-    is the jackknife's, times the number of rows.
+    The subsets share rows, so their distances err together, and the line's residuals would understate the error of its
+    intercept. To first order the error of a subset's distance is the mean of one function over its rows. The error of
+    the intercept is then a sum of that function over rows, whose weights follow from the subsets. The function's
+    variance is the jackknife's times the number of rows.
 
     Args:
         features1: (n, d), the real set.

@@ -1,7 +1,7 @@
 """Fidelity and diversity apart: precision and recall, density and coverage, from balls about the rows of a set.
 
-Imports NumPy only. A set's manifold is the union of the balls about its rows that reach their k-th neighbours. Distances
-are formed in blocks of rows by matrix products: 100 MB at a time for ten thousand rows, beside the features.
+A set's manifold is the union of the balls about its rows that reach their k-th neighbours. Distances are formed in
+blocks of rows by matrix products: 100 MB at a time for ten thousand rows, besides the features.
 """
 
 from __future__ import annotations

@@ -101,11 +101,12 @@ class TwoSample(NamedTuple):
 
         The variance is (4/m) Z_x + (4/n) Z_y + S with S = 2 V_xx / (m (m - 1)) + 2 V_yy / (n (n - 1)) + 4 V_xy / (m n),
         the Hoeffding decomposition of a two-sample U-statistic. The jackknife, in closed form from the row sums,
-        estimates the first-order part and counts S twice; S, estimated by itself, is all that is left where the two
-        distributions are equal. MMD^2 is then not normal (a weighted sum of chi squares), and since the first-order part
-        is not let below 0, this is a little above its spread: some 5 % with 256 independent features, 40 % with one.
+        estimates the first-order part and counts S twice. S is estimated by itself; it is all that is left where the
+        two distributions are equal. MMD^2 is then not normal but a weighted sum of chi squares. The first-order part is
+        kept at 0 or above, so the result is a little above the spread: some 5 % with 256 independent features, 40 %
+        with one.
 
-        Source: Arvesen 1969 (jackknife of two-sample U-statistics); Efron & Stein 1981 (what the jackknife counts twice).
+        Source: Arvesen 1969 (the jackknife of two-sample U-statistics); Efron & Stein 1981 (its bias).
         """
         xx, yy, xy = self
         m, n = len(xy.first), len(xy.second)

@@ -1,7 +1,7 @@
 """Streaming mean and covariance of feature vectors, in float64.
 
-Imports NumPy and SciPy's BLAS only: no framework, no network. The moments do not depend on how the rows were cut
-into batches (to rounding), so a Fréchet distance made from them does not either.
+The moments do not depend on how the rows were cut into batches (to rounding), so a Fréchet distance made from them does
+not either.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """What an astronomer measures on a lens image: ring radius, ellipticity, flux, peak, sky noise.
 
-Imports NumPy only. Every function takes (N, H, W, C) images in [0, 1] and returns one number an image, measured on the
-mean over channels. The signal is what rises above the sky: the median of the border frame is subtracted, and pixels
-below three standard deviations of the sky noise are left out, since far from the centre noise would rule the second
-moments. An image in which nothing rises above the sky has no ring and no shape: its value there is NaN, for the caller
-to count.
+Every function takes (N, H, W, C) images in [0, 1] and returns one number an image, measured on the mean over channels.
+The signal is what rises above the sky. The median of the border frame is subtracted, and pixels below three standard
+deviations of the sky noise are left out, since far from the centre noise would dominate the second moments. An image in
+which nothing rises above the sky has no ring and no shape: its value is NaN, which the caller counts.
 """
 
 from __future__ import annotations

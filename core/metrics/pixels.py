@@ -1,7 +1,7 @@
 """Images as plain numbers: checks, histograms, thumbnails.
 
-Images are (N, H, W, C), floating point, in [0, 1]: the same prepare function on both sides of every
-comparison, in float, before anything is rounded to 8 bits.
+Images are (N, H, W, C), floating point, in [0, 1]. Both sides of every comparison are prepared alike, in float, before
+anything is rounded to 8 bits.
 """
 
 from __future__ import annotations

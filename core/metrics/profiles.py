@@ -1,7 +1,7 @@
 """Azimuthally averaged curves of an image: radial profile and radial power spectrum.
 
-Imports NumPy and SciPy's sparse matrices only. Height and width may differ; only complete circles are averaged, so that
-no direction weighs more than another. Channels are averaged first.
+Height and width may differ. Only complete circles are averaged, so that no direction weighs more than another. Channels
+are averaged first.
 """
 
 from __future__ import annotations

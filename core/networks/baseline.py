@@ -1,10 +1,9 @@
 """The baseline network as data: its stages, and every parameter's name, shape and initialiser.
 
-It is the U-Net of the project that this one departs from (dome272/Diffusion-Models-pytorch, `modules.py`), at any size,
+It is the U-Net that this project compares itself with (dome272/Diffusion-Models-pytorch, `modules.py`), at any size,
 channel count and width. Names and layout are those of its state_dict, so reading one is a check, not a conversion. The
-original calls its network with t in [1, 1000) and takes row t of its schedule's tables; our t is 0-based and means the
-same row, so equal t is equal noise and t = 0 merely is a level that the original never trained.
-This module imports no framework.
+original calls its network with t in [1, 1000) and takes row t of its schedule's tables. Our t is 0-based and means the
+same row: equal t is equal noise, and the original never trained t = 0.
 """
 
 from __future__ import annotations
@@ -35,7 +34,9 @@ class Stage:
 
 
 def baseline_plan(config: ModelConfig) -> tuple[Stage, ...]:
-    """The stages between the input and `outc`, a 1x1 convolution; an Up's in_channels are those after its concatenation.
+    """The stages between the input and `outc`, a 1x1 convolution.
+
+    The in_channels of an Up are those after its concatenation.
 
     Source: dome272/Diffusion-Models-pytorch, modules.py, `UNet.__init__`, where c = 64.
     """
@@ -147,9 +148,13 @@ def baseline_from_state_dict(
     classes = tensors["label_emb.weight"].shape[0] if "label_emb.weight" in tensors else None
     try:
         config = ModelConfig(
-            sample_size, in_channels, tensors["outc.weight"].shape[0], num_class_embeds=classes,
-            block_out_channels=(first, 2 * first, 4 * first, 4 * first), architecture="baseline",
-        )  # fmt: skip
+            sample_size,
+            in_channels,
+            tensors["outc.weight"].shape[0],
+            num_class_embeds=classes,
+            block_out_channels=(first, 2 * first, 4 * first, 4 * first),
+            architecture="baseline",
+        )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     check_tensors(tensors, {name: spec.shape for name, spec in baseline_specs(config).items()}, where)

@@ -1,4 +1,4 @@
-"""One parameter of a network: its shape, kind and initialiser. Every network's description is a list of these."""
+"""One parameter of a network: its shape, kind and initialiser."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ def check_tensors(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[
     if missing or extra:
         listed = [f"missing {', '.join(missing[:4])}" + (" ..." if len(missing) > 4 else "")] if missing else []
         listed += [f"left over {', '.join(extra[:4])}" + (" ..." if len(extra) > 4 else "")] if extra else []
-        raise ValueError(
-            f"{where}: not the weights of this network: {len(missing)} missing, {len(extra)} left over ({'; '.join(listed)})"
-        )
+        counts = f"{len(missing)} missing, {len(extra)} left over ({'; '.join(listed)})"
+        raise ValueError(f"{where}: not the weights of this network: {counts}")
     for name, shape in shapes.items():
         if weights[name].shape != shape:
             raise ValueError(f"{where}: {name} has shape {weights[name].shape}, the network needs {shape}")

@@ -1,7 +1,4 @@
-"""A network as data: every parameter's name, shape and initialiser, and the initial weights, drawn once in NumPy.
-
-Both twins build their networks from it. Each architecture has a file beside this one and one row in NETWORKS.
-"""
+"""What there is to know of each network, one row an architecture, and the initial parameters, drawn once in NumPy."""
 
 from __future__ import annotations
 

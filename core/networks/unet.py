@@ -1,7 +1,7 @@
-"""The U-Net as data: what blocks it has, and every parameter's name, shape and initialiser.
+"""The U-Net as data: its blocks, and every parameter's name, shape and initialiser.
 
 Both twins build their networks from `unet_plan`, so channel arithmetic is done once. Names, layout (OIHW) and
-configuration keys are diffusers' `UNet2DModel`'s (0.42.1); baseline_spec has the other network's. Imports no framework.
+configuration keys are those of diffusers' `UNet2DModel` (0.42.1).
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def unet_plan(config: ModelConfig) -> UNetPlan:
     return UNetPlan(config, 4 * channels[0], down, mid, up)
 
 
-def _layer(name: str, kind: Literal["conv", "linear"], shape: tuple[int, ...], zero: bool = False) -> Iterator[tuple[str, ParamSpec]]:  # fmt: skip
+def _layer(
+    name: str, kind: Literal["conv", "linear"], shape: tuple[int, ...], zero: bool = False
+) -> Iterator[tuple[str, ParamSpec]]:
     yield f"{name}.weight", ParamSpec(shape, kind, "zeros" if zero else "fan_avg")
     yield f"{name}.bias", ParamSpec(shape[:1], "bias", "zeros")
 

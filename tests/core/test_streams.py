@@ -1,4 +1,4 @@
-"""Every random stream gives the numbers that it gave when data/streams.npz was written, so that a seed keeps its images.
+"""Every random stream gives the numbers stored in data/streams.npz, so that a seed keeps its images.
 
 The file holds the first draws of each, made by the code before the purposes stood in one table.
 """
