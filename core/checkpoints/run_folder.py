@@ -68,11 +68,12 @@ class RunFolder:
         self.metrics_path.touch()
 
     def recover(self, step: int) -> None:
-        """Tidy up after a run that was killed: half-written files, and what is later than its last checkpoint
-        among metrics and averages.
+        """Tidy up after a run that was killed.
+
+        Half-written files go, and so do metrics and averages that are later than the last checkpoint.
 
         Args:
-            step: that checkpoint's; 0 where there is none.
+            step: of the last checkpoint; 0 where there is none.
         """
         for left in [*self.path.rglob(PARTIAL)]:
             if left.is_dir():

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A trained network on disk: what `sample` draws from."""
+    """A trained network on disk, from which images are drawn."""
 
     model: ModelConfig
     process: ProcessConfig

@@ -150,7 +150,7 @@ def _progress(count: int, what: str) -> Any:
 
 
 def _extremes(source: Source) -> tuple[float, float]:
-    """Least and largest value of a whole source."""
+    """Smallest and largest value of all images of a source."""
     low, high = np.inf, -np.inf
     for index in _progress(len(source.names), "Looking for extremes"):
         image = source.read(index)
@@ -240,7 +240,7 @@ def _read_cache(folder: Path) -> tuple[npt.NDArray[np.float32], dict[str, npt.ND
 
 
 def _build(folder: Path, prepare: Callable[[Path], dict[str, Any]]) -> None:
-    """Write the cache; a killed conversion leaves nothing that is taken for whole."""
+    """Write the cache in one step; a killed conversion leaves no cache."""
     try:
         with atomic_folder(folder) as temporary:
             write_json(temporary / "manifest.json", prepare(temporary))

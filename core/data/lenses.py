@@ -152,7 +152,7 @@ def blur_matrix(size: int, factor: int, pixel: float, sigma: float) -> Array:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What made an image; angles in arcsec and radians. Absent substructure has zeros."""
+    """The parameters of one image; angles in arcsec and radians. Absent substructure has zeros."""
 
     theta_e: float
     lens_e1: float
@@ -261,7 +261,7 @@ def simulator(
         seed: in [0, 2^63).
         classes: among no, sphere, vort; image i is of class i mod K.
         field_of_view: shorter side in arcsec.
-        change: what is done to lens and source as drawn, before substructure and noise: images with a known fault.
+        change: applied to lens and source as drawn, before substructure and noise; it makes images with a known fault.
     Raises:
         ValueError: an argument outside these.
     """

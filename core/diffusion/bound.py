@@ -34,7 +34,7 @@ HALF_BIN = 1 / 255
 EDGE = 0.999
 """A pixel beyond it is black or white: its bin has no end on that side; Ho et al. 2020, eq. 13."""
 OPEN_END = 1e4
-"""Where the twins let such a bin end, in standard deviations."""
+"""Where a bin without an end ends in the twins, in standard deviations."""
 TAIL_SERIES = (1.0, 3.0, 5.0, 7.0)
 """P(Z > z) of a standard normal Z is its density / z times 1 - z^-2 (1 - 3 z^-2 (1 - 5 z^-2 (1 - 7 z^-2))).
 
@@ -167,7 +167,7 @@ def term(
 
 
 def bound_columns(process: Process) -> dict[str, Array]:
-    """What the bound takes of a training batch besides core.diffusion.process.coefficients(), each (T,).
+    """Columns that the bound needs in a training batch, besides core.diffusion.process.coefficients(), each (T,).
 
     Args:
         process: of a learned variance.

@@ -88,9 +88,9 @@ def dpmsolver_3m(levels: list[Level], config: SamplingConfig) -> list[Step]:
 
 
 def dpmsolver_2s(levels: list[Level], config: SamplingConfig) -> list[Step]:
-    """DPM-Solver++(2S): pairs of rows, whose second steps again from the point before the first.
+    """DPM-Solver++(2S): pairs of rows; the second row of a pair starts again from the point before the first.
 
-    Source: Lu et al. 2022, algorithm 1, with the next grid point as the one in between, as diffusers has it.
+    Source: Lu et al. 2022, algorithm 1, whose point in between is here the next grid point, as in diffusers.
     """
     # State [x], then [x at u, x at s, x0 at s]; an odd row at the end, and the one that ends at the clean image, are
     # of order 1.

@@ -31,7 +31,7 @@ class VectorJacobian(Protocol):
 
 
 def exact_probes(shape: tuple[int, ...]) -> Array:
-    """Probes whose sum of v^T J v is the trace itself: one a pixel and channel, (D, 1, *shape)."""
+    """Probes whose sum of v^T J v is the exact trace: one for each pixel and channel, (D, 1, *shape)."""
     size = math.prod(shape)
     return np.eye(size).reshape(size, 1, *shape)
 
@@ -56,7 +56,7 @@ def flow(
 def log_density(
     process: Process, network: VectorJacobian, x_0: Array, probes: Array, steps: int
 ) -> tuple[Array, Array]:
-    """Log density of images and what the flow makes of them.
+    """Log density of images, and the noise that the flow maps them to.
 
     The images are taken as the flow's x / signal at level t = 0, whose noise is the least that the network knows.
 

@@ -99,7 +99,7 @@ def from_levels(signal: Array, noise: Array, time: Array, config: ProcessConfig)
 
     Args:
         signal, noise: (T,) float64, of falling signal-to-noise ratio; noise above 0.
-        time: (T,) what the network is given.
+        time: (T,) the time that the network receives.
         config: prediction and loss weight are read.
     Raises:
         ValueError: an eps-prediction over a level that holds no signal.
@@ -179,7 +179,7 @@ def _process(config: ProcessConfig, **tables: Array) -> Process:
 
 
 def conversions(signal: Array, noise: Array, config: ProcessConfig) -> dict[str, Array]:
-    """The target and what it means, at any noise levels.
+    """The target, and how image and noise follow from the output, at any noise levels.
 
     Args:
         signal, noise: equal shapes, of levels that need not be those of a table.

@@ -84,9 +84,9 @@ def with_sampler(config: SamplingConfig, sampler: Sampler) -> SamplingConfig:
 
 
 def steps_of(config: SamplingConfig) -> int:
-    """Points of the grid: config.steps, or as many as config.nfe evaluations pay for.
+    """Points of the grid: config.steps, or the most that config.nfe evaluations allow.
 
-    Of an even number, a sampler of two evaluations a step leaves one unused.
+    A sampler of two evaluations a step leaves one unused where nfe is even.
     """
     evaluations = SAMPLERS[config.sampler].evaluations
     return (config.nfe + evaluations - 1) // evaluations if config.nfe else config.steps
@@ -97,7 +97,7 @@ def make_table(process: Process, config: SamplingConfig) -> SamplingTable:
 
     Args:
         process: forward process and prediction type.
-        config: what to sample with; batch_size is not read.
+        config: the sampler and its options; batch_size is not read.
     Returns:
         A row for every evaluation of the network. Each step goes to the next grid point, the last to the clean image,
         without noise.

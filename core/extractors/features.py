@@ -87,7 +87,7 @@ def read_weights(
 
 
 def default_weights(name: ExtractorName) -> tuple[Path, dict[str, np.ndarray]]:
-    """The file of weights where none is named, and what is in it; the lens extractor's must be those that were scored.
+    """The default file of weights and its content; the lens extractor's must be the weights that were scored.
 
     Raises:
         ValueError: not fetched yet, or damaged.
@@ -142,7 +142,7 @@ def first_batch_size(name: ExtractorName, device: str, dtype: str) -> int:
 
     Args:
         name: a key of EXTRACTORS.
-        device: 'cpu', or the name of a GPU: its memory is not asked for, `extract` halves where the batch does not fit.
+        device: 'cpu', or the name of a GPU, whose memory is not read; `extract` halves a batch that does not fit.
         dtype: float32 or float64.
     """
     if device != "cpu":
@@ -222,7 +222,7 @@ def write_features(path: Path, features: Mapping[str, np.ndarray], manifest: Map
 
 
 def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """What write_features wrote: (N, d) float32 by tap, and the manifest.
+    """Read a file of write_features(): (N, d) float32 by tap, and the manifest.
 
     Raises:
         ValueError: no such file, a damaged one, or one that `features` did not write.

@@ -226,7 +226,7 @@ def check_inception(weights: Mapping[str, np.ndarray], where: str) -> None:
     """Demand exactly the network's parameters: names, shapes, finite values.
 
     Raises:
-        ValueError: naming what is missing, left over, of another shape, or not finite.
+        ValueError: a parameter is missing, left over, of another shape, or not finite; the message names it.
     """
     check_tensors(weights, inception_shapes(), where)
 

@@ -24,7 +24,7 @@ from core.random import generator
 
 SIDE = 64
 SMALLEST, LARGEST = 32, 150
-"""Sides in pixels that the network was trained on; it is asked for no other."""
+"""Sides in pixels that the network was trained on; images of other sides are refused."""
 
 STRETCH = 0.02
 """Intensity where the second input channel turns from linear to logarithmic."""
@@ -96,7 +96,7 @@ def check_lens_weights(weights: Mapping[str, np.ndarray], where: str) -> None:
     """Demand exactly the extractor's parameters.
 
     Raises:
-        ValueError: naming what is missing, left over, of another shape, or not finite.
+        ValueError: a parameter is missing, left over, of another shape, or not finite; the message names it.
     """
     check_tensors(weights, {name: spec.shape for name, spec in PARAM_SPECS.items()}, where)
 
@@ -141,7 +141,7 @@ def prepare(images: Images, dtype: npt.DTypeLike = np.float32) -> Iterator[np.nd
 
 
 def channels(x: npt.NDArray[np.floating[Any]]) -> np.ndarray:
-    """What the network sees of images at 64 x 64: themselves, the faint parts stretched, and the grain.
+    """The three channels that the network sees of an image: itself, its faint parts stretched, and its grain.
 
     Args:
         x: (B, 64, 64, 1) float.

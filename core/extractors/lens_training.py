@@ -117,7 +117,7 @@ def reflect(x: Array, targets: Array, upside_down: bool, mirrored: bool) -> tupl
 
 
 def degrade(x: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Images blurred, made noisier, or both: features that tell this are features that notice a generator's faults.
+    """Images blurred, made noisier, or both, so that the features learn to notice a generator's faults.
 
     Args:
         x: (B, 64, 64, 1) in [0, 1]; half of them, drawn at random, are blurred by one width, and half get noise each.
@@ -136,7 +136,7 @@ def degrade(x: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, 
 
 
 def scores(outputs: dict[str, Array], labels: Labels, targets: Array) -> dict[str, Any]:
-    """How well parameters and classes are told.
+    """How well parameters and classes are predicted.
 
     Args:
         outputs: what the extractor gave for N images.

@@ -19,7 +19,7 @@ WEIGHTS, MANIFEST = "lens_extractor.safetensors", "lens_extractor.json"
 
 
 def read_lens_weights(folder: Path = FOLDER) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The weights and what is said of them.
+    """The weights and their manifest.
 
     Args:
         folder: where both files are.

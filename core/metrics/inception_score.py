@@ -33,8 +33,8 @@ def _score(probabilities: FloatArray) -> float:
 def inception_score(logits: npt.ArrayLike, splits: int = 10, seed: int | None = None) -> InceptionScore:
     """Inception Score of a set of images, from the logits of the classifier.
 
-    Splits are consecutive rows, [i n / splits] up to [(i + 1) n / splits]. Where rows are in an order, by class for
-    one, they must be shuffled first: a split must look like the whole. More splits give a lower score.
+    Splits are consecutive rows, [i n / splits] up to [(i + 1) n / splits]. Rows that are in an order, such as by class,
+    must be shuffled first: each split must look like the whole set. More splits give a lower score.
 
     Args:
         logits: (n, classes), before the softmax, n >= splits.

@@ -110,8 +110,8 @@ def frechet_interval(
 ) -> Interval:
     """Fréchet distance of two sets with an interval, by the delete-a-group jackknife.
 
-    It costs 2 groups + 1 distances. The interval is for the distance expected at these very numbers of rows, not for
-    its limit.
+    It costs 2 groups + 1 distances. The interval is for the distance expected at these numbers of rows, not for its
+    limit.
 
     Args:
         features1: (n, d).

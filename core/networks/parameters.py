@@ -25,7 +25,7 @@ def check_tensors(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[
     """Demand exactly these parameters: equal names, equal shapes, finite values.
 
     Raises:
-        ValueError: naming what is missing, left over, of another shape, or not finite.
+        ValueError: a parameter is missing, left over, of another shape, or not finite; the message names it.
     """
     missing, extra = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if missing or extra:

@@ -18,7 +18,7 @@ from core.random import generator
 
 @dataclass(frozen=True)
 class Network:
-    """What the rest of the software knows of an architecture."""
+    """What there is to know of an architecture besides its configuration."""
 
     specs: Callable[[ModelConfig], dict[str, ParamSpec]]
     sinusoids: Callable[[ModelConfig], int]
@@ -26,7 +26,7 @@ class Network:
     class_name: str
     """The class that a checkpoint names: diffusers' own, or one of ours where diffusers has no such network."""
     max_pooling: bool = False
-    """Whether it takes maxima, whose gradient jumps from pixel to pixel with the last bits of float32."""
+    """Whether it has maximum pooling, whose gradient jumps between pixels with the last bits of float32."""
 
     @property
     def in_diffusers(self) -> bool:
@@ -51,10 +51,10 @@ def count_parameters(config: ModelConfig) -> int:
 
 
 def initial_weights(config: ModelConfig, seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """Draw the initial weights: one seed, the same network in both frameworks.
+    """Draw the initial parameters; one seed gives the same network in both frameworks.
 
-    Kernels are uniform with variance 1 / fan_avg; the last layer of each residual and attention branch and of the
-    network is zero; class embeddings are standard normal. The baseline network's: see baseline_specs.
+    Kernels are uniform with variance 1 / fan_avg. The last layer of the network, and of each residual and attention
+    branch, is zero. Class embeddings are standard normal. baseline_specs says how the baseline differs.
 
     Args:
         config: the network.
@@ -90,6 +90,6 @@ def check_weights(weights: Mapping[str, np.ndarray], config: ModelConfig, where:
     """Demand exactly the network's parameters: equal names, equal shapes, finite values.
 
     Raises:
-        ValueError: naming what is missing, left over, of another shape, or not finite.
+        ValueError: a parameter is missing, left over, of another shape, or not finite; the message names it.
     """
     check_tensors(weights, {name: spec.shape for name, spec in param_specs(config).items()}, where)
