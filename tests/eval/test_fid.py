@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from core.extractors.lens import PARAMETERS
-from core.images import to_uint8
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from eval.__main__ import main
 from eval.measure.distance import cut, measure
-from eval.measure.image_sets import ImageSet, check_comparable, is_eight_bit, read_image_set
+from eval.measure.image_sets import ImageSet, read_image_set
+from eval.measure.metrics import rows
 from eval.twins import features as fid_features
+from tests.eval.pictures import save_pictures
 
 SIDE = 8
 
@@ -69,26 +70,46 @@ def folder(tmp_path, monkeypatch):
 
 
 def call(folder, *words: str) -> int:
-    return main(["fid", *(str(folder / w) if w.endswith((".npy", ".npz", "drawn")) else w for w in words), "--framework", "torch"])  # fmt: skip
+    paths = (str(folder / word) if word.endswith((".npy", ".npz", "drawn")) else word for word in words)
+    return main(["fid", *paths, "--framework", "torch"])
 
 
-def test_the_result_says_what_was_measured(folder, capsys):
+@pytest.fixture
+def result(folder, capsys):
+    """The result of REAL and drawn images, which is printed as it is written."""
     out = folder / "result.json"
     assert call(folder, "real.npy", "drawn", "--out", str(out), "--json") == 0
-    result = json.loads(out.read_text())
-    assert json.loads(capsys.readouterr().out) == result
+    written = json.loads(out.read_text())
+    assert json.loads(capsys.readouterr().out) == written
+    return written
+
+
+def test_the_result_names_what_it_depends_on(result):
     assert result["n"] == 200 and result["generated"]["nfe"] == 50 and result["generated"]["weights"] == "ema"
     assert result["extractor"]["name"] == "lens" and len(result["extractor"]["weights_sha256"]) == 64
     assert len(result["real"]["sha256"]) == 64 and result["real"]["stored"] == "8x8x1 float32"
     assert {"version", "framework"} <= result["environment"].keys() and result["code"].startswith("0.")
+    assert len(result["warnings"]) == 2 and "2,000" in result["warnings"][0]  # a small N; no split is known
+
+
+def test_every_metric_of_features_is_in_the_result(result):
     value = result["frechet"]
     assert value["low"] < value["value"] < value["high"] and len(result["floor"]["values"]) == 5
-    assert (
-        0 <= result["recall"] <= 1 and result["kid"]["standard_error"] > 0 and result["infinity"]["standard_error"] > 0
-    )
-    assert set(result["lens"]["parameters"]) >= {"theta_e"} and 0 <= result["lens"]["class_agreement"] <= 1
-    text = " ".join(result["warnings"])
-    assert "below the protocol" in text and "held out" in text
+    assert all(metric.key in result for metric in rows("features"))
+    assert 0 <= result["recall"] <= 1 and result["kid"]["standard_error"] > 0
+    assert result["infinity"]["standard_error"] > 0
+    assert set(result["lens"]["parameters"]) == set(PARAMETERS) and 0 <= result["lens"]["class_agreement"] <= 1
+
+
+def test_the_table_on_stdout_has_the_numbers_of_the_result(folder, result, capsys):
+    assert call(folder, "real.npy", "drawn") == 0
+    said = capsys.readouterr().out
+    assert f"{result['frechet']['value']:.4g}" in said and f"{result['floor']['mean']:.4g}" in said
+    for metric in rows("features"):
+        (line,) = (line for line in said.splitlines() if line.startswith(metric.label))
+        assert metric.text(result[metric.key]) in line
+    for entry in result["lens"]["parameters"].values():
+        assert f"{entry['value']:.3g}" in said
 
 
 def test_the_same_distribution_lies_at_its_floor_and_another_far_above(folder):
@@ -161,66 +182,43 @@ def test_a_published_result_is_reproduced_or_what_differs_is_named(folder, capsy
     assert call(folder, "real.npy", "drawn", "--expect", str(out)) == 2
 
 
-def pictures(folder, count=60, seed=1, size=SIDE):
-    from PIL import Image
+@pytest.fixture
+def refused(folder, capsys):
+    """Run `fid`, which must refuse in one line: that line."""
 
-    folder.mkdir()
-    for i, image in enumerate(to_uint8(np.random.default_rng(seed).random((count, size, size)))):
-        Image.fromarray(image).save(folder / f"{i}.png")
-    return folder
-
-
-def test_what_makes_the_number_meaningless_is_refused(folder, capsys):
-    def refused(*words: str) -> str:
+    def run(*words: str) -> str:
         assert call(folder, *words) == 2
         error = capsys.readouterr().err.strip()
         assert error.startswith("error: ") and "\n" not in error
         return error
 
-    shots = pictures(folder / "pictures")
-    assert "8-bit values and the other side does not" in refused(str(shots), "drawn")
-    assert call(folder, str(shots), "drawn", "--eight-bit") == 0
-    capsys.readouterr()
-    large = pictures(folder / "large", size=16)
-    assert "must be equal" in refused(str(large), "drawn", "--eight-bit")
-    assert call(folder, str(large), "drawn", "--eight-bit", "--fit", "resize") == 0
-    capsys.readouterr()
+    return run
+
+
+def test_eight_bits_on_one_side_are_refused_until_both_are_rounded(folder, refused):
+    shots = str(save_pictures(folder / "pictures"))
+    assert shots in refused(shots, "drawn")
+    assert call(folder, shots, "drawn", "--eight-bit") == 0
+
+
+def test_another_size_is_refused_until_a_fit_is_named(folder, refused):
+    large = str(save_pictures(folder / "large", size=16))
+    assert "--fit" in refused(large, "drawn", "--eight-bit")
+    assert call(folder, large, "drawn", "--eight-bit", "--fit", "resize") == 0
+
+
+def test_min_max_on_one_side_is_refused_and_on_both_taken(folder, refused):
     stretched = images(200, 2)
     low, high = (f(stretched, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
     np.save(folder / "stretched.npy", (stretched - low) / (high - low))
     assert "min-max" in refused("real.npy", "stretched.npy")
-    assert call(folder, "stretched.npy", "stretched.npy") == 0  # alike on both sides
-    capsys.readouterr()
-    np.save(folder / "wide.npy", images(200, 2) * 2 - 1)
-    assert "must be in [0, 1]" in refused("real.npy", "wide.npy")
-    assert "no such file or folder" in refused("nothing.npy", "drawn")
+    assert call(folder, "stretched.npy", "stretched.npy") == 0
+
+
+def test_weights_that_are_not_there_are_refused(refused):
     assert "fetch inception" in refused("real.npy", "drawn", "--extractor", "inception")
     assert "--weights" in refused("real.npy", "drawn", "--weights", "nowhere.safetensors")
-    np.savez(folder / "odd.npz", mu=np.zeros(3), sigma=np.eye(4))
-    assert "must be (d,) and (d, d)" in refused("odd.npz", "drawn")
-
-
-def test_eight_bit_values_are_known_as_such():
-    assert is_eight_bit((to_uint8(images(3, 0)) / np.float32(255)).astype(np.float32)) and not is_eight_bit(
-        images(3, 0)
-    )
-
-
-def test_a_run_is_its_held_out_images(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "run"
-    run.mkdir()
-    recipe = {
-        "model": {"sample_size": [8, 8], "block_out_channels": [8, 8], "down_block_types": ["DownBlock2D"] * 2,
-                  "up_block_types": ["UpBlock2D"] * 2, "norm_num_groups": 4},
-        "data": {"simulate_count": 60, "held_out": 0.3, "cache": str(tmp_path / "cache")},
-    }  # fmt: skip
-    (run / "recipe.json").write_text(json.dumps(recipe))
-    (run / "latest").write_text("step-1\n")
-    side = read_image_set(str(run), "real", draw=lambda path: path)
-    assert len(side.images) + len(side.others) == 60 and "held out" in side.about["split"]
-    assert not {i.tobytes() for i in side.images} & {i.tobytes() for i in side.others}
-    check_comparable(side, ImageSet("g", np.asarray(side.others)))
+    assert "must be left out" in refused("real.npy", "drawn", "--extractor", "pixels", "--weights", "some.safetensors")
 
 
 def test_pixels_need_no_network_and_say_so(folder, capsys, monkeypatch):
@@ -231,13 +229,7 @@ def test_pixels_need_no_network_and_say_so(folder, capsys, monkeypatch):
     order = np.random.Generator(np.random.Philox(key=[0, 0])).permutation(400)[:150]
     real, drawn = images(400, 1)[order].reshape(150, -1), images(200, 2)[:150].reshape(150, -1)
     assert result["frechet"]["value"] == pytest.approx(frechet_distance_from_features(real, drawn), rel=1e-12)
-    assert result["extractor"] == {"name": "pixels", "tap": "thumbnail", "weights_sha256": None, "resize": "area", "features": 64}  # fmt: skip
-    assert "must not be quoted" in " ".join(result["warnings"]) and "torch" not in result["environment"].values()
+    extractor = {"name": "pixels", "tap": "thumbnail", "weights_sha256": None, "resize": "area", "features": 64}
+    assert result["extractor"] == extractor and "torch" not in result["environment"].values()
+    assert "not FID" in " ".join(result["warnings"])
     assert not {"lens", "inception_score"} & result.keys()
-    assert call(folder, "real.npy", "drawn", "--extractor", "pixels", "--weights", "some.safetensors") == 2
-    assert "must be left out with --extractor pixels" in capsys.readouterr().err
-
-
-def test_a_sweep_of_nothing_is_refused_in_a_line(capsys):
-    assert main(["sweep", "runs/any", "--nfe"]) == 2
-    assert capsys.readouterr().err == "error: sweep: give at least one of --samplers and one of --nfe\n"
