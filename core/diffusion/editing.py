@@ -126,9 +126,10 @@ def repaint_table(
 ) -> tuple[SamplingTable, list[Level]]:
     """A sampler with resampling, and the level that each row leads to.
 
-    A jump back is no row of its own. The step x' = M x + s z and the noise added again are both Gaussian, so one
-    row does both. From level b back to a its matrix is r M and its deviation sqrt((r s)^2 + noise_a^2 - (r noise_b)^2), with
-    r = signal_a / signal_b. The known pixels, which the paper replaces at b before the jump, are replaced again at a.
+    A jump back is no row of its own. The step x' = M x + s z and the noise added again are both Gaussian, so one row
+    does both. From level b back to a its matrix is r M, with r = signal_a / signal_b; its deviation is
+    sqrt((r s)^2 + noise_a^2 - (r noise_b)^2). The known pixels, which the paper replaces at b before the jump, are
+    replaced again at a.
 
     Args:
         process: forward process.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -219,18 +218,3 @@ def write_features(path: Path, features: Mapping[str, np.ndarray], manifest: Map
     """Write an .npz, atomically: one (N, d) float32 array a tap, and `manifest`, a JSON text."""
     arrays = {tap: rows.astype(np.float32) for tap, rows in features.items()}
     write_npz(path, {"manifest": np.array(json.dumps(manifest)), **arrays})
-
-
-def read_features(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read a file of write_features(): (N, d) float32 by tap, and the manifest.
-
-    Raises:
-        ValueError: no such file, a damaged one, or one that `features` did not write.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        manifest = json.loads(str(arrays.pop("manifest")))
-    except (OSError, KeyError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a whole file of features ({error}); write it with `features`") from error
-    return arrays, manifest

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from core.commands.main import main
-from core.extractors.features import extract, read_features
+from core.extractors.features import extract
 from core.files import file_hash, write_tensors
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import BATCH_SIZE_FLOAT32, EXACT, RESIZE_FLOAT32, RESIZE_PILLOW
+from tests.feature_file import read_features
 from tests.file_server import serving
 from tests.inception_weights import random_weights, write_graph
 

@@ -6,6 +6,7 @@ Names and shapes against the original's structure in PyTorch's own layers: tests
 import dataclasses
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,16 +14,23 @@ import pytest
 from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.checkpoints.diffusers_config import unet_from_diffusers, unet_to_diffusers
 from core.checkpoints.importing import read_unet
-from core.config import ModelConfig, Recipe
+from core.config import ARCHITECTURES, Architecture, ModelConfig, Recipe
 from core.config.recipes import from_dict, load_recipe, to_dict
 from core.files import read_json
 from core.networks.baseline import baseline_from_state_dict, baseline_plan, bilinear_matrix
-from core.networks.specs import count_parameters, initial_weights, param_specs, time_frequencies
+from core.networks.specs import NETWORKS, count_parameters, initial_weights, param_specs, time_frequencies
 from eval.parity.tolerances import STATISTICS_SIGMA
 
 ORIGINAL = ModelConfig((64, 64), block_out_channels=(64, 128, 256, 256), architecture="baseline")
 QUARTER = ModelConfig((32, 32), block_out_channels=(16, 32, 64, 64), architecture="baseline")
 TINY = ModelConfig((8, 16), 2, 2, block_out_channels=(4, 8, 16, 16), num_class_embeds=3, architecture="baseline")
+
+
+def test_every_architecture_has_its_rows():
+    assert set(ARCHITECTURES) == set(NETWORKS) == set(get_args(Architecture))
+    keys = {field.name for field in dataclasses.fields(ModelConfig)}
+    assert all(set(row.keys) <= keys for row in ARCHITECTURES.values())
+    assert len({row.class_name for row in NETWORKS.values()}) == len(NETWORKS)
 
 
 def test_the_original_has_23_331_457_parameters_at_one_channel():

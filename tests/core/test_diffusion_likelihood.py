@@ -45,7 +45,7 @@ def edges(x, mean, deviation):
 
 
 def expected_bound(process, variance):
-    """The bound's expectation over the 256 grey levels with their probabilities, and over noise by Gauss-Hermite points."""
+    """The bound's expectation over the 256 grey levels, and over noise by Gauss-Hermite points."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(20)
     weights = np.outer(probabilities(), weights / weights.sum()).ravel()
     x_0 = np.repeat(LEVELS, len(nodes)).reshape(-1, 1, 1, 1)
@@ -92,7 +92,7 @@ def test_images_are_rounded_to_the_256_levels():
 
 @pytest.mark.parametrize(("steps", "prediction"), [(1000, "eps"), (100, "v"), (40, "x0")])
 def test_with_the_optimal_variance_the_bound_is_the_entropy_at_any_number_of_levels(steps, prediction):
-    """The reverse process is then exact; what is left is p(x_T) against N(0, 1), and the bins, narrow beside the first noise."""
+    """The reverse process is exact: only p(x_T) against N(0, 1) is left, and bins narrow beside the first noise."""
     process = make_process(
         ProcessConfig(steps, prediction=prediction, beta_start=1e-3, beta_end=0.02 * 1000 / steps, **LEARNED)
     )
@@ -106,7 +106,7 @@ def test_with_the_optimal_variance_the_bound_is_the_entropy_at_any_number_of_lev
 
 @pytest.mark.parametrize("variance", ("fixed_small", "fixed_large"))
 def test_with_a_fixed_variance_the_bound_comes_down_to_the_entropy_as_levels_are_added(variance):
-    """Even steps in log-SNR; the gap falls as their size. Without the decoder, whose variance follows Ho et al.'s schedule."""
+    """Even steps in log-SNR; the gap falls as their size. The decoder, of Ho et al.'s variance, is left out."""
     gaps = []
     for steps in (500, 1000, 2000):
         alpha_bar = 1 / (1 + np.exp(-2 * np.linspace(4.6, -4.6, steps)))
@@ -186,7 +186,7 @@ def test_clipping_the_predicted_image_lowers_the_bound_where_it_is_wrong():
 
 
 class GaussianFlow:
-    """Optimal network for correlated Gaussian pixels, with its product from the left; levels between the trained ones."""
+    """Optimal network for correlated Gaussian pixels, with its product from the left, at any noise level."""
 
     def __init__(self, process, mean, covariance):
         self.process, self.mean, self.covariance, self.calls = process, mean, covariance, 0
@@ -221,7 +221,7 @@ def gaussian_case():
 
 
 def exact_log_density(process, mean, covariance, x):
-    """The flow keeps every direction's standard score: its image of N(0, 1) at the last level, at level 0's x / signal."""
+    """The flow keeps each direction's standard score, from x / signal at t = 0 to N(0, 1) at the last level."""
     values, vectors = np.linalg.eigh(covariance)
     last = np.flatnonzero(process.signal)[-1]
     (signal, end), (noise, end_noise) = ((table[0], table[last]) for table in (process.signal, process.noise))

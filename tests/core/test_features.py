@@ -21,13 +21,13 @@ from core.extractors.features import (
     extract,
     first_batch_size,
     in_unit_range,
-    read_features,
     read_images,
     write_features,
 )
 from core.files import file_hash, write_json, write_tensors
 from core.twin import Published
 from core.worker.tasks import FeaturesTask
+from tests.feature_file import read_features
 
 
 def moments(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -164,19 +164,6 @@ def test_the_file_holds_what_was_written(tmp_path):
     assert found["2048"].dtype == np.float32
     np.testing.assert_array_equal(found["2048"], rows.astype(np.float32))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_what_is_no_file_of_features_is_refused(tmp_path):
-    (tmp_path / "text.npz").write_text("features")
-    np.savez(tmp_path / "other.npz", images=np.zeros(3))
-    np.save(tmp_path / "array.npz.npy", np.zeros(3))
-    (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz")
-    write_features(tmp_path / "whole.npz", {"2048": np.zeros((50, 50))}, {})
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:3000])
-    assert zipfile.is_zipfile(tmp_path / "whole.npz")
-    for name in ("text", "other", "array", "cut", "missing"):
-        with pytest.raises(ValueError, match=f"{name}.npz"):
-            read_features(tmp_path / f"{name}.npz")
 
 
 def test_the_task_keeps_its_extractor(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The columns of the learned variance's bound against their definitions, and what a batch and a checkpoint have of them."""
+"""The bound's columns against their definitions, and in a batch and a checkpoint of a learned variance."""
 
 import dataclasses
 import json
