@@ -68,7 +68,8 @@ def features(twin: Twin, argv: list[str]) -> int:
         raise ValueError(f"{out}: exists already; name another --out, or give --overwrite")
     from tqdm import tqdm
 
-    from core.data.sources import describe, open_source
+    from core.data.formats import describe
+    from core.data.sources import open_source
     from core.extractors.features import choose_taps, extract, first_batch_size, read_images, write_features
     from core.files import file_hash, read_json
 

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import DataConfig
+from core.data.formats import Image, describe
 from core.data.lenses import Parameters, simulator
-from core.data.sources import Image, Source, describe, open_source
+from core.data.sources import Source, open_source
 from core.files import atomic_folder, file_hash, write_json, write_npz
 from core.images import resize
 from core.random import generator

@@ -18,7 +18,8 @@ import numpy as np
 
 from core.command_line import RunError
 from core.config import ExtractorName
-from core.data.sources import Image, Source
+from core.data.formats import Image
+from core.data.sources import Source
 from core.extractors import inception as inception_spec
 from core.extractors import lens as lens_spec
 from core.extractors import lens_weights

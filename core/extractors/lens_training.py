@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.lenses import blur_matrix, simulator
+from core.data.lens_optics import blur_matrix
+from core.data.lenses import simulator
 from core.extractors.lens import ANGLES, LARGEST, LENS_PARAMETERS, PARAMETERS, QUALITY, SIDE, SKY_NOISE, SMALLEST
 from core.images import resize
 from core.random import generator

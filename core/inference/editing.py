@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.config import SamplingConfig
-from core.data.sources import decode
+from core.data.formats import decode
 from core.diffusion.editing import decode_table, encode_table, keep_known, repaint_table, slerp, tail_table
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table

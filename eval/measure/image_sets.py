@@ -20,7 +20,8 @@ import numpy.typing as npt
 from core.config.recipes import load_recipe
 from core.data.dataset import fit as fit_image
 from core.data.dataset import open_dataset, to_float
-from core.data.sources import describe, open_source
+from core.data.formats import describe
+from core.data.sources import open_source
 from core.files import read_json
 from core.images import to_uint8
 from core.metrics.pixels import check_images

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.lenses import Parameters, blur_matrix, simulate
+from core.data.lens_optics import blur_matrix
+from core.data.lenses import Parameters, simulate
 from core.extractors.lens import in_arcsec
 from core.metrics.distances import nearest_images
 from core.random import generator

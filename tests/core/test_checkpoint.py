@@ -20,10 +20,12 @@ from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoin
 from core.checkpoints.importing import read_unet
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.trained import open_source
-from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig
+from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig, architectures
 from core.config.recipes import from_dict
 from core.diffusion import schedules
 from core.files import file_hash, read_json, read_tensors, write_json, write_tensors, write_text_atomic
+from core.networks import specs
+from core.networks.parameters import ParamSpec
 from core.networks.specs import check_weights, param_specs
 
 MODEL = ModelConfig(
@@ -102,6 +104,24 @@ def test_a_schedule_that_is_added_as_contributing_says_is_saved_and_opened(tmp_p
     assert open_source(tmp_path / "a", "ema").process == process
     scheduler = read_json(tmp_path / "a" / "scheduler" / "scheduler_config.json")
     assert scheduler["trained_betas"] == quadratic(process).tolist() and scheduler["rescale_betas_zero_snr"]
+
+
+def test_a_network_that_is_added_by_its_rows_is_saved_and_opened(tmp_path, monkeypatch):
+    row = architectures.ArchitectureRow(lambda config: None, ("sample_size", "in_channels", "out_channels"))
+    network = specs.Network(
+        lambda config: {"w": ParamSpec((1, 1), "linear", "fan_avg")}, lambda config: 2, "DiptychOneUNet"
+    )
+    monkeypatch.setitem(architectures.ARCHITECTURES, "one", row)
+    monkeypatch.setitem(specs.NETWORKS, "one", network)
+    monkeypatch.setattr(config.model, "Architecture", Literal[(*architectures.ARCHITECTURES,)])
+    recipe = from_dict(Recipe, {"model": {"architecture": "one", "sample_size": [8, 4]}})
+    with pytest.raises(ValueError, match=r"model\.dropout = 0\.1: must be left out where architecture is one"):
+        from_dict(Recipe, {"model": {"architecture": "one", "dropout": 0.1}})
+    save_checkpoint(tmp_path / "a", make(recipe=recipe))
+    assert open_source(tmp_path / "a", "ema").model == recipe.model == read_unet(tmp_path / "a")[0]
+    index = read_json(tmp_path / "a" / "model_index.json")
+    assert (index["_class_name"], index["unet"]) == ("DiptychOnePipeline", ["diptych", "DiptychOneUNet"])
+    assert "The one network: diffusers cannot open it" in (tmp_path / "a" / "README").read_text()
 
 
 def test_arrays_that_are_not_contiguous_are_written_as_they_look(tmp_path):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from core.data import lenses
+from core.data import lens_optics
 from core.data.lenses import Parameters, brightness, simulate, simulator
 
 RNG = np.random.default_rng(3)
@@ -24,9 +24,9 @@ def derivatives(deflection, step=1e-5):
 
 def test_sis_and_point_mass_closed_forms():
     r = np.hypot(X, Y)
-    ax, ay = lenses.sis(X, Y, 1.3)
+    ax, ay = lens_optics.sis(X, Y, 1.3)
     np.testing.assert_allclose([ax, ay], [1.3 * X / r, 1.3 * Y / r], rtol=1e-12)
-    ax, ay = lenses.point_masses(X, Y, np.array([[0.5, -0.25, 0.7], [-1.0, 1.0, 0.1]]))
+    ax, ay = lens_optics.point_masses(X, Y, np.array([[0.5, -0.25, 0.7], [-1.0, 1.0, 0.1]]))
     u, v, p, q = X - 0.5, Y + 0.25, X + 1, Y - 1
     np.testing.assert_allclose(ax, 0.49 * u / (u**2 + v**2) + 0.01 * p / (p**2 + q**2), rtol=1e-11)
     np.testing.assert_allclose(ay, 0.49 * v / (u**2 + v**2) + 0.01 * q / (p**2 + q**2), rtol=1e-11)
@@ -34,13 +34,13 @@ def test_sis_and_point_mass_closed_forms():
 
 @pytest.mark.parametrize("e, tolerance", [(0.0, 1e-14), (1e-12, 1e-11), (1e-6, 3e-6)])
 def test_sie_becomes_sis(e, tolerance):
-    ours, limit = lenses.sie(X, Y, 1.1, e, -e), lenses.sis(X, Y, 1.1)
+    ours, limit = lens_optics.sie(X, Y, 1.1, e, -e), lens_optics.sis(X, Y, 1.1)
     np.testing.assert_allclose(ours, limit, atol=tolerance)
 
 
 @pytest.mark.parametrize("e1, e2", [(0.1, 0.0), (-0.1, 0.15), (0.0, -0.3)])
 def test_sie_has_the_convergence_of_an_isothermal_ellipsoid(e1, e2):
-    xx, xy, yx, yy = derivatives(lambda x, y: lenses.sie(x, y, 1.2, e1, e2))
+    xx, xy, yx, yy = derivatives(lambda x, y: lens_optics.sie(x, y, 1.2, e1, e2))
     e, angle = math.hypot(e1, e2), 0.5 * math.atan2(e2, e1)
     q = (1 - e) / (1 + e)
     u, v = X * math.cos(angle) + Y * math.sin(angle), Y * math.cos(angle) - X * math.sin(angle)
@@ -50,7 +50,7 @@ def test_sie_has_the_convergence_of_an_isothermal_ellipsoid(e1, e2):
 
 
 def test_shear_closed_form():
-    xx, xy, yx, yy = derivatives(lambda x, y: lenses.shear(x, y, 0.1, -0.2))
+    xx, xy, yx, yy = derivatives(lambda x, y: lens_optics.shear(x, y, 0.1, -0.2))
     for got, expected in ((xx, 0.1), (xy, -0.2), (yx, -0.2), (yy, -0.1)):
         np.testing.assert_allclose(got, expected, rtol=1e-8)
 
@@ -64,17 +64,19 @@ def test_rod_is_the_integral_of_points_along_it():
     away = (np.abs(Y * math.cos(angle) - X * math.sin(angle)) > 0.05) | (along > 0.6)
     x, y = X[away], Y[away]
     np.testing.assert_allclose(
-        lenses.rod(x, y, theta_v, length, angle), lenses.point_masses(x, y, points), rtol=1e-9, atol=1e-12
+        lens_optics.rod(x, y, theta_v, length, angle), lens_optics.point_masses(x, y, points), rtol=1e-9, atol=1e-12
     )
-    far = lenses.rod(100 * x + 100, 100 * y, theta_v, length, angle)
-    np.testing.assert_allclose(far, lenses.point_masses(100 * x + 100, 100 * y, np.array([[0, 0, theta_v]])), atol=2e-5)
-    assert np.isfinite(lenses.rod(np.array([0.0, 0.5, -0.5]), np.zeros(3), 0.1, 0.5, 0.0)).all()
+    far = lens_optics.rod(100 * x + 100, 100 * y, theta_v, length, angle)
+    np.testing.assert_allclose(
+        far, lens_optics.point_masses(100 * x + 100, 100 * y, np.array([[0, 0, theta_v]])), atol=2e-5
+    )
+    assert np.isfinite(lens_optics.rod(np.array([0.0, 0.5, -0.5]), np.zeros(3), 0.1, 0.5, 0.0)).all()
 
 
 @pytest.mark.parametrize("n", [1.0, 1.3, 4.0])
 def test_sersic_half_of_the_light_is_inside_its_radius(n):
     r = np.linspace(0, 60, 600_001) ** 2 / 60  # finer in the middle
-    light = lenses.sersic(r, np.zeros_like(r), 0.8, 0.45, n, 0.0, 0.0) * 2 * math.pi * r
+    light = lens_optics.sersic(r, np.zeros_like(r), 0.8, 0.45, n, 0.0, 0.0) * 2 * math.pi * r
     cumulated = np.concatenate([[0], np.cumsum((light[1:] + light[:-1]) / 2 * np.diff(r))])
     assert np.interp(0.45, r, cumulated) / cumulated[-1] == pytest.approx(0.5, abs=3e-3)  # b_n is approximate
     b = 1.9992 * n - 0.3271
@@ -86,7 +88,7 @@ def test_sersic_ellipse():
     e, q = 0.1, 0.9 / 1.1
     on = [(0.45 / math.sqrt(q), 0), (0, 0.45 * math.sqrt(q))]  # product-average radius r_e, long axis along x
     for x, y in on:
-        assert lenses.sersic(np.array(x), np.array(y), 0.8, 0.45, 1.3, e, 0.0) == pytest.approx(0.8, rel=1e-12)
+        assert lens_optics.sersic(np.array(x), np.array(y), 0.8, 0.45, 1.3, e, 0.0) == pytest.approx(0.8, rel=1e-12)
 
 
 def test_flux_is_conserved_where_nothing_deflects():
@@ -97,7 +99,7 @@ def test_flux_is_conserved_where_nothing_deflects():
     b, n = 1.9992 * 1.3 - 0.3271, 1.3
     total = 2 * math.pi * n * 0.3**2 * 0.8 * math.exp(b) * b ** (-2 * n) * math.gamma(2 * n)
     assert light.sum() * pixel**2 == pytest.approx(total, rel=2e-3)
-    blur = lenses.blur_matrix(size, 1, pixel, 0.1)
+    blur = lens_optics.blur_matrix(size, 1, pixel, 0.1)
     assert (blur @ light @ blur.T).sum() == pytest.approx(light.sum(), rel=1e-6)
 
 
@@ -107,13 +109,13 @@ def test_a_source_behind_the_lens_is_a_ring_of_the_einstein_radius():
     assert r[np.argmax(light)] == pytest.approx(1.2, abs=1e-3)
     # A source at b has images at b + theta_e and b - theta_e, of the source's own surface brightness.
     p = dataclasses.replace(PLAIN, source_x=0.3)
-    peak = lenses.sersic(np.array(0.0), np.array(0.0), 0.8, 0.3, 1.3, 0, 0)
+    peak = lens_optics.sersic(np.array(0.0), np.array(0.0), 0.8, 0.3, 1.3, 0, 0)
     np.testing.assert_allclose(brightness(np.array([1.5, -0.9]), np.zeros(2), p, NONE), peak, rtol=1e-9)
 
 
 def test_blur_is_an_integrated_gaussian_then_an_average():
     for size, factor, pixel, sigma in ((64, 3, 7.5 / 64, 0.1), (150, 1, 0.05, 0.037)):
-        matrix, fine = lenses.blur_matrix(size, factor, pixel, sigma), pixel / factor
+        matrix, fine = lens_optics.blur_matrix(size, factor, pixel, sigma), pixel / factor
         np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-13)
         row = size // 2
         places = (np.arange(size * factor) - (row * factor + (factor - 1) / 2)) * fine
@@ -129,11 +131,13 @@ def test_cosmology_and_mass_scale_from_si_constants():
     comoving = np.concatenate([[0], np.cumsum((hubble[1:] + hubble[:-1]) / 2 * np.diff(z))])
     near, far = np.interp(0.5, z, comoving), comoving[-1]
     np.testing.assert_allclose(
-        [near / 1.5, far / 2, (far - near) / 2], [lenses.D_L, lenses.D_S, lenses.D_LS], rtol=1e-5
+        [near / 1.5, far / 2, (far - near) / 2], [lens_optics.D_L, lens_optics.D_S, lens_optics.D_LS], rtol=1e-5
     )
     mpc, msun = 3.0856775814913673e22, 1.98841e30
-    theta = math.sqrt(4 * 6.6743e-11 * 1e12 * msun / 299792458**2 * lenses.D_LS / (lenses.D_L * lenses.D_S) / mpc)
-    assert lenses.einstein_radius(1e12) == pytest.approx(math.degrees(theta) * 3600, rel=2e-4)
+    theta = math.sqrt(
+        4 * 6.6743e-11 * 1e12 * msun / 299792458**2 * lens_optics.D_LS / (lens_optics.D_L * lens_optics.D_S) / mpc
+    )
+    assert lens_optics.einstein_radius(1e12) == pytest.approx(math.degrees(theta) * 3600, rel=2e-4)
 
 
 def test_preset_lensing_has_its_published_statistics():
@@ -162,12 +166,12 @@ def test_model_1_parameters():
     images, labels, p = simulate("model-1", 60, (16, 16), seed=2)
     assert images.min() == 0 and images.max() == 1 and set(p["theta_e"]) == {1.28} and set(p["gamma1"]) == {0.05}
     assert np.abs(p["source_x"]).max() <= 0.35 and ((p["exposure"] >= 1e3) & (p["exposure"] <= 10**3.5)).all()
-    total = p["subhalo_theta"][labels == 1] ** 2 / lenses.einstein_radius(1.0) ** 2  # solar masses
+    total = p["subhalo_theta"][labels == 1] ** 2 / lens_optics.einstein_radius(1.0) ** 2  # solar masses
     assert total.min() > 25e6 and total.max() < 25e10
     # Mean mass of dN/dm ~ m^-1.9 from 1e6 to 1e10: the ratio of two power integrals.
     mean = (0.9 / 0.1) * (1e10**0.1 - 1e6**0.1) / (1e6**-0.9 - 1e10**-0.9)
     many = simulate("model-1", 800, (2, 2), seed=1, classes=("sphere",), field_of_view=0.1)[2]["subhalo_theta"] ** 2
-    assert many.mean() / lenses.einstein_radius(1.0) ** 2 == pytest.approx(25 * mean, rel=0.3)
+    assert many.mean() / lens_optics.einstein_radius(1.0) ** 2 == pytest.approx(25 * mean, rel=0.3)
     length = p["vortex_half_length"][labels == 2]
     assert length.min() >= 0.03 and length.max() <= 3
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data import sources
-from core.data.sources import open_source, read_idx, to_hwc
+from core.data import formats
+from core.data.formats import read_idx, to_hwc
+from core.data.sources import open_source
 
 RNG = np.random.default_rng(0)
 
@@ -248,7 +249,7 @@ def test_a_format_that_is_added_opens_from_a_folder_a_zip_and_alone(tmp_path, mo
     def raw(data, name, channels):
         return np.frombuffer(data[2:], np.uint8).reshape(data[0], data[1], -1)
 
-    monkeypatch.setitem(sources.FORMATS, ".raw", raw)
+    monkeypatch.setitem(formats.FORMATS, ".raw", raw)
     images = RNG.integers(0, 255, (3, 4, 5, 2), np.uint8)
     files = {f"{name}/{i}.raw": bytes([4, 5]) + images[i].tobytes() for i, name in enumerate(("no", "vort", "vort"))}
     alone = tmp_path / "one.RAW"
