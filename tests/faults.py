@@ -63,7 +63,7 @@ RECIPES: dict[str, Recipe] = {
 
 TABLES = (
     Fault(
-        "the sign of v", "core/diffusion/process.py",
+        "the sign of v", "core/diffusion/predictions.py",
         "a, b, determinant = -noise, signal.copy(), ones", "a, b, determinant = noise, -signal, -ones", 1,
     ),
     Fault(
@@ -73,7 +73,7 @@ TABLES = (
         "    alphas_cumprod, signal = np.exp(log_alphas_cumprod), np.exp(0.5 * log_alphas_cumprod)", 1,
     ),
     Fault(
-        "min-SNR weights cut from below", "core/diffusion/process.py",
+        "min-SNR weights cut from below", "core/diffusion/predictions.py",
         "of_x0 = np.minimum(snr, config.min_snr_gamma)", "of_x0 = np.maximum(snr, config.min_snr_gamma)", 1,
     ),
     Fault(

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.diffusion.grids import level_of, levels_at
-from core.diffusion.process import Process, conversions
+from core.diffusion.predictions import conversions
+from core.diffusion.process import Process
 
 Array = NDArray[np.float64]
 

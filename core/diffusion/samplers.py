@@ -16,7 +16,8 @@ import numpy as np
 from core.config import Sampler, SamplingConfig
 from core.diffusion import ancestral, dpm_solver, heun, unipc
 from core.diffusion.grids import CLEAN, Level, level_of, sampling_grid, start_of
-from core.diffusion.process import Process, conversions
+from core.diffusion.predictions import conversions
+from core.diffusion.process import Process
 from core.diffusion.table import Row, SamplingTable, Step
 
 Steps = Callable[[Process, list[Level], SamplingConfig], tuple[list[Step], float]]

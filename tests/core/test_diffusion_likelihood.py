@@ -9,7 +9,8 @@ from scipy import special, stats
 from core.config import ProcessConfig
 from core.diffusion.bound import decoder, log_interval, prior, quantised, reverse_log_variance, term
 from core.diffusion.flow_density import exact_probes, log_density
-from core.diffusion.process import conversions, from_betas, make_process
+from core.diffusion.predictions import conversions
+from core.diffusion.process import from_betas, make_process
 
 MEAN, DEVIATION = 0.1, 0.25
 LEVELS = np.arange(256) / 127.5 - 1

@@ -13,7 +13,8 @@ from core.command_line import RunError
 from core.commands.main import main
 from core.config import ProcessConfig
 from core.diffusion.bound import quantised
-from core.diffusion.process import conversions, make_process
+from core.diffusion.predictions import conversions
+from core.diffusion.process import make_process
 from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
 from tests.core.test_cli import RECIPE, TWIN
 from tests.core.test_diffusion_likelihood import DEVIATION, MEAN, optimal_fraction
