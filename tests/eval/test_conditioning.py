@@ -1,4 +1,4 @@
-"""The verb `conditioning` over a worker that draws nothing: what is asked of it, what is scored, and the files written."""
+"""The study `conditioning` over a pretended worker: what it is conditioned on, what is scored, and the files written."""
 
 import json
 
@@ -17,12 +17,14 @@ from eval.studies import conditioning
 from eval.studies.conditioning import ConditioningStudy, agreement
 
 FIELD, NAMES = 5.0, ("theta_e", "gamma1")
+BLOCKS = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+MODEL = ModelConfig((32, 32), 1, 1, **BLOCKS, norm_num_groups=4, mid_block_type=None, vector_channels=2)
 RECIPE = Recipe(
-    ModelConfig((32, 32), 1, 1, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-                norm_num_groups=4, mid_block_type=None, vector_channels=2),
-    data=DataConfig(condition=NAMES, field_of_view=FIELD), training=TrainingConfig(condition_dropout=0.1),
+    MODEL,
+    data=DataConfig(condition=NAMES, field_of_view=FIELD),
+    training=TrainingConfig(condition_dropout=0.1),
     sampling=SamplingConfig("ddim", 4),
-)  # fmt: skip
+)
 
 
 def test_agreement_has_its_closed_forms():
@@ -51,7 +53,7 @@ def save(folder, record, recipe=RECIPE):
 
 
 class Pretender:
-    """Draws blank images and sees in them what was last asked for, `error` too large in the radius without guidance."""
+    """Draws blank images and measures in them the last condition, `error` too large in the radius without guidance."""
 
     error = 0.1
 
@@ -85,30 +87,52 @@ class Pretender:
         return {"parameters": seen}, {}
 
 
-def test_the_numbers_asked_for_are_scored_against_those_seen(tmp_path, monkeypatch, record):
-    pretender = Pretender(record)
-    monkeypatch.setattr(conditioning, "Worker", pretender)
-    text = ConditioningStudy(checkpoint=save(tmp_path / "run", record), out=str(tmp_path / "out"), n=20).execute()
-    result = json.loads((tmp_path / "out" / "conditioning.json").read_text())
-    plain, guided = (result["scores"][f"guidance {g}"] for g in (1, 2))
-    radii = pretender.asked[0][2][:, 0]
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, record):
+    """The study of 20 images a guidance scale: the pretender, the output folder, the result and the table."""
+    folder, pretender = tmp_path_factory.mktemp("conditioning"), Pretender(record)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditioning, "Worker", pretender)
+        study = ConditioningStudy(checkpoint=save(folder / "run", record), out=str(folder / "out"), n=20)
+        text = study.execute()
+    return pretender, folder / "out", json.loads((folder / "out" / "conditioning.json").read_text()), text
+
+
+def test_radii_are_spread_evenly_over_the_training_range(made):
+    pretender, _, result, _ = made
     low, high = result["radii"]
-    np.testing.assert_allclose(np.sort(radii), np.linspace(low, high, 20), rtol=1e-6)
-    assert plain["theta_e"]["rms"] == pytest.approx(Pretender.error, rel=1e-4)
-    assert plain["theta_e"]["r2"] == pytest.approx(1 - Pretender.error**2 / radii.var(), rel=1e-4)
-    assert guided["theta_e"]["r2"] == pytest.approx(1, abs=1e-4) == plain["gamma1"]["r2"]
-    assert result["network_evaluations"] == {"guidance 1": 4, "guidance 2": 8}
+    np.testing.assert_allclose(np.sort(pretender.asked[0][2][:, 0]), np.linspace(low, high, 20), rtol=1e-6)
     assert [g for n, g, _ in pretender.asked if n == 20] == [1.0, 2.0]
-    single = [asked for n, _, asked in pretender.asked if n == 1]
+    assert result["network_evaluations"] == {"guidance 1": 4, "guidance 2": 8}
+
+
+def test_the_wanted_parameters_are_scored_against_those_measured(made):
+    pretender, _, result, _ = made
+    plain, guided = (result["scores"][f"guidance {g}"] for g in (1, 2))
+    assert plain["theta_e"]["rms"] == pytest.approx(Pretender.error, rel=1e-4)
+    variance = pretender.asked[0][2][:, 0].var()
+    assert plain["theta_e"]["r2"] == pytest.approx(1 - Pretender.error**2 / variance, rel=1e-4)
+    assert guided["theta_e"]["r2"] == pytest.approx(1, abs=1e-4) == plain["gamma1"]["r2"]
+
+
+def test_the_pictures_lens_changes_in_its_radius_alone(made):
+    single = [asked for n, _, asked in made[0].asked if n == 1]
     assert len(single) == 18 and len({tuple(np.round(asked[0, 1:], 5)) for asked in single}) == 1
-    assert text == (tmp_path / "out" / "conditioning.md").read_text() and "| guidance 2 | 8 | 1.000, 0.000" in text
-    assert (tmp_path / "out" / "conditioning.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_and_the_picture_are_written(made):
+    _, folder, result, text = made
+    assert text == (folder / "conditioning.md").read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith("| guidance 2 |"))
+    score = result["scores"]["guidance 2"]["theta_e"]
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["8", f"{score['r2']:.3f}, {score['rms']:.3f}"]
+    assert (folder / "conditioning.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_network_that_is_not_asked_by_radius_is_refused(tmp_path, monkeypatch, record):
     monkeypatch.setattr(conditioning, "Worker", Pretender(record))
     with pytest.raises(ValueError, match="--n 3"):
         ConditioningStudy(checkpoint="any", n=3)
-    bare = Recipe(ModelConfig((8, 8), block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2))  # fmt: skip
+    bare = Recipe(ModelConfig((8, 8), **{key: 2 * value for key, value in BLOCKS.items()}, norm_num_groups=4))
     with pytest.raises(ValueError, match="must be trained on simulated lenses"):
         ConditioningStudy(checkpoint=save(tmp_path / "bare", {}, bare), out=str(tmp_path / "out"), n=20).execute()

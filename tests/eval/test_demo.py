@@ -1,6 +1,7 @@
 """The demo, with pretended twins under the real command line; once, slowly, with the real ones."""
 
 import json
+import logging
 import os
 import re
 import time
@@ -14,8 +15,10 @@ from core.config import Recipe
 from core.images import to_unit
 from eval.__main__ import main
 from eval.pages.demo_page import amplification, distance_figures
+from eval.twins.interpreters import FLAGS, FRAMEWORKS, VARIABLES
 from eval.verbs.demo_folder import DemoFolder, first_step_seconds, open_demo, read_metrics
 from eval.verbs.demo_steps import make_demo, prepare, sample, train
+from tests.eval.html import read_page
 from tests.fake_twins import SHIFT, make_checkout
 
 
@@ -38,35 +41,67 @@ def calls(checkout):
     return (checkout[0] / "calls.log").read_text().split("\n")
 
 
-def test_from_nothing_to_the_page_and_again(checkout, caplog):
-    caplog.set_level("INFO", logger="eval")
-    page = demo(checkout)
-    folder = page.parent
-    assert [record.message[:3] for record in caplog.records] == [f"{i}/6" for i in range(1, 7)]
-    text = page.read_text()
-    assert f"is {255 * SHIFT:.3g} grey levels of 255" in text  # the pretenders differ by this much, by construction
-    assert re.search(r"Difference × 100?<", text)  # 0.01, or a rounding more
-    assert re.search(r"(src|href)=.(?!data:|#)", text) is None, "the page must need no network"
-    headings = re.findall("<h2>(.*?)</h2>", text)
-    assert headings[:5] == ["Can you tell which is which?", "Same weights, same noise, both frameworks", "Training", "Speed", "What is compared"]  # fmt: skip
-    assert "FID" not in text.replace("this is not FID", "")
-    commands = json.loads((folder / "demo.json").read_text())["commands"]
-    assert commands[0] == "python -m torch_impl train --config tiny.toml --run demo/torch"
-    assert len(commands) == 5 and json.loads((folder / "compare.json").read_text())["counts"]["PyTorch"] == 5
-    first, second, swapped = (np.load(folder / "samples" / name / "samples.npy") for name in ("torch", "tensorflow", "tensorflow-with-torch-weights"))  # fmt: skip
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, this_python):
+    """A demo from nothing: its checkout, its folder, and what was logged."""
+    made_in = make_checkout(tmp_path_factory.mktemp("demo") / "checkout")
+    logger, handler, lines = logging.getLogger("eval"), logging.Handler(), []
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel("INFO")
+    page = demo(made_in)
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    return made_in, page.parent, lines
+
+
+def drawn(folder, name):
+    return np.load(folder / "samples" / name / "samples.npy")
+
+
+def test_each_phase_is_announced(made):
+    assert [line[:3] for line in made[2]] == [f"{i}/6" for i in range(1, 7)]
+
+
+def test_every_command_of_the_twins_is_in_the_record(made):
+    commands = json.loads((made[1] / "demo.json").read_text())["commands"]
+    assert commands[0] == "python -m torch_impl train --config tiny.toml --run demo/torch" and len(commands) == 5
+    assert json.loads((made[1] / "compare.json").read_text())["counts"]["PyTorch"] == 5
+
+
+def test_images_of_one_seed_differ_by_the_frameworks_alone(made):
+    first, second = drawn(made[1], "torch"), drawn(made[1], "tensorflow")
     np.testing.assert_allclose(second - first, SHIFT, atol=1e-6)
-    np.testing.assert_array_equal(second, swapped)  # the pretender's image depends on the seed alone
+    np.testing.assert_array_equal(second, drawn(made[1], "tensorflow-with-torch-weights"))  # the seed alone decides
     assert first.shape == (5, 8, 8, 1) and abs(first.mean() - to_unit(np.zeros(1))[0]) < 0.1
+
+
+def test_the_page_stands_alone_and_says_how_far_the_frameworks_are_apart(made):
+    page = read_page(made[1] / "report.html")
+    result = json.loads((made[1] / "compare.json").read_text())
+    assert page.stands_alone() and page.warnings == len(result["warnings"])
+    assert page.text.count(f"{255 * SHIFT:.3g} grey levels of 255") == 2  # by construction, in both comparisons
+    assert re.search(r"Difference × 100?\b", page.text)  # 0.01, or a rounding more
+    assert page.pictures() == 3 + 3 + 3 + 3  # two trios, the comparison's sets, and their nearest training images
+    assert all(command in page.text for command in json.loads((made[1] / "demo.json").read_text())["commands"])
+    assert "FID" not in page.text.replace("this is not FID", "")
+
+
+def test_the_picture_is_large_enough_for_a_page(made):
     from PIL import Image
 
-    with Image.open(folder / "picture.png") as picture:
+    with Image.open(made[1] / "picture.png") as picture:
         assert picture.width > 1500
 
-    before = calls(checkout)
-    caplog.clear()
+
+def test_a_finished_demo_is_not_made_again_but_for_its_page(made, caplog):
+    made_in, folder, _ = made
+    before, page = calls(made_in), folder / "report.html"
     page.unlink()
-    assert demo(checkout) == page and page.exists()
-    assert calls(checkout) == before, "nothing was trained or drawn twice"
+    caplog.set_level("INFO", logger="eval")
+    assert demo(made_in) == page and page.exists()
+    assert calls(made_in) == before, "nothing was trained or drawn twice"
     assert "done before, 6 steps" in caplog.text
 
 
@@ -105,7 +140,7 @@ def test_samples_of_other_weights_or_another_number_are_not_reused(checkout):
     assert calls(checkout)[len(before) - 1 :] == ["sample torch", "sample torch", ""]
 
 
-def test_what_is_refused_and_what_fresh_removes(checkout, tmp_path, capsys, monkeypatch, this_python):
+def test_a_folder_of_something_else_is_never_emptied(checkout):
     root, recipe = checkout
     foreign = root / "foreign"
     foreign.mkdir()
@@ -113,27 +148,44 @@ def test_what_is_refused_and_what_fresh_removes(checkout, tmp_path, capsys, monk
     for fresh in (False, True):
         with pytest.raises(ValueError, match="is no demo's folder and not empty"):
             open_demo(foreign, recipe, 5, fresh, root)
+    assert (foreign / "thesis.tex").is_file()
+
+
+def test_too_few_images_are_refused(checkout):
+    _, recipe = checkout
     with pytest.raises(ValueError, match="--n 1: must be at least 2"):
         demo(checkout, n=1)
     recipe.write_text(recipe.read_text().replace("held_out = 0.3", "held_out = 0.0"))
     with pytest.raises(ValueError, match=r"data.held_out = 0.0: leaves 0 images"):
         demo(checkout)
-    recipe.write_text(recipe.read_text().replace("held_out = 0.0", "held_out = 0.3"))
+
+
+def test_fresh_replaces_a_demo_of_another_recipe_and_keeps_foreign_files(checkout):
+    root, recipe = checkout
+    reopened(checkout)
+    recipe.write_text(recipe.read_text().replace("held_out = 0.3", "held_out = 0.4"))
     with pytest.raises(ValueError, match="holds a demo of another recipe; add --fresh"):
         demo(checkout)
     (root / "demo" / "torch").mkdir()
     (root / "demo" / "notes.txt").write_text("mine")
     assert open_demo(root / "demo", recipe, 5, True, root).record["commands"] == []
     assert sorted(path.name for path in (root / "demo").iterdir()) == ["demo.json", "notes.txt"]
-    assert main(["demo", "--config", str(root / "none.toml"), "--out", str(tmp_path / "d")]) == 2
-    assert "cannot read the recipe" in capsys.readouterr().err
-    for flag, variable in (("--torch-python", "DIPTYCH_TORCH_PYTHON"), ("--tf-python", "DIPTYCH_TF_PYTHON")):
-        monkeypatch.setenv(variable, "replaced by the flag, and put back after the test")
-        assert main(["demo", "--config", str(recipe), "--out", str(tmp_path / "d"), flag, "/no/such"]) == 2
-        error = capsys.readouterr().err
-        assert flag in error and "= /no/such: no such program" in error
-        monkeypatch.setenv(variable, this_python)
-    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_interpreter_that_is_not_there_is_refused_before_anything_is_made(
+    checkout, tmp_path, capsys, monkeypatch, framework
+):
+    monkeypatch.setenv(VARIABLES[framework], "replaced by the flag, and put back after the test")
+    words = ["--config", str(checkout[1]), "--out", str(tmp_path / "d"), FLAGS[framework], "/no/such"]
+    assert main(["demo", *words]) == 2
+    error = capsys.readouterr().err
+    assert FLAGS[framework] in error and "= /no/such: no such program" in error and not (tmp_path / "d").exists()
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path, capsys, this_python):
+    assert main(["demo", "--config", str(tmp_path / "none.toml"), "--out", str(tmp_path / "d")]) == 2
+    assert "none.toml" in capsys.readouterr().err and not (tmp_path / "d").exists()
 
 
 def test_a_failed_twin_ends_with_exit_code_1(monkeypatch, capsys):
@@ -176,7 +228,8 @@ def test_both_frameworks(tmp_path, capsys):
     assert np.mean((first > 0) & (first < 1)) > 0.2, "images that are all black and white would hide a difference"
     assert 0 < np.abs(first - second).max() < 1 / 255  # two frameworks, not one asked twice
     record = json.loads((out / "demo.json").read_text())
-    assert all(0 < record["first_step_seconds"][name] <= record["seconds"][f"train {name}"] for name in ("torch", "tensorflow"))  # fmt: skip
+    for name in FRAMEWORKS:
+        assert 0 < record["first_step_seconds"][name] <= record["seconds"][f"train {name}"]
 
 
 def test_the_distance_is_drawn_where_the_recipe_asks_for_it():
@@ -187,6 +240,6 @@ def test_the_distance_is_drawn_where_the_recipe_asks_for_it():
     ]
     material = SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines, "TensorFlow": lines})
     figures = distance_figures(material)
-    assert [figure.title for figure in figures] == ["Distance by steps", "Distance by seconds"]
-    assert all("1,000 drawn images" in figure.caption and figure.markup.startswith("<svg") for figure in figures)
+    assert len(figures) == 2 and len({figure.markup for figure in figures}) == 2  # by steps and by seconds
+    assert all("1,000" in figure.caption and figure.markup.startswith("<svg") for figure in figures)
     assert distance_figures(SimpleNamespace(recipe=Recipe(), metrics={"PyTorch": lines[:1]})) == []

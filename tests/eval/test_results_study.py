@@ -1,4 +1,4 @@
-"""The study of results: from nothing to the page with pretended twins, cut off and gone on with, and what is refused."""
+"""The study of results with pretended twins: its page and files, a study that was cut off, and what is refused."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ from tests.eval.test_fid import PixelWorker
 from tests.fake_twins import TINY, make_checkout
 
 N, CLASSES = 24, 3
+SETS = "results/fashion-mnist"
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch, this_python):
-    """A checkout whose twins are pretenders, with both recipes, tiny, and a tiny IDX set."""
-    root, _ = make_checkout(tmp_path / "checkout")
+def make_sets(root):
+    """A checkout with both recipes, tiny, a tiny IDX set, and twins that are pretenders."""
+    make_checkout(root)
     lenses = TINY.replace("simulate_count = 40", "simulate_count = 130")
     clothes = TINY.replace("simulate_count = 40", 'source = "data/clothes-images-idx3-ubyte"\n    fit = "pad"')
     clothes = clothes.replace("sample_size = 8", f"sample_size = 8\n    num_class_embeds = {CLASSES}")
@@ -30,15 +30,33 @@ def checkout(tmp_path, monkeypatch, this_python):
         path = root / "configs" / f"results-{name}.toml"
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(line.strip() for line in text.splitlines()))
-    rng, count = np.random.default_rng(0), 130
+    rng, n = np.random.default_rng(0), 130
     (root / "data").mkdir()
-    pixels = rng.integers(0, 256, (count, 6, 6), dtype=np.uint8)
-    (root / "data" / "clothes-images-idx3-ubyte").write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape) + pixels.tobytes())  # fmt: skip
-    labels = np.arange(count, dtype=np.uint8) % CLASSES
-    (root / "data" / "clothes-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, count) + labels.tobytes())
+    pixels, labels = rng.integers(0, 256, (n, 6, 6), dtype=np.uint8), np.arange(n, dtype=np.uint8) % CLASSES
+    head = struct.pack(">4B3I", 0, 0, 8, 3, *pixels.shape)
+    (root / "data" / "clothes-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+    (root / "data" / "clothes-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, n) + labels.tobytes())
+    return root
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch, this_python):
+    root = make_sets(tmp_path / "checkout")
     monkeypatch.chdir(root)
     monkeypatch.setattr(fid_features, "Worker", PixelWorker)
     return root
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, this_python):
+    """The study of both sets, from nothing: its checkout and the page's text."""
+    with pytest.MonkeyPatch.context() as patch:
+        root = make_sets(tmp_path_factory.mktemp("results") / "checkout")
+        patch.chdir(root)
+        patch.setattr(fid_features, "Worker", PixelWorker)
+        page = make_study(study(root), root)
+        assert page == root / "results" / "results.md"
+        yield root, page.read_text()
 
 
 def study(root, **options):
@@ -49,37 +67,49 @@ def calls(root):
     return (root / "calls.log").read_text().split()
 
 
-def test_from_nothing_to_the_page_and_again(checkout):
-    page = make_study(study(checkout), checkout)
-    text = page.read_text()
-    assert page == checkout / "results" / "results.md"
-    for line in (
-        "python -m torch_impl train --config configs/results-lensing.toml --run results/lensing/torch",
-        f"python -m tf_impl sample results/fashion-mnist/tensorflow --n {N} --seed 0 --out results/fashion-mnist/tensorflow/samples-fid",
-        f"python -m eval fid results/lensing/torch results/lensing/torch/samples-fid --extractor lens --n {N} --framework torch --out results/lensing/fid-torch.json",
-    ):
-        assert line in text
-    assert str(checkout) not in text, "no path of this machine"
-    assert "(results-lensing.png)" in text and "(results-fashion-mnist.png)" in text
-    assert all((page.parent / f"results-{name}.png").stat().st_size > 1000 for name in ("lensing", "fashion-mnist"))
-    # The numbers are those of the files.
-    for name in ("lensing", "fashion-mnist"):
-        section = next(part for part in text.split("\n## ") if f"results-{name}.png" in part)
-        rows = dict(re.findall(r"^\| ([^|]*?) \| (.*) \|$", section, re.MULTILINE))
-        result = json.loads((checkout / "results" / name / "fid-tensorflow.json").read_text())
-        value = next(cells for label, cells in rows.items() if label.startswith("Fréchet")).split(" | ")
-        assert value[1].startswith(f"**{result['frechet']['value']:.3g}**") and result["n"] == N
-        assert value[2].startswith(f"{result['floor']['mean']:.3g} ±")
-        assert rows["Coverage"].split(" | ")[1] == f"{result['coverage']:.3f}"
-        latest = next((checkout / "results" / name / "torch" / "checkpoints").glob("step-*6"))
-        seconds = json.loads((latest / "training_state.json").read_text())["seconds"]
-        assert rows["Training, s"].split(" | ")[0] == f"{seconds:,.0f}"
-    assert json.loads((checkout / "results" / "fashion-mnist" / "fid-torch.json").read_text())["extractor"]["name"] == "pixels"  # fmt: skip
-    assert "must not be quoted" in text and "below the protocol" in text
-    before = calls(checkout)
-    elsewhere = checkout / "docs" / "results.md"
-    assert make_study(study(checkout, page=elsewhere), checkout) == elsewhere
-    assert elsewhere.read_text() == text and calls(checkout) == before, "nothing was trained or drawn twice"
+def rows_of(text, name):
+    """The cells of a set's tables, by their first."""
+    section = next(part for part in text.split("\n## ") if f"results-{name}.png" in part)
+    found = re.findall(r"^\| ([^|]*?) \| (.*) \|$", section, re.MULTILINE)
+    return {label: [cell.strip() for cell in cells.split("|")] for label, cells in found}
+
+
+def test_the_page_has_the_commands_as_a_reader_types_them(made):
+    root, text = made
+    train = "python -m torch_impl train --config configs/results-lensing.toml --run results/lensing/torch"
+    sample = f"python -m tf_impl sample {SETS}/tensorflow --n {N} --seed 0 --out {SETS}/tensorflow/samples-fid"
+    fid = "python -m eval fid results/lensing/torch results/lensing/torch/samples-fid --extractor lens"
+    fid += f" --n {N} --framework torch --out results/lensing/fid-torch.json"
+    assert all(line in text.splitlines() for line in (train, sample, fid))
+    assert str(root) not in text, "no path of this machine"
+
+
+@pytest.mark.parametrize("name", ["lensing", "fashion-mnist"])
+def test_the_numbers_of_the_page_are_those_of_the_files(made, name):
+    root, text = made
+    rows, result = rows_of(text, name), json.loads((root / "results" / name / "fid-tensorflow.json").read_text())
+    value = next(cells for label, cells in rows.items() if label.startswith("Fréchet"))
+    assert value[1].startswith(f"**{result['frechet']['value']:.3g}**") and result["n"] == N
+    assert value[2].startswith(f"{result['floor']['mean']:.3g} ±")
+    assert rows["Coverage"][1] == f"{result['coverage']:.3f}" and all(text_ in text for text_ in result["warnings"])
+    latest = next((root / "results" / name / "torch" / "checkpoints").glob("step-*6"))
+    seconds = json.loads((latest / "training_state.json").read_text())["seconds"]
+    assert rows["Training, s"][0] == f"{seconds:,.0f}"
+
+
+def test_each_set_has_its_extractor_and_its_picture(made):
+    for name, extractor in (("lensing", "lens"), ("fashion-mnist", "pixels")):
+        result = json.loads((made[0] / "results" / name / "fid-torch.json").read_text())
+        assert result["extractor"]["name"] == extractor and result["eight_bit"] is (extractor == "pixels")
+        assert (made[0] / "results" / f"results-{name}.png").stat().st_size > 1000
+        assert f"(results-{name}.png)" in made[1]
+
+
+def test_a_finished_study_only_writes_its_page_again(made):
+    root, text = made
+    before, elsewhere = calls(root), root / "docs" / "results.md"
+    assert make_study(study(root, page=elsewhere), root) == elsewhere
+    assert elsewhere.read_text() == text and calls(root) == before, "nothing was trained or drawn twice"
     assert (elsewhere.parent / "results-lensing.png").is_file()
 
 
@@ -106,9 +136,12 @@ def test_what_was_cut_off_goes_on(checkout, monkeypatch):
     assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"] == N - 1
 
 
-def test_what_cannot_be_is_refused(checkout, capsys, monkeypatch):
+def test_another_recipe_or_folder_or_too_many_images_are_refused(checkout):
     settings = study(checkout, sets=("lensing",))
     make_study(settings, checkout)
+    with pytest.raises(ValueError, match=r"--n 60: must be at most \d\d, the images on either side of .*lensing.toml"):
+        make_study(dataclasses.replace(settings, n=60, out=checkout / "more"), checkout)
+    assert not (checkout / "more" / "lensing").exists()
     recipe = checkout / "configs" / "results-lensing.toml"
     recipe.write_text(recipe.read_text().replace("warmup_steps = 2", "warmup_steps = 1"))
     with pytest.raises(ValueError, match="holds a run of another recipe"):
@@ -117,13 +150,20 @@ def test_what_cannot_be_is_refused(checkout, capsys, monkeypatch):
     (checkout / "thesis" / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="is no study's folder and not empty"):
         make_study(ResultsStudy(out=checkout / "thesis"), checkout)
-    with pytest.raises(ValueError, match=r"--n 60: must be at most \d\d, the images on either side of .*lensing.toml"):
-        make_study(dataclasses.replace(settings, n=60, out=checkout / "more"), checkout)
-    assert not (checkout / "more" / "lensing").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--n", "5"], "--n 5: must be at least 20"),
+        (["--torch-python", "/no/such"], "no such program"),
+        (["--sets", "mnist"], "mnist"),
+    ],
+)
+def test_a_wrong_option_exits_2(capsys, monkeypatch, words, message):
     monkeypatch.setenv("DIPTYCH_TORCH_PYTHON", "replaced by the flag, and put back after the test")
-    for words, says in ((("--n", "5"), "--n 5: must be at least 20"), (("--torch-python", "/no/such"), "no such program"), (("--sets", "mnist"), "mnist")):  # fmt: skip
-        assert main(ResultsStudy, "results", words) == 2
-        assert says in capsys.readouterr().err
+    assert main(ResultsStudy, "results", words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_real_images_stand_in_columns_of_their_class():
