@@ -1,4 +1,4 @@
-"""The study of the baseline's choices: its loop against the original's, its scales, and the whole with pretended twins."""
+"""The study `baseline`: its loop against the original's, its scales, and the whole with pretended twins."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_levels_are_the_processs_from_0_and_1_to_the_noisiest(evaluations):
 
 @pytest.mark.parametrize("evaluations", (3, 30))
 def test_noise_that_is_left_where_the_loop_ends_at_1(evaluations):
-    """One image c and the network that knows it: x_1 = s_1 c + n_1 eps, of which the mean at t = 0 keeps n_0^2 / n_1."""
+    """For one image c and the network that knows it, x_1 = s_1 c + n_1 eps; the mean at t = 0 keeps n_0^2 / n_1 eps."""
     process, c, levels = make_process(LINEAR), 0.3, spaced_levels(evaluations, 1000)
     eps = np.random.default_rng(1).standard_normal(20_000)
 

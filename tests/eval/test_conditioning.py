@@ -1,4 +1,4 @@
-"""The study `conditioning` over a pretended worker: what it is conditioned on, what is scored, and the files written."""
+"""The study `conditioning` over a pretended worker: its conditions, what is scored, and the files written."""
 
 import json
 

@@ -1,33 +1,23 @@
-"""The verb `parity`: its oracles, what it refuses, its exit codes and its page, with pretended twins made of NumPy."""
+"""The verb `parity` with pretended twins made of NumPy: what it refuses, its exit codes and its page."""
 
 import functools
 import json
-import re
 import textwrap
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
-from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table
-from core.diffusion.table import run
-from core.networks.specs import time_frequencies
 from eval.__main__ import main
-from eval.parity import closed_forms, report
-from eval.parity.closeness import difference
-from eval.parity.ladder import Board, Subject, Twins, random_weights
+from eval.parity import report
 from eval.parity.page import RUNGS
-from eval.parity.rungs_images import grey_levels
-from eval.parity.rungs_network import gradients
-from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, SAMPLER_FLOAT64, TABLE
+from eval.parity.tolerances import EXACT, TABLE
+from tests.eval.html import Page, read_page
 from tests.fake_twins import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["--images", "4", "--ddpm-images", "2", "--long-steps", "6"]
 
-# Both twins are this, so that they agree but for RED, "framework task": that task's numbers come out 1 % too large there.
+# Both twins are this, so that they agree, but for RED = "framework task": there that task's numbers are 1 % too large.
 TWIN = """
     import os, sys
     sys.path.insert(0, {root!r})
@@ -119,11 +109,11 @@ def checkout(tmp_path, monkeypatch, this_python) -> Path:
     return tmp_path
 
 
-def parity(checkout: Path, *words: str) -> tuple[int, dict, str]:
+def parity(checkout: Path, *words: str) -> tuple[int, dict, Page]:
     """Exit code, parity.json and report.html."""
     code = main(["parity", "--config", str(checkout / "tiny.toml"), "--out", str(checkout / "out"), *WORDS, *words])
     folder = checkout / "out"
-    return code, json.loads((folder / "parity.json").read_text()), (folder / "report.html").read_text()
+    return code, json.loads((folder / "parity.json").read_text()), read_page(folder / "report.html")
 
 
 def test_twins_that_agree_are_green_on_every_rung(checkout, capsys):
@@ -135,13 +125,14 @@ def test_twins_that_agree_are_green_on_every_rung(checkout, capsys):
     assert result["environments"] == {name: {"framework": name} for name in ("torch", "tensorflow")}
     assert result["command"].startswith("python -m eval parity --config ") and "--long-steps 6" in result["command"]
     assert {m["why"] for m in result["rungs"]} >= {TABLE.why, EXACT.why}  # each carries its tolerance's reason
-    headings = re.findall("<h2>(.*?)</h2>", page)
-    parts = ["The ladder", "The same seed in both", "Drift over a longer run"]
-    tables = [f"Rung {number}: {name}" for number, name in RUNGS.items()]
-    assert headings == [*parts, *tables, "How it was made", "How to read this"]
-    assert "<h1>The frameworks agree</h1>" in page
-    assert page.count("<svg") == 3 and page.count("data:image/png") == 3  # two and their difference
-    assert re.search(r"(src|href)=.(?!data:|#)", page) is None, "the page must need no network"
+    assert page.stands_alone() and page.warnings == 0
+    assert page.plots() == 3 and page.pictures() == 3  # two and their difference
+    summary, *in_full, environments = page.tables
+    assert len(in_full) == len(RUNGS) and environments[1][1:] == ["torch", "tensorflow"]
+    assert sum(len(table) - 1 for table in in_full) == len(result["rungs"]), "every comparison stands on the page"
+    held = [row[1].split()[:3] for row in summary[1:]]
+    assert all(some == of_all for some, _, of_all in held)
+    assert sum(int(of_all) for _, _, of_all in held) == len(result["rungs"])
 
 
 # A task that is 1 % off in one framework -> the rung that says so, and one of the quantities that it names.
@@ -166,18 +157,18 @@ def test_a_red_rung_exits_1_and_is_reported(checkout, monkeypatch, capsys, task)
     said = capsys.readouterr()
     assert said.out == "" and f"the first on rung {rung}: {red[0]['quantity']}" in said.err
     assert f"{len(red)} of {len(result['rungs'])} comparisons are red" in said.err and "report.html" in said.err
-    assert "<h1>The frameworks differ</h1>" in page and "<h2>What is red</h2>" in page
-    assert "Look first at: " in page and quantity in page
+    assert page.warnings == 1 + bool(result["left_out"])
+    assert [row[0] for row in page.tables[0][1:]] == [m["quantity"] for m in red], "what is red stands first"
 
 
 def test_the_climb_goes_on_after_a_red_rung_or_ends_there(checkout, monkeypatch):
     monkeypatch.setenv("RED", "tensorflow forward")
     code, result, page = parity(checkout)
     assert code == 1 and {m["rung"] for m in result["rungs"]} == set(RUNGS)
-    assert result["left_out"] == 0 and "stop-at-red" not in page + result["command"]
+    assert result["left_out"] == 0 and "stop-at-red" not in page.text + result["command"]
     code, result, page = parity(checkout, "--stop-at-red")
     assert code == 1 and {m["rung"] for m in result["rungs"]} == {1, 2, 3, 4, 5}
-    assert result["left_out"] == 7 and "7 of the ladder" in page and "--stop-at-red" in result["command"]
+    assert result["left_out"] == 7 and page.warnings == 2 and "--stop-at-red" in result["command"]
     monkeypatch.delenv("RED")
     code, result, _ = parity(checkout, "--stop-at-red", "--long-steps", "0")
     assert code == 0 and {m["rung"] for m in result["rungs"]} == set(RUNGS) and result["left_out"] == 0
@@ -185,7 +176,7 @@ def test_the_climb_goes_on_after_a_red_rung_or_ends_there(checkout, monkeypatch)
 
 def test_what_is_left_out_is_not_on_the_page(checkout):
     code, result, page = parity(checkout, "--ddpm-images", "0", "--long-steps", "0")
-    assert code == 0 and result["curves"] == {} and "Drift" not in page
+    assert code == 0 and result["curves"] == {} and page.plots() == 0
     whole = f"ddpm, {result['recipe']['process']['timesteps']} steps"
     assert not [m for m in result["rungs"] if m["quantity"].startswith(whole)]
 
@@ -226,135 +217,3 @@ def test_a_recipe_with_a_wrong_value_exits_2(checkout, capsys):
     (checkout / "wrong.toml").write_text("[model]\nsample_sizes = 8\n")
     assert main(["parity", "--config", str(checkout / "wrong.toml"), *WORDS]) == 2
     assert "wrong.toml: unknown key 'model.sample_sizes'; did you mean sample_size?" in capsys.readouterr().err
-
-
-# The oracles
-
-
-PROCESSES = {
-    "linear-eps": ProcessConfig(),
-    "linear-x0-short": ProcessConfig(timesteps=50, prediction="x0", loss_weight="min_snr"),
-    "cosine-v": ProcessConfig(schedule="cosine", prediction="v", loss_weight="min_snr"),
-    "sigmoid-eps": ProcessConfig(schedule="sigmoid", loss_weight="min_snr", min_snr_gamma=2.0),
-    "scaled-zero-v": ProcessConfig(schedule="scaled_linear", prediction="v", zero_terminal_snr=True),
-}
-KINDS = [("ddpm", 0.0, "fixed_small"), ("ddpm", 0.0, "fixed_large"), ("ddim", 0.0, "fixed_small"), ("ddim", 0.4, "fixed_small"), ("ddim", 1.0, "fixed_small"), ("dpmsolver++", 0.0, "fixed_small")]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", PROCESSES)
-def test_the_closed_forms_are_cores_tables(name):
-    """Both are held against papers and peers in their own tests; here that one can be the other's oracle."""
-    process = make_process(PROCESSES[name])
-    for table, expected in closed_forms.process_tables(PROCESSES[name]).items():
-        assert difference(getattr(process, table), expected.astype(np.float64), table).measured <= TABLE, table
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}-{kind[2]}")
-@pytest.mark.parametrize("name", PROCESSES)
-def test_the_formulas_of_the_samplers_are_cores_tables(name, kind):
-    config, (sampler, eta, variance) = PROCESSES[name], kind
-    process, x_T = make_process(config), np.random.default_rng(4).standard_normal((3, 4, 5))
-    for spacing, steps in (("trailing", 1), ("trailing", 2), ("trailing", 48), ("leading", 20), ("linspace", 30)):
-        for clip in (True, False):
-            sampling = SamplingConfig(sampler, steps, spacing, eta, variance, clip)
-
-            def noise(row):
-                return np.random.default_rng([5, row]).standard_normal((3, 4, 5))
-
-            def network(x, t):
-                return 0.3 * x + 0.1 * np.cos(0.01 * t)
-
-            found = run(make_table(process, sampling), network, x_T, noise)
-            expected = closed_forms.sample(config, sampling, network, x_T, noise).astype(np.float64)
-            assert difference(found, expected, "image").measured <= SAMPLER_FLOAT64, sampling
-
-
-def test_the_frequencies_are_cores():
-    for config in (ModelConfig(), ModelConfig(freq_shift=1), ModelConfig(architecture="baseline", block_out_channels=(4, 8, 16, 16))):  # fmt: skip
-        expected = closed_forms.time_frequencies(config).astype(np.float64)
-        assert difference(time_frequencies(config), expected, "frequencies").measured <= TABLE
-
-
-# The board
-
-
-def test_named_tensors_are_each_held_against_their_own_size():
-    board = Board(rung=6)
-    expected = {"large": np.array([1.0, -1000.0]), "small": np.array([0.001, 0.0])}
-    board.all_close("gradient", {**expected, "small": np.array([0.001, 1e-8])}, expected, GRADIENT_FLOAT64)
-    (m,) = board.measurements
-    assert m.measured == pytest.approx(1e-5) and not m.ok and m.rung == 6 and m.why == GRADIENT_FLOAT64.why
-    assert m.where.startswith("small at [1]: ") and "1e-08, expected 0" in m.where
-
-
-def test_what_is_all_rounding_is_held_against_the_largest_of_all():
-    board = Board()
-    expected = {"weight": np.array([10.0]), "bias": np.array([1e-12])}
-    found = {**expected, "bias": np.array([-1e-12])}
-    board.all_close("gradient", found, expected, GRADIENT_FLOAT64)
-    board.all_close("gradient", found, expected, GRADIENT_FLOAT64, floor=0.0)
-    # In float32 the rounding is larger; what the floor is looked up in is float64's.
-    rough = {**expected, "bias": np.array([1e-5])}
-    board.all_close("gradient", found, rough, GRADIENT_FLOAT64, oracle=expected)
-    assert [m.measured for m in board.measurements] == pytest.approx([2e-13, 2.0, 1e-6])
-    assert [m.ok for m in board.measurements] == [True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("found", "message"),
-    [
-        ({"a": np.ones(2)}, "1 names on one side only: b"),
-        ({"a": np.ones(2), "b": np.ones(3), "c": np.ones(1)}, "1 names on one side only: c"),
-        ({"a": np.ones(2), "b": np.ones((3, 1))}, "b: shape (3, 1), expected (3,)"),
-        ({"a": np.ones(2, np.float32), "b": np.ones(3)}, "a: dtype float32, expected float64"),
-        ({"a": np.ones(2), "b": np.array([1.0, np.nan, 1.0])}, "b: found nan at (1,), not finite"),
-    ],
-)
-def test_what_cannot_be_compared_is_red(found, message):
-    board = Board()
-    board.all_close("state", found, {"a": np.ones(2), "b": np.ones(3)}, GRADIENT_FLOAT64)
-    (m,) = board.measurements
-    assert m.measured == np.inf and not m.ok and m.where == message
-    assert report._entry(m)["measured"] is None and report._entry(m)["ok"] is False  # JSON has no infinity
-
-
-class OtherPixel(Twins):
-    """Workers whose float32 gradients are apart by 1e-3 on the images of `apart`, as where a pooled window is a near tie."""
-
-    apart: tuple[int, ...] = ()
-
-    def both(self, task, arrays, **options):
-        """Gradients of one parameter; batches are counted as they come."""
-        self.sizes = [*getattr(self, "sizes", []), len(arrays["batch/t"])]
-        dtype, image = arrays["weights/outc.weight"].dtype, len(self.sizes) - 2
-        off = 1e-3 * (dtype == np.float32 and image in self.apart)
-        return [({"loss": np.ones((), dtype), "grad/a": np.array([0.5, 1 + x], dtype)}, {}) for x in (0, off)]
-
-
-@pytest.mark.parametrize(("apart", "ok"), [((), True), ((0, 2, 3), True), ((0, 1, 2, 3), False)])
-def test_where_pooling_decides_float32_gradients_are_taken_image_by_image(apart, ok):
-    """One image without a near tie is enough; a fault is in all of them."""
-    config = ModelConfig((8, 8), block_out_channels=(4, 8, 16, 16), architecture="baseline")
-    twins, board, recipe = OtherPixel(), Board(6), Recipe(config)
-    twins.apart = apart
-    gradients(twins, Subject("baseline", recipe, random_weights(recipe)), board)
-    assert twins.sizes == [4, 1, 1, 1, 1]
-    last = board.measurements[-1]
-    assert last.quantity == "gradient, nearest of 4 images" and last.ok is ok and last.dtype == "float32"
-    each = ", ".join("1.0e-03" if image in apart else "0.0e+00" for image in range(4))
-    assert last.where.endswith(f"; image by image {each}")
-
-
-def test_grey_levels_are_counted_after_rounding_and_a_flat_picture_compares_nothing():
-    board, picture = Board(), np.linspace(0, 1, 48, dtype=np.float32).reshape(1, 6, 8, 1)
-    grey_levels(board, "near", np.clip(picture + 0.4 / 255, 0, 1), picture)
-    grey_levels(board, "far", np.clip(picture + 2.4 / 255, 0, 1), picture)
-    flat = np.full_like(picture, 0.5)
-    grey_levels(board, "flat", flat, flat)
-    broken = picture.copy()
-    broken[0, 2, 3] = np.nan
-    with np.errstate(invalid="ignore"):
-        grey_levels(board, "broken", broken, picture)
-    assert [m.measured for m in board.measurements] == [1, 3, np.inf, np.inf]
-    assert [m.ok for m in board.measurements] == [True, False, False, False]
-    assert all(m.unit == "grey levels" for m in board.measurements)

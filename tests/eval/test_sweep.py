@@ -1,4 +1,4 @@
-"""`eval sweep` over a pretended twin: each point is drawn once, at its budget, and its distance is that of its images."""
+"""`eval sweep` over a pretended twin: each point is drawn once, at its budget, and measured on its own images."""
 
 import json
 
