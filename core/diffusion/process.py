@@ -211,16 +211,6 @@ def q_sample(process: Process, x_0: NDArray[Any], t: Steps, eps: NDArray[Any]) -
     return x_t
 
 
-def target(process: Process, x_0: NDArray[Any], t: Steps, eps: NDArray[Any]) -> NDArray[Any]:
-    """What the network should output; arguments as in q_sample().
-
-    Source: those of conversions().
-    """
-    a, b = _rows(process, t, process.target_x0, process.target_eps, like=x_0)
-    result: NDArray[Any] = a * x_0 + b * eps
-    return result
-
-
 def predict_x0(process: Process, x_t: NDArray[Any], t: Steps, output: NDArray[Any]) -> NDArray[Any]:
     """The clean image that the network's output means, not clipped.
 
