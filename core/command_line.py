@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import logging
 import re
@@ -22,7 +23,7 @@ class RunError(RuntimeError):
     """The run failed through no fault of its input; the command line prints the message and exits 1."""
 
 
-def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | None = None) -> T:
+def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | None = None, flat: bool = False) -> T:
     """Read flags into a dataclass (tyro: kebab-case flags from its fields, help from its docstrings).
 
     Args:
@@ -31,6 +32,7 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | 
         prog: how the program is called.
         text: what --help says above the flags, line by line.
         default: the values of flags that are not given; the dataclass's own where None.
+        flat: flags of nested dataclasses have no prefix.
     Raises:
         ValueError: unknown flag (with the nearest known one), wrong or missing value: one line.
         SystemExit: code 0, after printing --help.
@@ -41,11 +43,27 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | 
     try:
         with contextlib.redirect_stderr(captured):
             given = tyro.MISSING_NONPROP if default is None else default
-            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=given)
+            config = (tyro.conf.OmitArgPrefixes,) if flat else ()
+            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=given, config=config)
     except SystemExit as error:
         if not error.code:
             raise
         raise ValueError(f"{_one_line(captured.getvalue())}; see {prog} --help") from error
+
+
+def read_flags(default: T, package: str, argv: Sequence[str], name: str, more: str = "", flat: bool = False) -> T:
+    """Read the flags of a twin's verb.
+
+    Args:
+        default: the verb's dataclass with its defaults; its docstring is the help's text, in which PACKAGE is replaced.
+        package: torch_impl or tf_impl.
+        argv: what follows the verb.
+        name: the verb.
+        more: text below the docstring, which only this twin has.
+        flat: as parse().
+    """
+    text = inspect.cleandoc(type(default).__doc__ or "").replace("PACKAGE", package)
+    return parse(type(default), argv, f"python -m {package} {name}", f"{text}\n\n{more}".rstrip(), default, flat)
 
 
 def _one_line(box: str) -> str:
@@ -122,8 +140,16 @@ def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...]
     Raises:
         ValueError: more such words than names.
     """
-    fields = dataclasses.fields(cls)
-    switches = {"-h", "--help"} | {f"--{no}{f.name}" for f in fields if f.type == "bool" for no in ("", "no-")}
+    parts: list[Any] = [cls, *(f.default_factory for f in dataclasses.fields(cls))]
+    switches = {"-h", "--help"}
+    for field in (
+        field
+        for part in filter(dataclasses.is_dataclass, parts)
+        for field in dataclasses.fields(part)
+        if field.type in ("bool", bool)
+    ):
+        name_of_flag = field.name.replace("_", "-")
+        switches |= {f"--{name_of_flag}", f"--no-{name_of_flag}", f"--{field.name}", f"--no_{field.name}"}
     flags: list[str] = []
     words: list[str] = []
     takes_value = False
@@ -139,3 +165,13 @@ def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...]
 def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
     """name_the_word, for the verbs that take a run or checkpoint."""
     return name_the_word(cls, argv, name, "checkpoint", "run or checkpoint")
+
+
+def given(argv: Sequence[str], flag: str) -> str | None:
+    """A flag's value, read ahead of the parser where the defaults of other flags depend on it."""
+    for i, word in enumerate(argv):
+        if word == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.split("=", 1)[1]
+    return None

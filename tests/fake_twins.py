@@ -38,27 +38,39 @@ TINY = """
     steps = 3
 """
 
-TWIN = """
-    import os, sys, time
-    sys.path.insert(0, {root!r})
+SAMPLER = """
+    import time
     import numpy as np
-    from core.commands.main import Twin, main
-    from core.command_line import RunError
-    from core.networks.specs import initial_weights
-    from core.worker.protocol import serve
-    from core.worker.timing import TimedTraining, peak_memory
 
-    name, seconds, shift, threads = {name!r}, {seconds!r}, {shift!r}, [0]
+    NAME, SECONDS, SHIFT = {name!r}, {seconds!r}, {shift!r}
 
     def note(what):
         with open("calls.log", "a") as file:
-            file.write(f"{{what}} {{name}}\\n")
+            file.write(f"{{what}} {{NAME}}\\n")
 
-    class Sampler:
-        def __call__(self, table, x_T, noise, labels=None, callback=None):
+    class Drawing:
+        def run(self, table, x_T, noise, weak=None, after=None):
             note("sample")
-            time.sleep(seconds)
-            return np.tanh(x_T) / 2 + 2 * shift
+            time.sleep(SECONDS)
+            return np.tanh(x_T) / 2 + 2 * SHIFT
+
+    class Network:
+        module = None
+
+        def bind(self, condition=None):
+            return Drawing()
+
+    def make_network(model, weights, dtype="float32"):
+        return Network()
+"""
+
+TRAINER = """
+    import os, time
+    from core.command_line import RunError
+    from core.networks.specs import initial_weights
+    from {package}.sampler import NAME, SECONDS, Network, note
+
+    threads = [0]
 
     class Trainer:
         def __init__(self, recipe):
@@ -66,10 +78,10 @@ TWIN = """
 
         def step(self, batch, scalars):
             note("step")
-            if f"{{name}} {{self.steps}}" == os.environ.get("FAKE_FAILURE"):
+            if f"{{NAME}} {{self.steps}}" == os.environ.get("FAKE_FAILURE"):
                 raise RunError("the disk is on fire")
             self.steps += 1
-            time.sleep(seconds)
+            time.sleep(SECONDS)
             return {{"loss": 1.0 / self.steps, "grad_norm": 1.0, "skipped": 0, "skipped_in_a_row": 0}}
 
         def state(self):
@@ -80,41 +92,56 @@ TWIN = """
         def load(self, ema, state, counters):
             self.steps = counters["adam_steps"]
 
-    def describe(*_):
-        return {{"framework": name, "version": "1", "threads": threads[0] + {more}, "device": "cpu"}}
+        def ema_network(self):
+            return Network()
 
-    set_threads = lambda n: threads.__setitem__(0, n)
-    if {peer}:
-        tasks = {{"time_training": TimedTraining(Trainer), "peak_memory": peak_memory,
-                 "describe": lambda arrays, options: ({{}}, describe())}}
-        sys.exit(serve(set_threads, tasks, sys.argv[1:]))
-    sampler = lambda config, weights, dtype: Sampler()
-    nothing = (None,) * 5  # no export, no pickles, no extractor, no weights to fetch, no likelihood
-    sys.exit(main(Twin({package!r}, set_threads, describe, Trainer, sampler, lambda: {{}}, {{}}, *nothing)))
+    def describe():
+        return {{"framework": NAME, "version": "1", "threads": threads[0] + {more}, "device": "cpu"}}
+
+    def set_threads(n):
+        threads[0] = n
 """
+
+MAIN = """
+    import sys
+    sys.path.insert(0, {root!r})
+    sys.path.insert(0, ".")
+    from core.commands.main import main
+    sys.exit(main({package!r}))
+"""
+
+PEER = """
+    import sys
+    sys.path.insert(0, {root!r})
+    sys.path.insert(0, ".")
+    from core.worker.protocol import serve
+    from core.worker.timing import TimedTraining, peak_memory
+    from pretended_peer.trainer import Trainer, describe, set_threads
+
+    tasks = {{"time_training": TimedTraining(Trainer), "peak_memory": peak_memory,
+             "describe": lambda arrays, options: ({{}}, describe())}}
+    sys.exit(serve(set_threads, tasks, sys.argv[1:]))
+"""
+
+
+PACKAGES = {"torch": "torch_impl", "tensorflow": "tf_impl", "diffusers": "pretended_peer"}
 
 
 def make_checkout(folder: Path, more_threads: int = 0) -> tuple[Path, Path]:
     """Both twins and the peer in a folder, and a tiny recipe: (checkout, recipe)."""
-    files = {
-        "torch": "torch_impl/__main__.py",
-        "tensorflow": "tf_impl/__main__.py",
-        "diffusers": "tests/peers/diffusers_training.py",
-    }
-    for name, file in files.items():
-        path = folder / file
-        path.parent.mkdir(parents=True)
-        text = TWIN.format(
-            root=str(ROOT),
-            name=name,
-            package=path.parent.name,
-            seconds=SECONDS[name],
-            shift=SHIFT * (name == "tensorflow"),
-            more=more_threads,
-            peer=name == "diffusers",
-        )
-        path.write_text(textwrap.dedent(text))
+    peer = folder / "tests" / "peers" / "diffusers_training.py"
+    peer.parent.mkdir(parents=True)
     (folder / "tests" / "__init__.py").touch()
+    peer.write_text(textwrap.dedent(PEER.format(root=str(ROOT))))
+    for name, package in PACKAGES.items():
+        (folder / package).mkdir()
+        values = {
+            "root": str(ROOT), "name": name, "package": package, "seconds": SECONDS[name],
+            "shift": SHIFT * (name == "tensorflow"), "more": more_threads,
+        }  # fmt: skip
+        modules = {"__init__": "", "__main__": MAIN, "sampler": SAMPLER, "trainer": TRAINER, "worker": "TASKS = {{}}"}
+        for module, text in modules.items():
+            (folder / package / f"{module}.py").write_text(textwrap.dedent(text.format(**values)))
     recipe = folder / "tiny.toml"
     recipe.write_text(textwrap.dedent(TINY))
     return folder, recipe

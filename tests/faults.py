@@ -98,11 +98,11 @@ TABLES = (
         "gathered = _rows(process, t, ", "gathered = _rows(process, np.maximum(t - 1, 0), ", 3,
     ),
     Fault(
-        "noise of training by place alone", "core/training/batches.py",
+        "noise of training by place alone", "core/training/training.py",
         '"training_eps", samples, step,', '"training_eps", samples, 0,', 3,
     ),
     Fault(
-        "images left in [0, 1]", "core/training/batches.py",
+        "images left in [0, 1]", "core/training/training.py",
         "from_unit(images.astype(config.dtype))", "images.astype(config.dtype)", 3,
     ),
 )  # fmt: skip
@@ -121,10 +121,10 @@ SAMPLERS = (
         """            entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
             if row.s != 0:
-                state[0] = state[0] + deviation(row, output[:, channels:]) * self.to_device(noise(index))
+                state[0] = state[0] + deviation(row, output[:, channels:]) * to_device(noise(index))
 """,
         """            if row.s != 0:
-                state[0] = state[0] + deviation(row, output[:, channels:]) * self.to_device(noise(index))
+                state[0] = state[0] + deviation(row, output[:, channels:]) * to_device(noise(index))
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
 """, 4,
@@ -242,20 +242,22 @@ TRAINING = (
 IMAGES = (
     Fault(
         "dropout left on in sampling", "torch_impl/sampler.py",
-        "Sampler(build_unet(config, weights, dtype).to(device))",
-        "Sampler(build_unet(config, weights, dtype).to(device).train())", 9,
+        "build_unet(model, weights, dtype).to(device).requires_grad_(False)",
+        "build_unet(model, weights, dtype).to(device).requires_grad_(False).train()", 9,
     ),
     Fault(
         "starting noise by place in the batch", "core/inference/sampling.py",
-        'gaussian(seed, "x_T", chosen,', 'gaussian(seed, "x_T", range(len(chosen)),', 9,
+        "[self.samples[i] for i in part]",
+        '[self.samples[i - part[0] if purpose == "x_T" else i] for i in part]', 9,
     ),
     Fault(
         "step noise by place in the batch", "core/inference/sampling.py",
-        'gaussian(seed, "sampler", chosen,', 'gaussian(seed, "sampler", range(len(chosen)),', 9,
+        "[self.samples[i] for i in part]",
+        '[self.samples[i - part[0] if purpose == "sampler" else i] for i in part]', 9,
     ),
     Fault(
         "every batch with the first one's classes", "core/inference/sampling.py",
-        "_rows(condition or {}, part)", "_rows(condition or {}, slice(len(chosen)))", 9,
+        "{name: value[part] for name", "{name: value[: len(part)] for name", 9,
     ),
 )  # fmt: skip
 

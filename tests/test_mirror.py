@@ -36,8 +36,7 @@ EXCEPTIONS: dict[str, str] = {
     "weights.py: FROM_KERAS": "the same",
     "weights.py: to_keras": "the same",
     "weights.py: from_keras": "the same",
-    "sampler.py: Sampler.device": "TensorFlow places tensors by itself",
-    "sampler.py: Sampler.to_device": "the same; and its layout is NHWC already",
+    "sampler.py: Network.to_device": "TensorFlow places tensors by itself, and its layout is NHWC already",
     "sampler.py: to_numpy": "the same",
 }
 

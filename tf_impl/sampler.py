@@ -1,4 +1,4 @@
-"""The executor of sampling tables over the network. Twin: torch_impl/sampler.py."""
+"""The network bound to what it is conditioned on, and the executor of sampling tables over it. Twin: torch_impl/sampler.py."""
 
 from __future__ import annotations
 
@@ -10,44 +10,70 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import ModelConfig
-from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
+from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
 from tf_impl.weights import build_unet
 
 
-class Sampler:
-    """Runs sampling tables; see core.inference.sampling.Sampler for shapes.
+class Network:
+    """A network; see core.inference.sampling.Network.
 
     Args:
-        network: the U-Net, or any function with its signature.
+        module: the U-Net, or any function with its signature.
     """
 
-    def __init__(self, network: Callable[..., Any]) -> None:
-        self.network = network
-        # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
-        self.evaluate = tf.function(lambda x, t, given: network(x, t, **given), reduce_retracing=True, autograph=False)
+    def __init__(self, module: Callable[..., Any]) -> None:
+        self.module = module
 
-    def __call__(
+        def product(x: Any, t: Any, v: Any, given: dict[str, Any]) -> tuple[Any, Any]:
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                output = module(x, t, **given)
+            return output, tape.gradient(output, x, v)
+
+        # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
+        compiled = {"reduce_retracing": True, "autograph": False}
+        self.evaluate = tf.function(lambda x, t, given: module(x, t, **given), **compiled)
+        self.product = tf.function(product, **compiled)
+
+    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+        """The network conditioned on these arrays."""
+        return BoundNetwork(self, condition)
+
+
+class BoundNetwork:
+    """A network conditioned on given arrays; see core.inference.sampling.BoundNetwork.
+
+    Args:
+        network: the network.
+        condition: arrays by the network's keyword; their first axis is the batch.
+    """
+
+    def __init__(self, network: Network, condition: Condition | None = None) -> None:
+        self.network = network
+        self.given = {name: tf.constant(value) for name, value in (condition or {}).items()}
+
+    def __call__(self, x: Any, t: Any) -> Any:
+        """The output at x (B, H, W, C) and t, (B,) or scalar."""
+        return self.network.evaluate(x, t, self.given)
+
+    def run(
         self,
         table: SamplingTable,
         x_T: np.ndarray,
         noise: Callable[[int], np.ndarray],
-        condition: Condition | None = None,
-        callback: Callable[[int, np.ndarray], None] | None = None,
-        edit: Edit | None = None,
-        weak: Condition | None = None,
-        guide: Sampler | None = None,
+        weak: BoundNetwork | None = None,
+        after: After | None = None,
     ) -> np.ndarray:
         """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
-        given, low = self.tensors(condition), self.tensors(weak)
-        state: list[Any] = [table.start * tf.constant(x_T)]
         channels = x_T.shape[-1]
+        state: list[Any] = [table.start * tf.constant(x_T)]
         for index, row in enumerate(table.rows):
             t = tf.constant(row.t, x_T.dtype)
-            output = tf.cast(self.evaluate(state[0], t, given), x_T.dtype)
+            output = tf.cast(self(state[0], t), x_T.dtype)
             predicted = output[..., :channels]
-            if row.guidance != 1:
-                other = tf.cast((guide or self).evaluate(state[0], t, low)[..., :channels], x_T.dtype)
+            if weak is not None and row.guidance != 1:
+                other = tf.cast(weak(state[0], t)[..., :channels], x_T.dtype)
                 predicted = other + row.guidance * (predicted - other)
             raw = row.p * state[0] + row.q * predicted
             x_0 = clipped(table, raw)
@@ -55,15 +81,20 @@ class Sampler:
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
             if row.s != 0:
                 state[0] = state[0] + deviation(row, output[..., channels:]) * tf.constant(noise(index))
-            if edit is not None:
-                state[0] = tf.constant(edit(index, state[0].numpy()))
-            if callback is not None:
-                callback(index, x_0.numpy())
-        return state[0].numpy()
+            if after is not None:
+                state[0] = tf.constant(after(index, state[0].numpy(), x_0.numpy()))
+        images: np.ndarray = state[0].numpy()
+        return images
 
-    def tensors(self, condition: Condition | None) -> dict[str, Any]:
-        """A condition's arrays as tensors."""
-        return {name: tf.constant(value) for name, value in (condition or {}).items()}
+    def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The output on arrays."""
+        output: np.ndarray = self(tf.constant(x), tf.constant(t)).numpy()
+        return output
+
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The output, and v^T d output / d x."""
+        output, product = self.network.product(tf.constant(x), tf.constant(t), tf.constant(v), self.given)
+        return output.numpy(), product.numpy()
 
 
 def clipped(table: SamplingTable, raw: Any) -> Any:
@@ -86,6 +117,6 @@ def deviation(row: Row, fraction: Any) -> Any:
     return tf.exp(math.log(row.s) + (fraction + 1) / 2 * math.log(row.s_large / row.s))
 
 
-def make_sampler(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Sampler:
-    """The executor over a network with given weights, on a GPU where there is one."""
-    return Sampler(build_unet(config, weights, dtype))
+def make_network(model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Network:
+    """The network with given weights, in evaluation mode, on a GPU where there is one."""
+    return Network(build_unet(model, weights, dtype))

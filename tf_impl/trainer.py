@@ -12,7 +12,7 @@ from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
 from tf_impl.objective import losses
-from tf_impl.sampler import Sampler
+from tf_impl.sampler import Network
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
 
 
@@ -65,7 +65,7 @@ class Trainer:
         self.skipped = tf.Variable(0, dtype=tf.int64)
         self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)
         self.dropouts = [layer for layer in self.network._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
-        self.sampler = Sampler(self.ema)
+        self.averaged = Network(self.ema)
         self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False)
         self._compiled_update = tf.function(self._update, autograph=False)
 
@@ -188,7 +188,7 @@ class Trainer:
         for name in ("adam_steps", "skipped", "skipped_in_a_row"):
             getattr(self, name).assign(counters[name])
 
-    def ema_sampler(self) -> Sampler:
-        """The executor over the EMA weights as they are now."""
+    def ema_network(self) -> Network:
+        """The network with the EMA weights as they are now."""
         set_weights(self.ema, self._named(self.average))
-        return self.sampler
+        return self.averaged

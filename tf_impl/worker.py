@@ -12,8 +12,10 @@ from core.config.recipes import from_dict
 from core.inference.conditioning import CONDITIONS
 from core.worker.protocol import Arrays, with_prefix
 from core.worker.tasks import affine_task
-from tf_impl.sampler import Sampler
+from tf_impl.baseline_unet import BaselineUNet
+from tf_impl.sampler import BoundNetwork, Network
 from tf_impl.trainer import Trainer
+from tf_impl.unet import UNet
 from tf_impl.weights import build_unet, find_layer, from_keras, set_weights
 
 
@@ -22,21 +24,21 @@ def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, 
 
     Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by name (CONDITIONS). Out: `output` (B, H, W, C).
     """
-    sampler, inputs = _network_and_inputs(arrays, options)
-    return {"output": sampler.network(**inputs).numpy()}, {}
+    module, inputs = _network_and_inputs(arrays, options)
+    return {"output": module(**inputs).numpy()}, {}
 
 
-def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[Sampler, dict[str, Any]]:
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, dict[str, Any]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
-    sampler = Sampler(build_unet(config, with_prefix(arrays, "weights/"), dtype))
+    module = build_unet(config, with_prefix(arrays, "weights/"), dtype)
     given = {name: arrays[name] for name in CONDITIONS if name in arrays}
-    return sampler, sampler.tensors({"x": arrays["x"].astype(dtype), "t": arrays["t"], **given})
+    return module, BoundNetwork(Network(module), {"x": arrays["x"].astype(dtype), "t": arrays["t"], **given}).given
 
 
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """`gradients`: loss and every parameter's gradient on one batch, with options.recipe.
 
-    Arrays in: `weights/NAME`, `batch/KEY` as core.training.batches.make_batch. Out: `loss` (), `grad/NAME`.
+    Arrays in: `weights/NAME`, `batch/KEY` as core.training.training.Training.batch. Out: `loss` (), `grad/NAME`.
     """
     trainer = Trainer(from_dict(Recipe, options["recipe"]))
     set_weights(trainer.network, with_prefix(arrays, "weights/"))
@@ -57,19 +59,19 @@ def replay_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict
     return {f"out/{name}": find_layer(network, name)(*inputs).numpy() for name, inputs in given.items()}, {}
 
 
-def affine_sampler(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Sampler:
-    """The executor over a network in closed form, slope, offset and the levels' time (T,)."""
+def affine_network(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Network:
+    """A network in closed form, slope, offset and the levels' time (T,)."""
 
     def affine(x: Any, t: Any, labels: None = None) -> Any:
         level = tf.argmin(tf.abs(time - t))
         return tf.gather(slope, level) * x + tf.gather(offset, level)
 
-    return Sampler(affine)
+    return Network(affine)
 
 
 TASKS = {
     "forward": forward,
     "gradients": gradients,
     "replay_layers": replay_layers,
-    "sample_affine": affine_task(affine_sampler),
+    "sample_affine": affine_task(affine_network),
 }

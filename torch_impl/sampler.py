@@ -1,77 +1,100 @@
-"""The executor of sampling tables over the network. Twin: tf_impl/sampler.py."""
+"""The network bound to what it is conditioned on, and the executor of sampling tables over it. Twin: tf_impl/sampler.py."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from core.config import ModelConfig
-from core.diffusion.table import Edit, Row, SamplingTable, quantile_position
+from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
 from torch_impl.weights import build_unet
 
 
-class Sampler:
-    """Runs sampling tables; see core.inference.sampling.Sampler for shapes.
+class Network:
+    """A network on its device; see core.inference.sampling.Network.
 
     Args:
-        network: the U-Net in evaluation mode, or any module with its signature.
+        module: the U-Net in evaluation mode, or any module with its signature.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.device = next(module.parameters(), torch.empty(0)).device
+
+    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+        """The network conditioned on these arrays."""
+        return BoundNetwork(self, condition)
+
+    def to_device(self, x: np.ndarray) -> torch.Tensor:
+        """NHWC array to NCHW tensor; one that is no image, as it is."""
+        y = torch.from_numpy(np.ascontiguousarray(x) if x.ndim != 4 else x).to(self.device)
+        return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
+
+
+class BoundNetwork:
+    """A network conditioned on given arrays; see core.inference.sampling.BoundNetwork.
+
+    Args:
+        network: the network.
+        condition: arrays by the network's keyword; their first axis is the batch.
+    """
+
+    def __init__(self, network: Network, condition: Condition | None = None) -> None:
         self.network = network
+        self.given = {name: network.to_device(value) for name, value in (condition or {}).items()}
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The output at x (B, C, H, W) and t, (B,) or scalar."""
+        output: torch.Tensor = self.network.module(x, t, **self.given)
+        return output
 
     @torch.inference_mode()
-    def __call__(
+    def run(
         self,
         table: SamplingTable,
         x_T: np.ndarray,
         noise: Callable[[int], np.ndarray],
-        condition: Condition | None = None,
-        callback: Callable[[int, np.ndarray], None] | None = None,
-        edit: Edit | None = None,
-        weak: Condition | None = None,
-        guide: Sampler | None = None,
+        weak: BoundNetwork | None = None,
+        after: After | None = None,
     ) -> np.ndarray:
         """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
-        given, low = self.tensors(condition), self.tensors(weak)
-        state, channels = [table.start * self.to_device(x_T)], x_T.shape[-1]
+        to_device, channels = self.network.to_device, x_T.shape[-1]
+        state: list[Any] = [table.start * to_device(x_T)]
         for index, row in enumerate(table.rows):
             t = torch.tensor(row.t, dtype=state[0].dtype)
-            output = self.network(state[0], t, **given)
+            output = self(state[0], t)
             predicted = output[:, :channels]
-            if row.guidance != 1:
-                other = (guide or self).network(state[0], t, **low)[:, :channels]
+            if weak is not None and row.guidance != 1:
+                other = weak(state[0], t)[:, :channels]
                 predicted = other + row.guidance * (predicted - other)
             raw = row.p * state[0] + row.q * predicted
             x_0 = clipped(table, raw)
             entries = [*state, x_0, raw]
             state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
             if row.s != 0:
-                state[0] = state[0] + deviation(row, output[:, channels:]) * self.to_device(noise(index))
-            if edit is not None:
-                state[0] = self.to_device(edit(index, to_numpy(state[0])))
-            if callback is not None:
-                callback(index, to_numpy(x_0))
+                state[0] = state[0] + deviation(row, output[:, channels:]) * to_device(noise(index))
+            if after is not None:
+                state[0] = to_device(after(index, to_numpy(state[0]), to_numpy(x_0)))
         return to_numpy(state[0])
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return next(self.network.parameters(), torch.empty(0)).device
+    @torch.inference_mode()
+    def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The output on arrays."""
+        return to_numpy(self(self.network.to_device(x), self.network.to_device(t)))
 
-    def to_device(self, x: np.ndarray) -> torch.Tensor:
-        """NHWC array to NCHW tensor; one that is no image, as it is."""
-        y = torch.from_numpy(x).to(self.device)
-        return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
-
-    def tensors(self, condition: Condition | None) -> dict[str, torch.Tensor]:
-        """A condition's arrays as tensors."""
-        return {name: self.to_device(np.ascontiguousarray(value)) for name, value in (condition or {}).items()}
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The output, and v^T d output / d x."""
+        to_device = self.network.to_device
+        point = to_device(x).requires_grad_()
+        output = self(point, to_device(t))
+        (product,) = torch.autograd.grad(output, point, to_device(v))
+        return to_numpy(output.detach()), to_numpy(product)
 
 
 def clipped(table: SamplingTable, raw: torch.Tensor) -> torch.Tensor:
@@ -96,10 +119,11 @@ def deviation(row: Row, fraction: torch.Tensor) -> float | torch.Tensor:
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
     """NCHW tensor to NHWC array; one that is no image, as it is."""
-    return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).cpu().numpy()
+    array: np.ndarray = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).cpu().numpy()
+    return array
 
 
-def make_sampler(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Sampler:
-    """The executor over a network with given weights, on a GPU where there is one."""
+def make_network(model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Network:
+    """The network with given weights, in evaluation mode, on a GPU where there is one."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Sampler(build_unet(config, weights, dtype).to(device))
+    return Network(build_unet(model, weights, dtype).to(device).requires_grad_(False))

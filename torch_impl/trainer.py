@@ -12,7 +12,7 @@ from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
 from torch_impl.objective import losses
-from torch_impl.sampler import Sampler
+from torch_impl.sampler import Network
 from torch_impl.weights import build_unet, get_weights, set_weights
 
 
@@ -47,7 +47,7 @@ class Trainer:
         self.profiles = [copy.deepcopy(self.ema) for _ in config.ema_profiles]
         self.parameters: list[torch.Tensor] = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
-        self.sampler = Sampler(self.ema)
+        self.averaged = Network(self.ema)
         self.skipped = self.skipped_in_a_row = 0
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
@@ -137,6 +137,6 @@ class Trainer:
             self.optimizer.state[p] = {"step": step, **moments}
         self.skipped, self.skipped_in_a_row = counters["skipped"], counters["skipped_in_a_row"]
 
-    def ema_sampler(self) -> Sampler:
-        """The executor over the EMA weights as they are now."""
-        return self.sampler
+    def ema_network(self) -> Network:
+        """The network with the EMA weights as they are now."""
+        return self.averaged

@@ -12,8 +12,10 @@ from core.config.recipes import from_dict
 from core.inference.conditioning import CONDITIONS
 from core.worker.protocol import Arrays, with_prefix
 from core.worker.tasks import affine_task
-from torch_impl.sampler import Sampler, to_numpy
+from torch_impl.baseline_unet import BaselineUNet
+from torch_impl.sampler import BoundNetwork, Network, to_numpy
 from torch_impl.trainer import Trainer
+from torch_impl.unet import UNet
 from torch_impl.weights import build_unet, set_weights
 
 
@@ -22,22 +24,22 @@ def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, 
 
     Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by name (CONDITIONS). Out: `output` (B, H, W, C).
     """
-    sampler, inputs = _network_and_inputs(arrays, options)
+    module, inputs = _network_and_inputs(arrays, options)
     with torch.inference_mode():
-        return {"output": to_numpy(sampler.network(**inputs))}, {}
+        return {"output": to_numpy(module(**inputs))}, {}
 
 
-def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[Sampler, dict[str, torch.Tensor]]:
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, dict[str, torch.Tensor]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
-    sampler = Sampler(build_unet(config, with_prefix(arrays, "weights/"), dtype))
+    module = build_unet(config, with_prefix(arrays, "weights/"), dtype)
     given = {name: arrays[name] for name in CONDITIONS if name in arrays}
-    return sampler, sampler.tensors({"x": arrays["x"].astype(dtype), "t": arrays["t"], **given})
+    return module, BoundNetwork(Network(module), {"x": arrays["x"].astype(dtype), "t": arrays["t"], **given}).given
 
 
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """`gradients`: loss and every parameter's gradient on one batch, with options.recipe.
 
-    Arrays in: `weights/NAME`, `batch/KEY` as core.training.batches.make_batch. Out: `loss` (), `grad/NAME`.
+    Arrays in: `weights/NAME`, `batch/KEY` as core.training.training.Training.batch. Out: `loss` (), `grad/NAME`.
     """
     trainer = Trainer(from_dict(Recipe, options["recipe"]))
     set_weights(trainer.network, with_prefix(arrays, "weights/"))
@@ -52,7 +54,7 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
     Arrays in: as `forward`. Out, in the order of evaluation: `in/NAME/I`, the I-th input, and `out/NAME`; images NHWC.
     A strided convolution is left out: where it pads differs between frameworks, and the layer round it has it.
     """
-    sampler, inputs = _network_and_inputs(arrays, options)
+    network, inputs = _network_and_inputs(arrays, options)
     seen: Arrays = {}
 
     def hook(name: str) -> Any:
@@ -62,13 +64,13 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
 
         return note
 
-    for name, module in sampler.network.named_modules():
+    for name, module in network.named_modules():
         strided = isinstance(module, torch.nn.Conv2d) and module.stride != (1, 1)
         chained = isinstance(module, torch.nn.Sequential)  # its layers are traced; a plain list in the other twin
         if name and any(True for _ in module.parameters()) and not strided and not chained:
             module.register_forward_hook(hook(name))
     with torch.inference_mode():
-        sampler.network(**inputs)
+        network(**inputs)
     return seen, {}
 
 
@@ -84,14 +86,14 @@ class Affine(torch.nn.Module):
         return self.slope[level] * x + self.offset[level]
 
 
-def affine_sampler(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Sampler:
-    """The executor over a network in closed form, slope, offset and the levels' time (T,)."""
-    return Sampler(Affine(slope, offset, time))
+def affine_network(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Network:
+    """A network in closed form, slope, offset and the levels' time (T,)."""
+    return Network(Affine(slope, offset, time))
 
 
 TASKS = {
     "forward": forward,
     "gradients": gradients,
     "trace_layers": trace_layers,
-    "sample_affine": affine_task(affine_sampler),
+    "sample_affine": affine_task(affine_network),
 }

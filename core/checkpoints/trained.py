@@ -11,7 +11,7 @@ import numpy as np
 
 from core.checkpoints.importing import read_network
 from core.checkpoints.scheduler_config import process_from_diffusers, sampling_from_diffusers
-from core.config import ModelConfig, ProcessConfig, SamplingConfig
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import load_recipe
 from core.files import read_json, read_tensors
 from core.networks.specs import check_weights
@@ -20,30 +20,50 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A trained network on disk, from which images are drawn."""
+class Trained:
+    """What is known of a trained network: what it takes, its process, and how it is sampled where nothing else is said."""
 
     model: ModelConfig
     process: ProcessConfig
     sampling: SamplingConfig
-    weights: dict[str, np.ndarray]
-    weights_files: tuple[Path, ...]
     dtype: str
+    """float32 or float64."""
     data: dict[str, Any]
+    """The record of the training data; empty for a network that others trained."""
     classes: int | None = None
-    """Classes that an image can have."""
+    """Number of classes that an image can have; None for a network without."""
     drops: bool = False
-    """Whether the network was trained without its condition, too."""
+    """Whether the network was trained as an unconditional one, too."""
+    low_resolution: int = 0
+    """How many times smaller than the image the image is that it is conditioned on; 0 for none."""
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Every parameter by canonical name; empty while the network is still being trained."""
+    files: tuple[Path, ...] = ()
+    """The files of the weights."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        return (*self.model.sample_size, self.model.image_channels)
 
 
-def open_source(folder: Path, weights: str) -> Source:
+def of_recipe(recipe: Recipe, data: dict[str, Any]) -> Trained:
+    """What a recipe and the record of its data say of the network."""
+    drops = recipe.training.condition_dropout > 0
+    return Trained(
+        recipe.model, recipe.process, recipe.sampling, recipe.training.dtype, data, recipe.classes, drops,
+        recipe.data.low_resolution,
+    )  # fmt: skip
+
+
+def open_trained(folder: Path, weights: str = "ema") -> Trained:
     """The network, process and default sampler of a checkpoint, or of a diffusers pipeline folder.
 
     Args:
         folder: as core.checkpoints.checkpoint.resolve_checkpoint returns it.
         weights: 'ema', or 'raw' for the weights without averaging.
     Raises:
-        ValueError: a folder without a noise schedule, raw weights asked for where there are none, or a network that
+        ValueError: a folder without a noise schedule, raw weights where there are none, or a network that
             predicts more than an image.
     """
     network = read_network(folder)
@@ -61,20 +81,28 @@ def open_source(folder: Path, weights: str) -> Source:
             raise ValueError(
                 f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint"
             )
-        data = read_json(folder / "data.json")
-        drops = recipe.training.condition_dropout > 0
-        return Source(
-            model, recipe.process, recipe.sampling, values, files, recipe.training.dtype, data, recipe.classes, drops
-        )
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    if not scheduler.is_file():
-        raise ValueError(f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown")
+        found = of_recipe(recipe, read_json(folder / "data.json"))
+        return dataclasses.replace(found, weights=values, files=files)
+    process, sampling = read_scheduler(_scheduler_of(folder))
     if model.in_channels != model.out_channels:
         raise ValueError(
             f"{folder}: out_channels = {model.out_channels}: only in_channels ({model.in_channels}) can be sampled"
         )
-    process, sampling = read_scheduler(scheduler)
-    return Source(model, process, sampling, values, files, "float32", {}, model.num_class_embeds)
+    return Trained(model, process, sampling, "float32", {}, model.num_class_embeds, weights=values, files=files)
+
+
+def sampling_of(folder: Path) -> SamplingConfig:
+    """How a checkpoint or pipeline folder is sampled where nothing else is said; its weights are not read."""
+    if (folder / "recipe.json").is_file():
+        return load_recipe(folder / "recipe.json").sampling
+    return read_scheduler(_scheduler_of(folder))[1]
+
+
+def _scheduler_of(folder: Path) -> Path:
+    path = folder / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown")
+    return path
 
 
 def read_scheduler(path: Path) -> tuple[ProcessConfig, SamplingConfig]:

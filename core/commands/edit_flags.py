@@ -158,5 +158,3 @@ COMMANDS: dict[str, type[EditCommand]] = {
     "reconstruct": ReconstructCommand,
     "upscale": UpscaleCommand,
 }
-STEPS = {"inpaint": 100, "interpolate": 100, "reconstruct": 100}
-"""Where --steps is not given; the recipe's elsewhere."""

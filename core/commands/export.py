@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from core.command_line import RunError, name_the_checkpoint
+from core.command_line import RunError, name_the_checkpoint, read_flags
 from core.config import ModelConfig, ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.random import gaussian
-from core.twin import Exported, Twin, environment, read_flags
+from core.twin import Exported, Twin
 
 TOLERANCE = 1e-4
 """Largest max abs(export - network) / max abs(network) in float32: some forty convolutions of 1.6e-6 each."""
@@ -49,7 +49,7 @@ class ExportCommand:
 def export(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     argv = name_the_checkpoint(ExportCommand, argv, "export")
-    command = read_flags(ExportCommand(), twin, argv, "export", _formats_and_examples(twin))
+    command = read_flags(ExportCommand(), twin.package, argv, "export", _formats_and_examples(twin))
     if not command.checkpoint:
         raise ValueError("export: no run or checkpoint given; for example: export runs/mine --format FORMAT --out FILE")
     out, manifest = _targets(command, {name: suffix for name, (suffix, _) in twin.formats.items()})
@@ -69,7 +69,7 @@ def export(twin: Twin, argv: list[str]) -> int:
         temporary.mkdir()
         partial = temporary / out.name
         with _quiet():
-            exported = twin.export(config, weights, command.format, partial, _batch(config, process))
+            exported = twin.module("export").export(config, weights, command.format, partial, _batch(config, process))
         difference = _difference(exported, out)
         values = {
             "format": command.format,
@@ -77,7 +77,7 @@ def export(twin: Twin, argv: list[str]) -> int:
             "verified": difference is not None,
             "difference": difference,
             "weights_sha256": file_hash(*network.files),
-            **environment(twin),
+            **twin.environment(),
         }
         write_json(temporary / manifest.relative_to(out.parent), values)
         _publish(partial, out, manifest)

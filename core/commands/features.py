@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.command_line import name_the_word
+from core.command_line import name_the_word, read_flags
 from core.config import ExtractorName, Resize
-from core.twin import Twin, environment, read_flags
+from core.twin import Twin
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class FeaturesCommand:
 def features(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     argv = name_the_word(FeaturesCommand, argv, "features", "images", "source of images")
-    command = read_flags(FeaturesCommand(), twin, argv, "features")
+    command = read_flags(FeaturesCommand(), twin.package, argv, "features")
     if not command.images:
         raise ValueError("features: no images given; for example: features runs/mine/out --out features.npz")
     out = Path(command.out)
@@ -80,7 +80,7 @@ def features(twin: Twin, argv: list[str]) -> int:
     weights_file, weights = _weights(twin, command)
     twin.set_threads(command.threads)
     extractor = twin.make_extractor(command.extractor, weights, command.resize, command.dtype)
-    facts = environment(twin)
+    facts = twin.environment()
     batch_size = command.batch_size or first_batch_size(command.extractor, facts["device"], command.dtype)
     count = len(source.names)
     with tqdm(total=count, desc="features", unit="image", dynamic_ncols=True) as bar:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.command_line import name_the_word
-from core.twin import Twin, read_flags
+from core.command_line import name_the_word, read_flags
+from core.twin import Twin
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class FetchCommand:
 
 def fetch(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    command = read_flags(FetchCommand(), twin, name_the_word(FetchCommand, argv, "fetch", "name", "extractor"), "fetch")
+    command = read_flags(
+        FetchCommand(), twin.package, name_the_word(FetchCommand, argv, "fetch", "name", "extractor"), "fetch"
+    )
     from core.data.download import download_file
     from core.extractors.features import EXTRACTORS
     from core.files import file_hash, read_tensors, write_atomically, write_tensors

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.command_line import name_the_checkpoint
-from core.twin import Twin, read_flags
+from core.command_line import name_the_checkpoint, read_flags
+from core.twin import Twin
 
 if TYPE_CHECKING:
     from core.checkpoints.importing import Network
@@ -41,7 +41,7 @@ class ImportCommand:
 
 def import_(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    command = read_flags(ImportCommand(), twin, name_the_checkpoint(ImportCommand, argv, "import"), "import")
+    command = read_flags(ImportCommand(), twin.package, name_the_checkpoint(ImportCommand, argv, "import"), "import")
     if not command.checkpoint or not command.out:
         raise ValueError("import: needs a folder and --out; for example: import ddpm-cifar10-32 --out cifar10")
     out = Path(command.out)

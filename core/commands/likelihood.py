@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from core.command_line import name_the_checkpoint
+from core.command_line import name_the_checkpoint, read_flags
 from core.config import Variance
-from core.twin import Twin, environment, read_flags
+from core.twin import Twin
 
 if TYPE_CHECKING:
-    from core.checkpoints.trained import Source
-    from core.inference.conditioning import Condition
+    from core.inference.generator import Generator
+    from core.inference.given_images import GivenImages
 
 FILE = "likelihood.json"
 SHOWN = 8
@@ -96,22 +96,21 @@ class LikelihoodCommand:
 def likelihood(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     argv = name_the_checkpoint(LikelihoodCommand, argv, "likelihood")
-    command = read_flags(LikelihoodCommand(), twin, argv, "likelihood")
+    command = read_flags(LikelihoodCommand(), twin.package, argv, "likelihood")
     if not command.checkpoint:
         raise ValueError("likelihood: no run or checkpoint given; for example: likelihood runs/mine")
     from core.checkpoints.checkpoint import resolve_checkpoint
-    from core.checkpoints.trained import open_source
     from core.files import file_hash, read_json, write_json
+    from core.inference.generator import open_generator
     from core.inference.given_images import given_images
 
-    folder = resolve_checkpoint(command.checkpoint)
-    source = open_source(folder, command.weights)
-    given = given_images(command.data, folder, source.model, command.first, command.n)
-    if given.condition is None and source.model.conditional:
-        raise ValueError(f"--data {command.data}: must be held-out, since the network is told of each image what it is")
     twin.set_threads(command.threads)
-    started = time.monotonic()
-    found, more = _compute(twin, command, source, given.images, given.condition)
+    folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()
+    generator = open_generator(twin, folder, command.weights)
+    given = given_images(command.data, folder, generator.model, command.first, command.n)
+    if given.condition is None and generator.model.conditional:
+        raise ValueError(f"--data {command.data}: must be held-out, since the network is conditional")
+    found, more = _compute(command, generator, given)
     result: dict[str, Any] = {
         "method": command.method,
         "n": command.n,
@@ -119,13 +118,13 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
         **more,
         "data": given.identity,
         "weights": command.weights,
-        "checkpoint": str(source.weights_files[0].parent),
-        "weights_sha256": file_hash(*source.weights_files),
+        "checkpoint": str(generator.trained.files[0].parent),
+        "weights_sha256": file_hash(*generator.trained.files),
         "seed": command.seed,
         "batch_size": command.batch_size,
-        "dtype": source.dtype,
+        "dtype": generator.trained.dtype,
         "seconds": round(time.monotonic() - started, 3),
-        **environment(twin),
+        **twin.environment(),
     }
     path = Path(command.checkpoint) / FILE
     write_json(path, {**(read_json(path) if path.is_file() else {}), command.method: result})
@@ -134,30 +133,32 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
 
 
 def _compute(
-    twin: Twin, command: LikelihoodCommand, source: Source, images: np.ndarray, condition: Condition | None
+    command: LikelihoodCommand, generator: Generator, given: GivenImages
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The numbers of every image with a progress bar over evaluations, and the options that they depend on."""
     from tqdm import tqdm
 
-    from core.diffusion.process import make_process
-    from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, strata
+    from core.inference.likelihood import strata
 
-    process, model = make_process(source.process), source.model
-    evaluator = twin.make_evaluator(model, source.weights, source.dtype)
-    batches, size = -(-command.n // command.batch_size), (command.batch_size, source.dtype, condition)
+    options: dict[str, Any]
     if command.method == "vlb":
-        learned = model.out_channels == 2 * images.shape[-1]
-        variance: Variance = command.variance or ("learned" if learned else "fixed_small")
-        how = BoundOptions(variance, command.clip, command.levels, command.seed)
-        edges = strata(process.timesteps, command.levels)
-        with tqdm(total=batches * len(edges), desc="likelihood", unit="eval", dynamic_ncols=True) as bar:
-            found = bound(evaluator, process, images, how, *size, bar.update)
-        return found, {**dataclasses.asdict(how), "nfe": len(edges), "edges": edges.tolist()}
-    flow = FlowOptions(command.steps, command.probe, command.probes, command.dequantise, command.seed)
-    nfe = 4 * command.steps * (math.prod(images.shape[1:]) if command.probe == "exact" else command.probes)
+        learned = generator.model.out_channels == 2 * generator.model.image_channels
+        variance = command.variance or ("learned" if learned else "fixed_small")
+        options = {"variance": variance, "clip": command.clip, "levels": command.levels}
+        edges = strata(generator.process.timesteps, command.levels)
+        nfe, more = len(edges), {"edges": edges.tolist()}
+    else:
+        options = {name: getattr(command, name) for name in ("steps", "probe", "probes", "dequantise")}
+        pixels = math.prod(given.images.shape[1:])
+        nfe, more = 4 * command.steps * (pixels if command.probe == "exact" else command.probes), {}
+    options["seed"] = command.seed
+    batches = -(-command.n // command.batch_size)
     with tqdm(total=batches * nfe, desc="likelihood", unit="eval", dynamic_ncols=True) as bar:
-        found = flow_bits(evaluator, process, images, model.out_channels, flow, *size, bar.update)
-    return found, {**dataclasses.asdict(flow), "nfe": nfe}
+        found = generator.likelihood(
+            given.images, command.method, condition=given.condition, batch_size=command.batch_size,
+            progress=bar.update, **options,
+        )  # fmt: skip
+    return found, {**options, "nfe": nfe, **more}
 
 
 def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:

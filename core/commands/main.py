@@ -1,24 +1,23 @@
-"""The command line that both twins share: train, sample, likelihood, edit, features, import, synthesise-ema, export, fetch, worker.
+"""The command line that both twins share: `python -m torch_impl VERB` and `python -m tf_impl VERB`.
 
-`python -m torch_impl` and `python -m tf_impl` call main(). This module imports no framework: a twin hands in functions
-that import theirs when they are called, so that --help answers at once.
+A framework is imported when a verb first needs it, so that --help answers at once.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from core.command_line import end, verb
-from core.twin import Twin, environment
+from core.twin import Twin
 
 VERBS = {
     "train": "train a network, or go on with a run",
     "sample": "draw images from a run or a checkpoint",
-    "likelihood": "bits per dimension of images, by the variational bound or by the flow",
+    "likelihood": "measure bits per dimension of images, by the variational bound or by the ODE",
     "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale",
-    "features": "write what an extractor sees in images, for the Fréchet distance and others",
+    "features": "write an extractor's features of images, for the Fréchet distance and other metrics",
     "import": "make a checkpoint of a network that diffusers saved",
     "synthesise-ema": "average a run's weights over another length, after training",
     "export": "write the network as a file for another runtime",
@@ -27,85 +26,51 @@ VERBS = {
 }
 
 
-def main(twin: Twin, argv: Sequence[str] | None = None) -> int:
+def main(package: str, argv: Sequence[str] | None = None) -> int:
     """Run one twin's command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return end(lambda: _run(twin, arguments))
+    return end(lambda: _run(Twin(package), arguments))
 
 
 def _run(twin: Twin, argv: list[str]) -> int:
     name = verb(argv, VERBS, twin.prog)
     if name != "worker":
         keep_freed_memory()
+    return _command(name)(twin, argv[1:])
+
+
+def _command(name: str) -> Callable[[Twin, list[str]], int]:
+    """The function of a verb, its file imported now and no other."""
     if name == "train":
-        from core.commands.train import train
-
-        return train(twin, argv[1:])
-    if name == "sample":
-        from core.commands.sample import sample
-
-        return sample(twin, argv[1:])
-    if name == "likelihood":
-        from core.commands.likelihood import likelihood
-
-        return likelihood(twin, argv[1:])
-    if name == "edit":
-        from core.commands.edit import edit
-
-        return edit(twin, argv[1:])
-    if name == "features":
-        from core.commands.features import features
-
-        return features(twin, argv[1:])
-    if name == "fetch":
-        from core.commands.fetch import fetch
-
-        return fetch(twin, argv[1:])
-    if name == "import":
-        from core.commands.import_ import import_
-
-        return import_(twin, argv[1:])
-    if name == "synthesise-ema":
-        from core.commands.synthesise_ema import synthesise_ema
-
-        return synthesise_ema(twin, argv[1:])
-    if name == "export":
-        from core.commands.export import export
-
-        return export(twin, argv[1:])
-    return _worker(twin, argv[1:])
+        from core.commands.train import train as command
+    elif name == "sample":
+        from core.commands.sample import sample as command
+    elif name == "likelihood":
+        from core.commands.likelihood import likelihood as command
+    elif name == "edit":
+        from core.commands.edit import edit as command
+    elif name == "features":
+        from core.commands.features import features as command
+    elif name == "import":
+        from core.commands.import_ import import_ as command
+    elif name == "synthesise-ema":
+        from core.commands.synthesise_ema import synthesise_ema as command
+    elif name == "export":
+        from core.commands.export import export as command
+    elif name == "fetch":
+        from core.commands.fetch import fetch as command
+    else:
+        from core.commands.worker import worker as command
+    return command
 
 
 def keep_freed_memory() -> None:
     """Tell glibc to use freed blocks again, whatever their size, rather than return them to the system.
 
-    A tensor above 32 MiB is otherwise mapped anew, page by page, at every operation: half the time of sampling in PyTorch at
-    64 x 64 on a CPU. Where there is no glibc, nothing is done.
+    A tensor above 32 MiB is otherwise mapped anew, page by page, at every operation: half the time of sampling in PyTorch
+    at 64 x 64 on a CPU. Where there is no glibc, nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
         mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
-
-
-def _worker(twin: Twin, argv: list[str]) -> int:
-    if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {twin.prog} worker [--threads N]\n\n{VERBS['worker']}; requests on stdin, answers on stdout.")
-        return 0
-    from core.worker import protocol, timing
-    from core.worker import tasks as worker
-    from core.worker.tasks import FeaturesTask, LikelihoodTask
-
-    tasks = {
-        "train": worker.Training(twin.make_trainer),
-        "sample": worker.Sampling(twin.make_sampler),
-        "run_table": worker.TableRun(twin.make_sampler),
-        "time_training": timing.TimedTraining(twin.make_trainer),
-        "time_sampling": timing.TimedSampling(twin.make_sampler),
-        "features": FeaturesTask(twin.make_extractor),
-        "likelihood": LikelihoodTask(twin.make_evaluator),
-        "peak_memory": timing.peak_memory,
-        "describe": lambda arrays, options: ({}, environment(twin)),
-        **twin.tasks(),
-    }
-    return protocol.serve(twin.set_threads, tasks, argv)

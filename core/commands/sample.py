@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from core.command_line import name_the_checkpoint
-from core.config import Sampler, SamplingConfig, Spacing, Variance
-from core.twin import Twin, environment, read_flags
+from core.command_line import given, name_the_checkpoint, read_flags
+from core.config import SamplingConfig
+from core.twin import Twin
 
 if TYPE_CHECKING:
-    from core.checkpoints.trained import Source
-    from core.diffusion.table import SamplingTable
-    from core.inference.conditioning import Condition
+    pass
 
 
 @dataclass(frozen=True)
@@ -56,12 +51,6 @@ class SampleCommand:
     param: tuple[str, ...] = ()
     """NAME=VALUE: a number of the images, in the training data's units; may be given several times. Others are drawn as in
     the training images."""
-    guidance: float | None = None
-    """Away from no condition: weak + g (output - weak), at two evaluations each; 1 is off."""
-    guidance_min: float | None = None
-    """Guide only above this sigma = noise / signal."""
-    guidance_max: float | None = None
-    """Guide only up to this sigma; 0 for no limit."""
     guide: str = ""
     """Run or checkpoint of a weaker network (an earlier step, or a smaller one) to guide away from instead."""
     gif: bool = False
@@ -70,36 +59,7 @@ class SampleCommand:
     """Replace samples that are already in the folder."""
     threads: int = 0
     """CPU threads; 0 for the framework's choice."""
-    sampler: Sampler | None = None
-    """Sampling method."""
-    steps: int | None = None
-    """Points of the sampling grid."""
-    nfe: int | None = None
-    """Evaluations of the network an image, in place of --steps: the fair measure of cost, since heun takes two a step."""
-    spacing: Spacing | None = None
-    """Where on the training grid the steps lie."""
-    eta: float | None = None
-    """Noise of ddim, from 0 (deterministic) to 1."""
-    variance: Variance | None = None
-    """Variance of ddpm."""
-    order: int | None = None
-    """Order of unipc (1 to 3) and ipndm (1 to 4)."""
-    unipc_variant: Literal["bh1", "bh2"] | None = None
-    """B(h) of unipc."""
-    churn: float | None = None
-    """S_churn of euler and heun: noise added and removed again on the way."""
-    churn_min: float | None = None
-    """Smallest sigma at which there is churn."""
-    churn_max: float | None = None
-    """Largest sigma at which there is churn; 0 for no limit."""
-    churn_noise: float | None = None
-    """Standard deviation of the noise that churn adds."""
-    clip: bool | None = None
-    """Clip the predicted image to [-1, 1] at every step."""
-    dynamic_threshold: float | None = None
-    """Clip to this quantile of the predicted image instead, where it is above 1; 0 for no."""
-    batch_size: int | None = None
-    """Images at a time."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         read_numbers(self.param)
@@ -143,120 +103,63 @@ def _together(argv: list[str]) -> list[str]:
 def sample(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     argv = _together(name_the_checkpoint(SampleCommand, argv, "sample"))
-    command = read_flags(SampleCommand(), twin, argv, "sample")
+    command = read_flags(_defaults(argv), twin.package, argv, "sample", flat=True)
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
-    from core.checkpoints.checkpoint import resolve_checkpoint
-    from core.checkpoints.trained import open_source
-    from core.diffusion.process import make_process
     from core.diffusion.samplers import make_table
-    from core.inference.conditioning import asked_condition, numbers_of
-    from core.inference.sampling import sample_manifest, write_samples
+    from core.inference.conditioning import numbers_of
+    from core.inference.generator import open_generator
+    from core.inference.samples import Film, manifest_of, write_samples
 
-    folder = resolve_checkpoint(command.checkpoint)
-    source = open_source(folder, command.weights)
-    sampling = _sampling(source.sampling, command)
-    table = make_table(make_process(source.process), sampling)
+    started, sampling = time.monotonic(), command.sampling
+    twin.set_threads(command.threads)
+    generator = open_generator(twin, command.checkpoint, command.weights)
+    table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
     out = Path(command.out) if command.out else Path(command.checkpoint) / name
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
     samples = range(command.first, command.first + command.n)
-    if source.model.condition_channels:
-        raise ValueError(f"{folder}: conditioned on an image, which `sample` cannot give; call the network from Python")
     numbers = read_numbers(command.param)
-    condition = asked_condition(
-        source.classes, source.data, samples, command.seed, source.dtype, command.class_name, numbers
-    )
-    weak, guide = _weak(command, source, table, condition)
-    twin.set_threads(command.threads)
-    started = time.monotonic()
-    sampler = twin.make_sampler(source.model, source.weights, source.dtype)
-    given = {"condition": condition, "weak": weak}
-    if guide is not None:
-        given["guide"] = twin.make_sampler(guide.model, guide.weights, source.dtype)
-    images, frames = _draw(sampler, table, source, sampling, command, samples, given)
+    condition = generator.condition(samples, command.seed, command.class_name, numbers)
+    guide = open_generator(twin, command.guide, command.weights) if command.guide else None
+    try:
+        generator.weak(table, condition, guide)
+    except ValueError as error:  # it names the parameter: guide or guidance
+        raise ValueError(f"--{error}") from error
+    with Film(table, -(-command.n // sampling.batch_size), command.gif) as film:
+        images = generator.draw(samples, command.seed, condition, sampling, guide, film.after)
     manifest = {
-        **sample_manifest(source, sampling, table, started),
+        **manifest_of(generator.trained, sampling, table, started),
         "weights": command.weights,
         "seed": command.seed,
         "first": command.first,
         "n": command.n,
         "labels": condition["labels"].tolist() if "labels" in condition else None,
-        "parameters": numbers_of(source.data, condition),
-        "guide": None if guide is None else str(guide.weights_files[0].parent),
-        **environment(twin),
+        "parameters": numbers_of(generator.trained.data, condition),
+        "guide": None if guide is None else str(guide.trained.files[0].parent),
+        **twin.environment(),
     }
-    write_samples(out, images, frames, manifest)
-    print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if frames else ""))
+    write_samples(out, images, film.frames, manifest)
+    print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if film.frames else ""))
     return 0
 
 
-def _weak(command: SampleCommand, source: Source, table: SamplingTable, condition: Condition) -> tuple[Condition | None, Source | None]:  # fmt: skip
-    """What guided rows move away from: no condition, or the network of --guide under the same one."""
+def _defaults(argv: list[str]) -> SampleCommand:
+    """The values of flags that are not given: the checkpoint's own sampling, with what another sampler or --steps changes."""
+    checkpoint = given(argv, "--checkpoint")
+    if not checkpoint or "--help" in argv or "-h" in argv:
+        return SampleCommand()
     from core.checkpoints.checkpoint import resolve_checkpoint
-    from core.checkpoints.trained import open_source
-    from core.inference.conditioning import no_condition
+    from core.checkpoints.trained import sampling_of
+    from core.diffusion.samplers import SAMPLERS, with_options
 
-    if table.network_evaluations == table.nfe:
-        if command.guide:
-            raise ValueError(f"--guide {command.guide}: no level is guided; give --guidance, such as 2")
-        return None, None
-    if not command.guide:
-        if not source.drops:
-            raise ValueError(
-                "--guidance: must be 1, since the network was trained with training.condition_dropout = 0 and "
-                "does not know images without a condition; or give a weaker network with --guide"
-            )
-        return no_condition(condition, source.classes), None
-    guide = open_source(resolve_checkpoint(command.guide), command.weights)
-    if guide.process != source.process:
-        raise ValueError(f"--guide {command.guide}: trained with another process than {command.checkpoint}")
-    same = ("sample_size", "in_channels", "num_class_embeds", "vector_channels")
-    alike = guide.classes == source.classes and guide.data.get("condition") == source.data.get("condition")
-    if not alike or any(getattr(guide.model, k) != getattr(source.model, k) for k in same):
-        raise ValueError(f"--guide {command.guide}: takes other images or conditions than {command.checkpoint}")
-    return condition, guide
-
-
-def _sampling(recipe: SamplingConfig, command: SampleCommand) -> SamplingConfig:
-    """The recipe's sampling options with the flags that were given; another sampler starts from its own defaults."""
-    from core.diffusion.samplers import with_sampler
-
-    names = [field.name for field in dataclasses.fields(SamplingConfig)]
-    given = {name: getattr(command, name) for name in names if getattr(command, name) is not None}
-    if given.get("steps"):
-        given.setdefault("nfe", 0)
-    if command.sampler:
-        recipe = with_sampler(recipe, command.sampler)
-    return dataclasses.replace(recipe, **given)
-
-
-def _draw(
-    sampler: Any,
-    table: Any,
-    source: Any,
-    sampling: SamplingConfig,
-    command: SampleCommand,
-    samples: range,
-    given: dict[str, Any],
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Draw with a progress bar over the evaluations of the network; also the frames of the GIF."""
-    from tqdm import tqdm
-
-    from core.inference.sampling import denoising_frames, draw
-
-    frames: list[np.ndarray] = []
-    batches = -(-command.n // sampling.batch_size)
-    with tqdm(total=batches * table.nfe, desc="sample", unit="eval", dynamic_ncols=True) as progress:
-
-        def callback(row: int, x_0: np.ndarray) -> None:
-            if command.gif and progress.n < table.nfe:
-                denoising_frames(row, table.nfe, x_0, frames)
-            progress.update()
-
-        shape = (*source.model.sample_size, source.model.image_channels)
-        images = draw(
-            sampler, table, shape, command.seed, samples, sampling.batch_size, source.dtype, callback=callback, **given
-        )
-    return images, frames
+    sampler = given(argv, "--sampler")
+    changed: dict[str, Any] = {"sampler": sampler} if sampler in SAMPLERS else {}
+    if given(argv, "--steps"):
+        changed["nfe"] = 0
+    try:
+        own = sampling_of(resolve_checkpoint(checkpoint))
+    except ValueError:  # said when the checkpoint is opened, after what is wrong with the flags
+        own = SamplingConfig()
+    return SampleCommand(sampling=with_options(own, changed))

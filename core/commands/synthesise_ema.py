@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.command_line import name_the_word
-from core.twin import Twin, read_flags
+from core.command_line import name_the_word, read_flags
+from core.twin import Twin
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SynthesiseCommand:
 def synthesise_ema(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     argv = name_the_word(SynthesiseCommand, argv, "synthesise-ema", "run", "run")
-    command = read_flags(SynthesiseCommand(), twin, argv, "synthesise-ema")
+    command = read_flags(SynthesiseCommand(), twin.package, argv, "synthesise-ema")
     if not command.run or not command.out:
         raise ValueError("synthesise-ema: needs a run and --out; for example: synthesise-ema runs/mine --out averaged")
     path, out = Path(command.run), Path(command.out)

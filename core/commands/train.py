@@ -12,13 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from core.command_line import RunError
+from core.command_line import read_flags
 from core.config import (
     DataConfig,
     EvaluationConfig,
-    ExtractorName,
     ModelConfig,
     ProcessConfig,
     Recipe,
@@ -26,12 +23,10 @@ from core.config import (
     TrainingConfig,
 )
 from core.config.recipes import load_recipe, to_dict
-from core.twin import Twin, environment, read_flags
+from core.twin import Twin
 
 if TYPE_CHECKING:
-    from core.checkpoints.checkpoint import Checkpoint
-    from core.data.dataset import Dataset
-    from core.training.evaluation import Extract
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +86,7 @@ def train(twin: Twin, argv: list[str]) -> int:
         raise ValueError(f"--resume {resume}: no run there (no recipe.json)")
     base = load_recipe(Path(resume) / "recipe.json") if resume else load_recipe(config) if config else Recipe()
     parts = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    command = read_flags(TrainCommand(**parts), twin, argv, "train")
+    command = read_flags(TrainCommand(**parts), twin.package, argv, "train")
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
     if resume:
         _check_resumable(base, recipe)
@@ -99,7 +94,14 @@ def train(twin: Twin, argv: list[str]) -> int:
         return _dry_run(twin, recipe)
     stem = Path(config).stem if config else "default"
     run = Path(resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}")
-    return _train_in(twin, recipe, run, resuming=bool(resume))
+    from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.training.run import train_in
+
+    if train_in(twin, recipe, run, bool(resume)):
+        print(f"wrote {resolve_checkpoint(run)}")
+        return 0
+    print(f"interrupted; saved {resolve_checkpoint(run)}; go on with: {twin.prog} train --resume {run}")
+    return 130
 
 
 def _check_resumable(base: Recipe, recipe: Recipe) -> None:
@@ -113,111 +115,19 @@ def _check_resumable(base: Recipe, recipe: Recipe) -> None:
                 )
 
 
-def _train_in(twin: Twin, recipe: Recipe, path: Path, resuming: bool) -> int:
-    """Train in a run's folder, from its last checkpoint or from nothing."""
-    from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
-    from core.data.dataset import open_dataset
-    from core.inference.conditioning import check_condition
-
-    checkpoint = None
-    if resuming and (path / "latest").is_file():
-        checkpoint = load_checkpoint(resolve_checkpoint(path))
-        if checkpoint.progress["step"] >= recipe.training.steps:
-            raise ValueError(
-                f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
-            )
-    dataset = open_dataset(recipe.data, recipe.image_shape)
-    check_condition(recipe, dataset)
-    if checkpoint and checkpoint.data.get("sha256") != dataset.manifest.get("sha256"):
-        raise ValueError(f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})")
-    go_on = f"go on with: {twin.prog} train --resume {path}"
-    try:
-        finished = _train_from(twin, recipe, path, dataset, checkpoint, resuming)
-    except OSError as error:
-        after = f"; no checkpoint is harmed: put it right, then {go_on}" if (path / "recipe.json").is_file() else ""
-        raise RunError(f"{error.filename or path}: {error.strerror or error}{after}") from error
-    if finished:
-        print(f"wrote {resolve_checkpoint(path)}")
-        return 0
-    print(f"interrupted; saved {resolve_checkpoint(path)}; {go_on}")
-    return 130
-
-
-def _train_from(
-    twin: Twin, recipe: Recipe, path: Path, dataset: Dataset, checkpoint: Checkpoint | None, resuming: bool
-) -> bool:
-    """Make or tidy the folder and the trainer, and train; whether the end was reached."""
-    from core.checkpoints.run_folder import RunFolder
-    from core.diffusion.process import make_process
-    from core.files import write_json
-    from core.networks.specs import count_parameters
-    from core.training import loop
-    from core.training.evaluation import Evaluator
-    from core.training.levels import LevelSampler
-
-    run, evaluation, evaluator = RunFolder(path), recipe.evaluation, None
-    if not resuming:
-        run.check_new()
-    twin.set_threads(recipe.training.threads)
-    if evaluation.every:
-        evaluator = Evaluator(recipe, dataset, _extract(twin, evaluation.extractor))
-    if resuming:
-        write_json(path / "recipe.json", to_dict(recipe))
-    else:
-        run.create(recipe)
-    step = checkpoint.progress["step"] if checkpoint else 0
-    run.recover(step)
-    trainer, levels = twin.make_trainer(recipe), LevelSampler(recipe.training, make_process(recipe.process))
-    if checkpoint:
-        levels.load(checkpoint.state)
-        trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
-    write_json(path / "run.json", environment(twin))
-    logger.info(
-        "%s %s: %s parameters, %d images to train on, steps %d to %d",
-        path, "goes on" if checkpoint else "starts", f"{count_parameters(recipe.model):,}", len(dataset.train), step,
-        recipe.training.steps,
-    )  # fmt: skip
-    seconds = checkpoint.progress["seconds"] if checkpoint else 0.0
-    return loop.train(recipe, trainer, dataset, run, step, seconds, evaluator, levels)
-
-
-def _extract(twin: Twin, name: ExtractorName) -> Extract:
-    """Images to the features whose distance is taken."""
-    from core.extractors.features import EXTRACTORS, default_weights, extract, first_batch_size
-
-    extractor, tap = (
-        twin.make_extractor(name, default_weights(name)[1], "clean", "float32"),
-        EXTRACTORS[name].default_tap,
-    )
-    size = first_batch_size(name, twin.describe()["device"], "float32")
-
-    def features(images: np.ndarray) -> np.ndarray:
-        return extract(extractor, lambda start, stop: images[start:stop], len(images), size, (tap,))[tap]
-
-    return features
-
-
 def _dry_run(twin: Twin, recipe: Recipe) -> int:
-    from core.data.dataset import open_dataset
-    from core.diffusion.process import make_process
-    from core.inference.conditioning import check_condition
     from core.networks.specs import count_parameters
-    from core.training.batches import make_batch
-    from core.training.optim import scalars
+    from core.training.loop import start_training
 
     print(json.dumps(to_dict(recipe), indent=2))
-    dataset = open_dataset(recipe.data, recipe.image_shape)
-    check_condition(recipe, dataset)
-    twin.set_threads(recipe.training.threads)
-    process, trainer = make_process(recipe.process), twin.make_trainer(recipe)
-    times = []
-    for step in range(4):  # the first one compiles and is not counted
+    run, times = start_training(twin, recipe), []
+    for _ in range(4):  # the first one compiles and is not counted
         started = time.perf_counter()
-        metrics = trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
-        float(metrics["loss"])
+        float(run.advance()["loss"])
         times.append(time.perf_counter() - started)
     seconds = sorted(times[1:])[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1)
+    dataset = run.training.dataset
     print(f"parameters        {count_parameters(recipe.model):,}")
     print(f"images            {len(dataset.train):,} to train on, {len(dataset.held_out):,} held out")
     print(f"memory            {peak / 2**30:.2f} GiB at the peak of three steps (main memory)")

@@ -16,7 +16,7 @@ from core.diffusion.ancestral import ddim
 from core.diffusion.grids import CLEAN, Level, levels_at
 from core.diffusion.process import Process
 from core.diffusion.samplers import SAMPLERS, check_options, grid_of, make_steps, table_of
-from core.diffusion.table import Edit, SamplingTable, Step
+from core.diffusion.table import After, SamplingTable, Step
 
 
 def _plain(config: SamplingConfig) -> SamplingConfig:
@@ -163,8 +163,8 @@ def repaint_table(
 
 def keep_known(
     known: NDArray[Any], hole: NDArray[np.bool_], reached: list[Level], noise: Callable[[int], NDArray[Any]]
-) -> Edit:
-    """What is done after each row of repaint_table(): the known pixels are those of the image at the row's level.
+) -> After:
+    """The hook after each row of repaint_table(): the known pixels are those of the image at the row's level.
 
     Args:
         known: (B, ..., C) images in [-1, 1].
@@ -174,9 +174,9 @@ def keep_known(
     Source: Lugmayr et al. 2022, eq. 8.
     """
 
-    def edit(row: int, x: NDArray[Any]) -> NDArray[Any]:
+    def after(row: int, x: NDArray[Any], x_0: NDArray[Any]) -> NDArray[Any]:
         level = reached[row]
         outside = level.signal * known + (level.noise * noise(row) if level.noise else 0.0)
         return np.where(hole, x, outside.astype(x.dtype))
 
-    return edit
+    return after

@@ -6,7 +6,7 @@ core.diffusion.table says what a table is, and runs one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,6 +82,13 @@ def with_sampler(config: SamplingConfig, sampler: Sampler) -> SamplingConfig:
     """The configuration with another sampler: options that it does not have go back to their defaults."""
     lost = {name: default for name, default in _DEFAULTS.items() if name not in SAMPLERS[sampler].options}
     return dataclasses.replace(config, sampler=sampler, **lost)
+
+
+def with_options(config: SamplingConfig, given: Mapping[str, Any]) -> SamplingConfig:
+    """The configuration with some options changed: steps take the place of nfe, and another sampler comes with its defaults."""
+    if given.get("sampler"):
+        config = with_sampler(config, given["sampler"])
+    return dataclasses.replace(config, **({"nfe": 0} if given.get("steps") else {}) | dict(given))
 
 
 def steps_of(config: SamplingConfig) -> int:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from core.diffusion.grids import Level
 
 Array = NDArray[np.float64]
-Edit = Callable[[int, NDArray[Any]], NDArray[Any]]
-"""What is done to state[0] after a row, given its index: (B, H, W, C) in and out."""
+After = Callable[[int, NDArray[Any], NDArray[Any]], NDArray[Any]]
+"""The hook after a row: (row's index, state[0], predicted images) -> the state[0] to go on from; all (B, H, W, C)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +115,8 @@ def run(
     network: Callable[[NDArray[Any], float], NDArray[Any]],
     x_T: NDArray[Any],
     noise: Callable[[int], NDArray[Any]],
-    callback: Callable[[int, NDArray[Any], NDArray[Any]], None] | None = None,
-    edit: Edit | None = None,
     weak: Callable[[NDArray[Any], float], NDArray[Any]] | None = None,
+    after: After | None = None,
 ) -> NDArray[Any]:
     """Run a table in NumPy: the reference for the twins' executors.
 
@@ -126,9 +125,8 @@ def run(
         network: (x_t, t) -> output, shaped as x_t; with twice its channels where the variance is learned.
         x_T: (B, ..., C) standard normal noise.
         noise: row index -> standard normal noise shaped as x_T; called only where the row adds noise.
-        callback: called after each row with its index, state[0] and the predicted image.
-        edit: changes state[0] after each row.
-        weak: as network; called in guided rows alone, and needed there.
+        weak: the weaker network that guidance moves away from; called in guided rows alone, and needed there.
+        after: the hook after each row; what it returns is the next state[0].
     Returns:
         (B, ..., C) images; in [-1, 1] where the table clips, since the last row returns x0.
     """
@@ -145,10 +143,8 @@ def run(
         state = [sum(c * entry for c, entry in zip(line, entries, strict=True) if c != 0) for line in row.matrix]
         if row.s != 0:
             state[0] = state[0] + deviation(row, output[..., channels:]) * noise(index)
-        if edit is not None:
-            state[0] = edit(index, state[0])
-        if callback is not None:
-            callback(index, state[0], x_0)
+        if after is not None:
+            state[0] = after(index, state[0], x_0)
     return state[0]
 
 

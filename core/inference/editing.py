@@ -1,7 +1,4 @@
-"""Editing images with a trained network: the tables of core.diffusion.editing, run over batches with keyed noise.
-
-A twin supplies the executor; this module imports no framework.
-"""
+"""Editing images with a trained network: the tables of core.diffusion.editing, run over batches with keyed noise."""
 
 from __future__ import annotations
 
@@ -18,11 +15,9 @@ from core.data.formats import decode
 from core.diffusion.editing import decode_table, encode_table, keep_known, repaint_table, slerp, tail_table
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table
-from core.diffusion.table import Edit, SamplingTable
+from core.diffusion.table import After, SamplingTable
 from core.images import from_unit, grid, to_unit
-from core.inference.conditioning import Condition
-from core.inference.sampling import Sampler, finished
-from core.random import gaussian
+from core.inference.sampling import Conditioned, KeyedNoise, Part, finished, run_table
 
 Images = NDArray[Any]
 HOLE_GREY = 0.5
@@ -30,58 +25,67 @@ HOLE_GREY = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Editor:
-    """A twin's executor and what its runs share; image i of a seed has the same noise whatever the batch size."""
+    """A network conditioned for N images, and what every run of a table over them shares."""
 
-    sampler: Sampler
+    network: Conditioned
     process: Process
     sampling: SamplingConfig
     dtype: str
-    seed: int
-    first: int
-    """Index of the first image."""
-    callback: Callable[[SamplingTable, int], object] = lambda table, evaluations: None
-    """Called with the table that is run and the number of images times evaluations done since the last call."""
+    """float32 or float64, the network's."""
+    seed: int = 0
+    first: int = 0
+    """Index of the first image; with the seed it keys the noise."""
+    progress: Callable[[int], object] = lambda images: None
+    """Called after each evaluation of the network with the number of images in the batch."""
 
-    def noise(self, purpose: Any, places: NDArray[np.int64], step: int, shape: tuple[int, ...]) -> Images:
-        """Keyed noise of the images at `places`, (B, H, W, C)."""
-        return gaussian(self.seed, purpose, self.first + places, step, shape, self.dtype)
+    def noise(self, images: Images) -> KeyedNoise:
+        """The noise of as many images as these, (N, H, W, C)."""
+        return KeyedNoise(self.seed, range(self.first, self.first + len(images)), images.shape[1:], self.dtype)
 
     def run(
-        self,
-        table: SamplingTable,
-        x: Images,
-        condition: Condition,
-        edit: Callable[[NDArray[np.int64]], Edit] | None = None,
-    ) -> Images:
-        """Run a table on states x (N, H, W, C) in batches; `edit` makes the hook of the images at given places."""
-        result = np.empty(x.shape, self.dtype)
-        for start in range(0, len(x), self.sampling.batch_size):
-            places = np.arange(start, min(start + self.sampling.batch_size, len(x)))
+        self, table: SamplingTable, x: Images, network: Conditioned | None = None,
+        hook: Callable[[Part], After] | None = None,
+    ) -> Images:  # fmt: skip
+        """Run a table on states x (N, H, W, C).
 
-            def noise(row: int, places: NDArray[np.int64] = places) -> Images:
-                return self.noise("sampler", places, row, x.shape[1:])
+        Args:
+            table: the sampling table.
+            x: the first states, in the network's range plus noise.
+            network: conditioned for these images; the editor's own where None.
+            hook: makes the hook after each row of a batch.
+        Returns:
+            (N, H, W, C), in the network's range.
+        """
 
-            def after(row: int, images: Images, places: NDArray[np.int64] = places) -> None:
-                self.callback(table, len(places))
+        def after(part: Part) -> After:
+            inner = None if hook is None else hook(part)
 
-            given = {name: value[places] for name, value in condition.items()}
-            hook = None if edit is None else edit(places)
-            result[places] = self.sampler(table, x[places].astype(self.dtype), noise, given, after, hook)
-        return result
+            def step(row: int, state: Images, x_0: Images) -> Images:
+                self.progress(len(part))
+                return state if inner is None else inner(row, state, x_0)
+
+            return step
+
+        return run_table(
+            table, network or self.network, self.noise(x), self.sampling.batch_size,
+            start=lambda part: x[part].astype(self.dtype), after=after,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Edited:
-    """Images that an edit made, and what it is seen by."""
+    """Images that an edit made, and pictures beside them that show what it did."""
 
     images: Images
     """(N, H, W, C) in [0, 1]."""
     columns: list[Images]
-    """Pictures side by side, one an image each, in [0, 1]."""
+    """Images (N, H, W, C) in [0, 1] that are shown side by side, such as the input and the result."""
     table: SamplingTable
     """The table that made the images."""
+    editor: Editor
+    """The network and options that made them."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """For the manifest."""
+    """Measured values and options for the manifest, by name."""
 
     def picture(self, most: int = 16) -> Images:
         """The columns as one picture, of the first `most` images."""
@@ -89,24 +93,23 @@ class Edited:
         return grid(np.concatenate(rows).astype(np.float32), columns=len(self.columns))
 
 
-def reconstruct(editor: Editor, images: Images, condition: Condition) -> Edited:
+def reconstruct(editor: Editor, images: Images) -> Edited:
     """Images to their noise by DDIM's inversion and back; the difference is the inversion's error.
 
     Args:
         images: (N, H, W, C) in [0, 1].
-        condition: arrays of N rows.
     """
     table = encode_table(editor.process, editor.sampling)
-    noise = editor.run(table, from_unit(images), condition)
+    noise = editor.run(table, from_unit(images))
     back = decode_table(editor.process, editor.sampling)
-    found = finished(editor.run(back, noise, condition))
+    found = finished(editor.run(back, noise))
     error = float(np.sqrt(np.mean((found - images) ** 2)) * 255)
     shown = np.clip(0.5 + noise / 6, 0, 1)  # three deviations either way
     facts = {"rms_error_grey_levels": error, "encode_nfe": table.nfe, "latent_deviation": float(noise.std())}
-    return Edited(found, [images, shown, found], back, facts)
+    return Edited(found, [images, shown, found], back, editor, facts)
 
 
-def interpolate(editor: Editor, images: Images, condition: Condition, frames: int) -> Edited:
+def interpolate(editor: Editor, images: Images, frames: int) -> Edited:
     """Between images 0 and 1, 2 and 3, ...: along the arc between their noises, `frames` images with both ends.
 
     A frame has the condition of the image that it is nearer to. Arguments as reconstruct().
@@ -116,30 +119,29 @@ def interpolate(editor: Editor, images: Images, condition: Condition, frames: in
     if frames < 2:
         raise ValueError(f"--frames {frames}: must be at least 2")
     table = encode_table(editor.process, editor.sampling)
-    noise = editor.run(table, from_unit(images), condition)
+    noise = editor.run(table, from_unit(images))
     shares = np.linspace(0, 1, frames)
     between = np.stack([slerp(noise[::2], noise[1::2], float(share)) for share in shares], axis=1)
     nearest = (np.arange(0, len(images), 2)[:, None] + (shares > 0.5)).ravel()
     back = decode_table(editor.process, editor.sampling)
-    given = {name: value[nearest] for name, value in condition.items()}
+    own = editor.network
+    given = Conditioned(own.network, {name: value[nearest] for name, value in own.condition.items()})
     found = finished(editor.run(back, between.reshape(-1, *images.shape[1:]), given))
     rows = found.reshape(between.shape)
     columns = [images[::2], *(rows[:, i] for i in range(frames)), images[1::2]]
-    return Edited(found, columns, back, {"frames": frames, "encode_nfe": table.nfe})
+    return Edited(found, columns, back, editor, {"frames": frames, "encode_nfe": table.nfe})
 
 
-def img2img(editor: Editor, images: Images, condition: Condition, strength: float) -> Edited:
+def img2img(editor: Editor, images: Images, strength: float) -> Edited:
     """Noise an image to `strength` of the grid and sample from there. Arguments as reconstruct()."""
     table, level = tail_table(editor.process, editor.sampling, strength)
-    places = np.arange(len(images))
-    start = level.signal * from_unit(images) + level.noise * editor.noise("edit", places, 0, images.shape[1:])
-    found = finished(editor.run(table, start, condition))
-    return Edited(found, [images, to_unit(start), found], table, {"strength": strength, "start_t": level.t})
+    noise = editor.noise(images)("edit", np.arange(len(images)))
+    start = level.signal * from_unit(images) + level.noise * noise
+    found = finished(editor.run(table, start))
+    return Edited(found, [images, to_unit(start), found], table, editor, {"strength": strength, "start_t": level.t})
 
 
-def inpaint(
-    editor: Editor, images: Images, condition: Condition, hole: NDArray[np.bool_], jump: int, resample: int
-) -> Edited:
+def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int, resample: int) -> Edited:
     """Paint a hole so that it goes with what is round it. Arguments as reconstruct(), and:
 
     Args:
@@ -147,33 +149,31 @@ def inpaint(
         jump, resample: of core.diffusion.editing.repaint_table.
     """
     table, reached = repaint_table(editor.process, editor.sampling, jump, resample)
-    places, shape = np.arange(len(images)), images.shape[1:]
-    where = hole[None, :, :, None]
+    noise, where = editor.noise(images), hole[None, :, :, None]
 
-    def edit(chosen: NDArray[np.int64]) -> Edit:
-        known = from_unit(images[chosen])
-        return keep_known(known, where, reached, lambda row: editor.noise("edit", chosen, row, shape))
+    def hook(part: Part) -> After:
+        return keep_known(from_unit(images[part]), where, reached, lambda row: noise("edit", part, row))
 
-    found = finished(editor.run(table, editor.noise("x_T", places, 0, shape), condition, edit))
+    found = finished(editor.run(table, noise("x_T", np.arange(len(images))), hook=hook))
     facts = {"jump": jump, "resample": resample, "painted_share": float(hole.mean())}
-    return Edited(found, [images, np.where(where, HOLE_GREY, images), found], table, facts)
+    return Edited(found, [images, np.where(where, HOLE_GREY, images), found], table, editor, facts)
 
 
-def upscale(editor: Editor, shown: Images, originals: Images | None, condition: Condition) -> Edited:
+def upscale(editor: Editor, beside: Images, originals: Images | None) -> Edited:
     """Sample a network that is conditioned on an image in low resolution.
 
     Args:
-        shown: (N, H, W, C) in [0, 1], the small images brought to the full size.
+        editor: whose condition has `image`.
+        beside: (N, H, W, C) in the network's range, the small images brought to the full size.
         originals: the images that they were made from, where there are any.
-        condition: arrays of N rows, among them `image`.
     """
-    table = make_table(editor.process, dataclasses.replace(editor.sampling, guidance=1.0))
-    found = finished(editor.run(table, editor.noise("x_T", np.arange(len(shown)), 0, shown.shape[1:]), condition))
+    table, shown = make_table(editor.process, editor.sampling), to_unit(beside)
+    found = finished(editor.run(table, editor.noise(shown)("x_T", np.arange(len(shown)))))
     if originals is None:
-        return Edited(found, [shown, found], table)
+        return Edited(found, [shown, found], table, editor)
     errors = [float(np.sqrt(np.mean((values - originals) ** 2)) * 255) for values in (shown, found)]
     facts = dict(zip(("rms_of_bicubic_grey_levels", "rms_grey_levels"), errors, strict=True))
-    return Edited(found, [shown, found, originals], table, facts)
+    return Edited(found, [shown, found, originals], table, editor, facts)
 
 
 def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:

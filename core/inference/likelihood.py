@@ -1,7 +1,6 @@
 """Likelihood of images under a trained network: batches, keyed noise, and the numbers with their standard errors.
 
-A twin supplies an `Evaluator`; the mathematics is that of core.diffusion.bound and flow_density. This module imports no
-framework.
+The mathematics is that of core.diffusion.bound and core.diffusion.flow_density.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +18,12 @@ from core.config import Variance
 from core.diffusion.bound import HALF_BIN, prior, quantised, term
 from core.diffusion.flow_density import exact_probes, log_density
 from core.diffusion.process import Process
-from core.inference.conditioning import Condition
+from core.inference.sampling import BoundNetwork, Conditioned
 from core.random import gaussian, generator, integers
 
 Array = NDArray[np.float64]
 Probe = Literal["rademacher", "normal", "exact"]
 Progress = Callable[[int], object]
-
-
-class Evaluator(Protocol):
-    """A twin's network on arrays: x, v (B, H, W, C) and t (B,) of the network's dtype, all NHWC."""
-
-    def __call__(self, x: np.ndarray, t: np.ndarray, condition: Condition | None = None) -> np.ndarray:
-        """The network's output, (B, H, W, C or more)."""
-        ...
-
-    def vector_jacobian(
-        self, x: np.ndarray, t: np.ndarray, v: np.ndarray, condition: Condition | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The output, and v^T d output / d x, shaped as x; v is shaped as the output."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +75,18 @@ def strata(timesteps: int, levels: int) -> NDArray[np.int64]:
 
 
 def bound(
-    evaluator: Evaluator, process: Process, images: np.ndarray, options: BoundOptions, batch_size: int, dtype: str,
-    condition: Condition | None = None, progress: Progress = lambda count: None,
+    network: Conditioned, process: Process, images: np.ndarray, options: BoundOptions, batch_size: int, dtype: str,
+    progress: Progress = lambda count: None,
 ) -> dict[str, Array]:  # fmt: skip
     """The variational bound of each image, in bits per dimension; noise is keyed, so that it is one in every batch.
 
     Args:
-        evaluator: a twin's.
+        network: conditioned for the N images.
         process: levels and prediction type.
         images: (N, H, W, C) in [0, 1]; rounded to eight bits.
         options: variance, clipping, levels and seed.
         batch_size: images at a time.
         dtype: of the network.
-        condition: arrays whose first axis is N.
         progress: called with the number of evaluations (batches) done.
     Returns:
         prior, decoder, total (N,); divergences (N, K), each the sum over its run of levels, noisiest last.
@@ -118,7 +102,7 @@ def bound(
         chosen = np.arange(start, min(start + batch_size, count))
         x_0 = quantised(images[chosen])
         priors[chosen] = prior(process, x_0)
-        given = _part(condition, chosen)
+        bound_network = network.bind(chosen)
         for k in range(len(edges)):
             t, size = np.zeros(len(chosen), np.int64), 1
             if k > 0:
@@ -127,7 +111,7 @@ def bound(
             eps = gaussian(options.seed, "likelihood_eps", chosen, k, shape)
             signal, noise = (table[t][:, None, None, None] for table in (process.signal, process.noise))
             x_t = (signal * x_0 + noise * eps).astype(dtype)
-            output = evaluator(x_t, process.time[t].astype(dtype), given)
+            output = bound_network.evaluate(x_t, process.time[t].astype(dtype))
             terms[chosen, k] = size * term(process, x_0, x_t, t, output, options.variance, options.clip)
             progress(1)
     result = {"prior": priors, "decoder": terms[:, 0], "divergences": terms[:, 1:], "total": priors + terms.sum(axis=1)}
@@ -135,13 +119,13 @@ def bound(
 
 
 def flow_bits(
-    evaluator: Evaluator, process: Process, images: np.ndarray, outputs: int, options: FlowOptions, batch_size: int,
-    dtype: str, condition: Condition | None = None, progress: Progress = lambda count: None,
+    network: Conditioned, process: Process, images: np.ndarray, outputs: int, options: FlowOptions, batch_size: int,
+    dtype: str, progress: Progress = lambda count: None,
 ) -> dict[str, Array]:  # fmt: skip
     """Negative log-likelihood of each image under the probability-flow ODE, in bits per dimension.
 
     Args:
-        evaluator, process, images, batch_size, dtype, condition, progress: as bound(); images are not rounded unless
+        network, process, images, batch_size, dtype, progress: as bound(); images are not rounded unless
             options.dequantise.
         outputs: channels of the network's output, of which the image's come first.
         options: steps, probes, dequantisation and seed.
@@ -162,14 +146,14 @@ def flow_bits(
         if options.dequantise:
             draws = [generator(options.seed, "dequantise", int(i)).uniform(-1, 1, shape) for i in chosen]
             x_0, offset = quantised(images[chosen]) + HALF_BIN * np.stack(draws), -math.log2(2 * HALF_BIN)
-        given = _part(condition, chosen)
+        bound_network = network.bind(chosen)
 
-        def network(x: Array, t: float, v: Array, given: Condition | None = given) -> tuple[np.ndarray, np.ndarray]:
+        def product(x: Array, t: float, v: Array, on: BoundNetwork = bound_network) -> tuple[np.ndarray, np.ndarray]:
             padded = np.pad(v, extra).astype(dtype)
             progress(1)
-            return evaluator.vector_jacobian(x.astype(dtype), np.full(len(x), t, dtype), padded, given)
+            return on.vector_jacobian(x.astype(dtype), np.full(len(x), t, dtype), padded)
 
-        nats, _ = log_density(process, network, x_0, _probes(options, chosen, shape), options.steps)
+        nats, _ = log_density(process, product, x_0, _probes(options, chosen, shape), options.steps)
         total[chosen] = offset - nats / (x_0[0].size * math.log(2))
     return _finite({"total": total})
 
@@ -180,10 +164,6 @@ def _probes(options: FlowOptions, chosen: NDArray[np.int64], shape: tuple[int, .
         return exact_probes(shape)
     drawn = np.stack([gaussian(options.seed, "trace", chosen, k, shape) for k in range(options.probes)])
     return (np.sign(drawn) if options.probe == "rademacher" else drawn) / math.sqrt(options.probes)
-
-
-def _part(condition: Condition | None, chosen: NDArray[np.int64]) -> Condition | None:
-    return None if condition is None else {name: values[chosen] for name, values in condition.items()}
 
 
 def _finite(result: dict[str, Array]) -> dict[str, Array]:

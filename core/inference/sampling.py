@@ -1,108 +1,129 @@
-"""Drawing images from a trained network: keyed noise, batches that do not change the result, and the files written.
+"""Drawing images from a network: the protocols that a twin implements, keyed noise, and batches that change nothing.
 
-A twin supplies the executor (`Sampler`); this module imports no framework.
+An image has the same noise in any batch, so that sample i of a seed is one image in both frameworks.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from core.checkpoints.trained import Source
 from core.command_line import RunError
-from core.config import SamplingConfig
-from core.diffusion.samplers import steps_of
-from core.diffusion.table import Edit, SamplingTable
-from core.files import file_hash, write_json, write_npy
-from core.images import grid, save_gif, save_png, to_unit
+from core.diffusion.table import After, SamplingTable
+from core.images import to_unit
 from core.inference.conditioning import Condition
 from core.random import gaussian
 
-logger = logging.getLogger(__name__)
+Part = NDArray[np.int64]
+"""Positions (B,) of a batch among the N images that are drawn."""
 
-Callback = Callable[[int, np.ndarray], None]
 
+class BoundNetwork(Protocol):
+    """A twin's network with what it is conditioned on: a callable (x, t) on the twin's tensors, and these on arrays."""
 
-class Sampler(Protocol):
-    """A twin's executor of sampling tables."""
+    def run(
+        self, table: SamplingTable, x_T: np.ndarray, noise: Callable[[int], np.ndarray],
+        weak: Self | None = None, after: After | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Run a sampling table, as core.diffusion.table.run does: x_T, noise(row) and the result are (B, H, W, C)."""
+        ...
 
-    def __call__(
-        self,
-        table: SamplingTable,
-        x_T: np.ndarray,
-        noise: Callable[[int], np.ndarray],
-        condition: Condition | None = None,
-        callback: Callback | None = None,
-        edit: Edit | None = None,
-        weak: Condition | None = None,
-        guide: Any = None,
-    ) -> np.ndarray:
-        """Run a table: x_T, noise(row) and the result are (B, H, W, C).
+    def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The output (B, H, W, C or more) at x (B, H, W, C) and t (B,), both of the network's dtype."""
+        ...
 
-        The callback gets (row, predicted image); `edit` gets (row, state after it) and returns the state to go on from.
-        In guided rows the same network, or that of the executor `guide`, is evaluated once more under `weak`.
-        """
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The output, and v^T d output / d x, shaped as x; v is shaped as the output."""
         ...
 
 
-def draw(
-    sampler: Sampler,
-    table: SamplingTable,
-    shape: tuple[int, int, int],
-    seed: int,
-    samples: Sequence[int],
-    batch_size: int,
-    dtype: str = "float32",
-    condition: Condition | None = None,
-    callback: Callback | None = None,
-    weak: Condition | None = None,
-    guide: Sampler | None = None,
-) -> np.ndarray:
-    """Draw images; sample i of a seed is the same image whatever the batch size, range or framework.
+class Network(Protocol):
+    """A twin's network with its weights, on its device."""
+
+    module: Any
+    """The framework's own network: a torch.nn.Module, or a Keras layer."""
+
+    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+        """The network conditioned on these arrays; their first axis is the batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Conditioned:
+    """A network, and what each of N images is conditioned on."""
+
+    network: Network
+    condition: Condition
+    """Arrays of N rows, by the network's keyword."""
+
+    def bind(self, part: Part) -> BoundNetwork:
+        """The network conditioned on the rows of one batch."""
+        return self.network.bind({name: value[part] for name, value in self.condition.items()})
+
+
+@dataclass(frozen=True)
+class KeyedNoise:
+    """The noise of N images; it depends on the seed and on each image's index, never on the batch."""
+
+    seed: int
+    samples: Sequence[int]
+    """Index of each image."""
+    shape: tuple[int, ...]
+    """(H, W, C) of one image."""
+    dtype: str
+    """float32 or float64."""
+
+    def __call__(self, purpose: str, part: Part, step: int = 0) -> np.ndarray:
+        """Standard normal noise of the images at `part`, (B, H, W, C)."""
+        return gaussian(self.seed, purpose, [self.samples[i] for i in part], step, self.shape, self.dtype)
+
+    def batches(self, size: int) -> list[Part]:
+        """Positions of the images, `size` at a time."""
+        return [np.arange(i, min(i + size, len(self.samples))) for i in range(0, len(self.samples), size)]
+
+
+def run_table(
+    table: SamplingTable, network: Conditioned, noise: KeyedNoise, batch_size: int,
+    weak: Conditioned | None = None,
+    start: Callable[[Part], np.ndarray] | None = None,
+    after: Callable[[Part], After] | None = None,
+) -> np.ndarray:  # fmt: skip
+    """Run a table on N images, batch after batch; the result does not depend on batch_size.
 
     Args:
-        sampler: a twin's executor.
         table: the sampling table.
-        shape: (H, W, C).
-        seed: of the noise.
-        samples: indices of the images to draw.
+        network: what is evaluated.
+        noise: of the N images.
         batch_size: images at a time.
-        dtype: float32 or float64.
-        condition: arrays of len(samples) rows, by name.
-        callback: called after each evaluation with its row and the predicted images (B, H, W, C) of that batch.
-        weak: as condition, for the weak evaluations of guided rows.
-        guide: the executor of the network that is evaluated there; the same one where None.
+        weak: the weaker network that guided rows move away from.
+        start: the first state of a batch, (B, H, W, C); the noise x_T where None.
+        after: makes the hook of a batch.
     Returns:
-        (len(samples), H, W, C) in [0, 1], clipped.
+        (N, H, W, C), as the last row leaves it, in the network's range.
     Raises:
-        ValueError: a guided table without `weak`.
-        RunError: an image is not finite.
+        ValueError: a guided table without a weaker network.
     """
-    guided = table.network_evaluations > table.nfe
-    if guided and weak is None:
+    if weak is None and table.network_evaluations > table.nfe:
         raise ValueError("sampling.guidance: must be 1 where there is nothing weaker to move away from")
-    images = np.empty((len(samples), *shape), dtype)
-    for start in range(0, len(samples), batch_size):
-        part = slice(start, start + batch_size)
-        chosen = list(samples[part])
+    images = np.empty((len(noise.samples), *noise.shape), noise.dtype)
+    for part in noise.batches(batch_size):
+        x_T = noise("x_T", part) if start is None else start(part)
 
-        def noise(row: int, chosen: list[int] = chosen) -> np.ndarray:
-            return gaussian(seed, "sampler", chosen, row, shape, dtype)
+        def step_noise(row: int, part: Part = part) -> np.ndarray:
+            return noise("sampler", part, row)
 
-        x_T = gaussian(seed, "x_T", chosen, 0, shape, dtype)
-        more: dict[str, Any] = {"weak": _rows(weak, part), "guide": guide} if guided and weak is not None else {}
-        images[part] = sampler(table, x_T, noise, _rows(condition or {}, part), callback, **more)
-    return finished(images)
+        images[part] = network.bind(part).run(
+            table, x_T, step_noise, None if weak is None else weak.bind(part), None if after is None else after(part)
+        )
+    return images
 
 
 def finished(images: np.ndarray) -> np.ndarray:
-    """What an executor returned, (N, H, W, C), in [0, 1] and clipped.
+    """Images of the network's range, (N, H, W, C), in [0, 1] and clipped.
 
     Raises:
         RunError: an image is not finite.
@@ -114,47 +135,3 @@ def finished(images: np.ndarray) -> np.ndarray:
             "use an earlier checkpoint, or train again with a lower training.learning_rate"
         )
     return to_unit(images)
-
-
-def _rows(condition: Condition, part: slice) -> Condition:
-    return {name: value[part] for name, value in condition.items()}
-
-
-def denoising_frames(row: int, rows: int, x_0: np.ndarray, frames: list[np.ndarray], wanted: int = 25) -> None:
-    """Keep the predicted images of about `wanted` evenly spaced rows, of the first batch's first 16."""
-    if len(frames) <= wanted and (row * wanted // rows != (row - 1) * wanted // rows or row == rows - 1):
-        frames.append(grid(to_unit(x_0[:16])))
-
-
-def write_samples(
-    out: Path,
-    images: np.ndarray,
-    frames: list[np.ndarray],
-    manifest: dict[str, Any],
-    picture: np.ndarray | None = None,
-) -> None:
-    """Write samples.npy (float32, (N, H, W, C), [0, 1]), grid.png, manifest.json and, with frames, denoising.gif.
-
-    grid.png is `picture`, or a grid of the first 64 images where None.
-    """
-    write_npy(out / "samples.npy", images.astype(np.float32))
-    save_png(out / "grid.png", grid(images[:64].astype(np.float32)) if picture is None else picture)
-    if frames:
-        save_gif(out / "denoising.gif", [*frames, *frames[-1:] * 8], 80)
-    write_json(out / "manifest.json", manifest)
-
-
-def sample_manifest(source: Source, sampling: SamplingConfig, table: SamplingTable, started: float) -> dict[str, Any]:
-    """The part of manifest.json that says which network and method made the images."""
-    return {
-        "checkpoint": str(source.weights_files[0].parent),
-        "weights_sha256": file_hash(*source.weights_files),
-        **{name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"},
-        "steps": steps_of(sampling),
-        "nfe": table.nfe,
-        "network_evaluations": table.network_evaluations,
-        "batch_size": sampling.batch_size,
-        "dtype": source.dtype,
-        "data_sha256": source.data.get("sha256"),
-        "seconds": round(time.monotonic() - started, 3),
-    }

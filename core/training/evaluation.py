@@ -1,4 +1,4 @@
-"""The distance between drawn and held-out images while a network trains. Imports no framework: a twin supplies the extractor."""
+"""The distance between drawn and held-out images while a network trains."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import numpy as np
 
 from core.config import Recipe
 from core.data.dataset import Dataset
-from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table
-from core.inference.conditioning import own_condition, weak_condition
-from core.inference.sampling import Sampler, draw
+from core.extractors.features import EXTRACTORS, default_weights, extract, first_batch_size
 from core.metrics.frechet import frechet_distance_from_features
+from core.twin import Twin
 
 Extract = Callable[[np.ndarray], np.ndarray]
 """Images (N, H, W, C) in [0, 1] -> features (N, d)."""
 
 
-class Evaluator:
-    """Squared Fréchet distance between the features of drawn and of held-out images, N of each.
+class Evaluation:
+    """Squared Fréchet distance between the features of drawn and of held-out images, n of each.
 
     Args:
-        recipe: sampler, evaluation and process.
+        recipe: its evaluation part is read, and training.steps.
         dataset: whose held-out images are the real ones.
         extract: a twin's extractor.
     Raises:
@@ -30,27 +28,31 @@ class Evaluator:
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, extract: Extract) -> None:
-        self.recipe, self.extract, self.dataset = recipe, extract, dataset
+        self.config, self.steps, self.extract = recipe.evaluation, recipe.training.steps, extract
         n, held_out = recipe.evaluation.n, dataset.held_out
         if n > len(held_out):
             raise ValueError(
                 f"evaluation.n = {n}: must be at most {len(held_out)}, the number of held-out images; "
                 "lower it, or raise data.held_out"
             )
-        self.table = make_table(make_process(recipe.process), recipe.sampling)
         self.real = extract(np.asarray(dataset.images[held_out[:n]]))
 
     def due(self, step: int) -> bool:
-        """Whether the network is evaluated after so many optimiser steps."""
-        return step % self.recipe.evaluation.every == 0 or step == self.recipe.training.steps
+        """Whether the network is evaluated after this many optimiser steps."""
+        return step % self.config.every == 0 or step == self.steps
 
-    def __call__(self, sampler: Sampler) -> float:
-        """The distance of images drawn now; the same noise at every call, so that only the network differs."""
-        recipe, samples = self.recipe, range(self.recipe.evaluation.n)
-        seed, dtype = recipe.evaluation.seed, recipe.training.dtype
-        condition = own_condition(recipe, self.dataset, samples, seed)
-        images = draw(
-            sampler, self.table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
-            weak=weak_condition(recipe, condition),
-        )  # fmt: skip
+    def __call__(self, images: np.ndarray) -> float:
+        """The distance of drawn images (n, H, W, C) in [0, 1]."""
         return frechet_distance_from_features(self.extract(images.astype(np.float32)), self.real)
+
+
+def make_extract(twin: Twin, recipe: Recipe) -> Extract:
+    """Images to the features that the recipe's evaluation compares."""
+    name = recipe.evaluation.extractor
+    extractor = twin.make_extractor(name, default_weights(name)[1], "clean", "float32")
+    tap, size = EXTRACTORS[name].default_tap, first_batch_size(name, twin.environment()["device"], "float32")
+
+    def features(images: np.ndarray) -> np.ndarray:
+        return extract(extractor, lambda start, stop: images[start:stop], len(images), size, (tap,))[tap]
+
+    return features

@@ -1,6 +1,6 @@
-"""The one training loop: batches, logging, sample grids, checkpoints, resume, interrupts.
+"""The one training loop: logging, sample grids, checkpoints, resume, interrupts.
 
-A twin supplies a `Trainer`; sharding, compilation and devices happen inside it. This module imports no framework.
+A twin supplies a Trainer; sharding, compilation and devices happen inside it.
 """
 
 from __future__ import annotations
@@ -11,54 +11,89 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from core.checkpoints.checkpoint import Checkpoint
 from core.checkpoints.run_folder import RunFolder
+from core.checkpoints.trained import of_recipe
 from core.command_line import RunError
 from core.config import Recipe
-from core.data.dataset import Dataset
-from core.diffusion.process import Process, make_process
-from core.diffusion.samplers import make_table
+from core.data.dataset import open_dataset
 from core.images import grid, save_png
-from core.inference.conditioning import data_record, own_condition, weak_condition
-from core.inference.sampling import Sampler, draw
-from core.training.batches import Batch, make_batch
-from core.training.evaluation import Evaluator
-from core.training.levels import LevelSampler
-from core.training.optim import scalars
+from core.inference.conditioning import data_record, own_condition
+from core.inference.generator import Generator
+from core.training.evaluation import Evaluation
+from core.training.training import Trainer, Training
+from core.twin import Twin
 
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED_IN_A_ROW = 20
 
 
-class Trainer(Protocol):
-    """What a twin supplies."""
+@dataclass
+class TrainingRun:
+    """A training under way: iterate over it to train."""
 
-    def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
-        """One optimiser step, scalars as core.training.optim.scalars: `loss`, `grad_norm`, `skipped`, `skipped_in_a_row` as scalars on the device,
-        and with importance sampling `losses` (B,), weighted.
+    training: Training
+    trainer: Trainer
+    step: int = 0
+    """Optimiser steps done."""
+    seconds: float = 0.0
+    """Wall-clock seconds spent on them before this process."""
 
-        A step whose loss or gradient norm is not finite changes nothing but the two counters.
-        """
-        ...
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained."""
+        return self.training.recipe
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
-        """EMA weights; 'params/', 'exp_avg/', 'exp_avg_sq/' and the I-th profile's 'profile_I/' by canonical name; counters."""
-        ...
+    def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Train to the recipe's last step; yields the steps done and the step's metrics: loss, grad_norm, lr, skipped."""
+        while self.step < self.recipe.training.steps:
+            metrics = self.advance()
+            yield self.step, {name: float(metrics[name]) for name in ("loss", "grad_norm", "lr", "skipped")}
 
-    def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
-        """Go back to a state."""
-        ...
+    def advance(self) -> dict[str, Any]:
+        """Train one step; returns its metrics, those of the trainer still on the device."""
+        metrics = self.training.advance(self.trainer, self.step)
+        self.step += 1
+        return metrics
 
-    def ema_sampler(self) -> Sampler:
-        """The executor over the EMA weights as they are now."""
-        ...
+    def generator(self) -> Generator:
+        """Draws from the averaged weights as they are now."""
+        record = data_record(self.recipe, self.training.dataset)
+        return Generator(self.trainer.ema_network(), of_recipe(self.recipe, record))
+
+    def draw(self, n: int, seed: int) -> np.ndarray:
+        """n images (n, H, W, C) in [0, 1] from the averaged weights, each conditioned as images of the data are."""
+        samples = range(n)
+        condition = own_condition(self.recipe, self.training.dataset, samples, seed)
+        return self.generator().draw(samples, seed, condition)
+
+    def checkpoint(self, seconds: float) -> Checkpoint:
+        """All that a checkpoint keeps; `seconds` is the wall-clock time spent on the steps so far."""
+        ema, state, counters = self.trainer.state()
+        progress = {
+            "step": self.step,
+            "data_position": self.step * self.recipe.training.batch_size,
+            "seed": self.recipe.training.seed,
+            "seconds": round(seconds, 3),
+            "counters": counters,
+        }
+        record = data_record(self.recipe, self.training.dataset)
+        return Checkpoint(self.recipe, ema, state | self.training.levels.state(), progress, record)
+
+
+def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
+    """A new training of a recipe on its data, in memory alone."""
+    training = Training(recipe, open_dataset(recipe.data, recipe.image_shape))
+    twin.set_threads(recipe.training.threads)
+    return TrainingRun(training, twin.make_trainer(recipe))
 
 
 class Stopper:
@@ -96,7 +131,7 @@ class Meter:
         self.losses: list[Any] = []
         self.started = time.monotonic()
 
-    def line(self, step: int, lr: float, batch_size: int, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def line(self, step: int, batch_size: int, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
         """One line of metrics.jsonl; loss is the mean over the interval (null where no loss was finite)."""
         losses = np.array([float(loss) for loss in self.losses])  # waits for the device
         finite = losses[np.isfinite(losses)]
@@ -106,28 +141,20 @@ class Meter:
             "step": step,
             "loss": float(finite.mean()) if len(finite) else None,
             "grad_norm": norm if np.isfinite(norm) else None,
-            "lr": lr,
+            "lr": metrics["lr"],
             "images_per_second": round(rate, 2),
             "skipped": int(metrics["skipped"]),
             "seconds": round(seconds, 3),
         }
 
 
-def train(
-    recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float,
-    evaluator: Evaluator | None = None, levels: LevelSampler | None = None,
-) -> bool:  # fmt: skip
-    """Train from `step` to the recipe's last step.
+def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = None) -> bool:
+    """Train to the recipe's last step, and keep what happens in the run's folder.
 
     Args:
-        recipe: the run.
-        trainer: holding the state after `step` optimiser steps.
-        dataset: the prepared data.
-        run: where metrics, samples and checkpoints go.
-        step: optimiser steps done so far.
-        seconds: wall-clock seconds spent on them.
-        evaluator: measures the network now and then; the best checkpoint by it is kept.
-        levels: draws the noise levels, and has the state after `step` steps; a new one where None.
+        run: the training, at the step to go on from.
+        folder: where metrics, samples and checkpoints go.
+        evaluation: measures the network now and then; the best checkpoint by it is kept.
     Returns:
         Whether the end was reached; False after an interrupt, with everything saved.
     Raises:
@@ -136,79 +163,50 @@ def train(
     """
     from tqdm import tqdm
 
-    config, process = recipe.training, make_process(recipe.process)
-    levels = levels or LevelSampler(config, process)
-    meter, before, started = Meter(), seconds, time.monotonic()
-    best = run.best_distance() if evaluator else math.inf
-    progress = tqdm(initial=step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
+    config, started = run.recipe.training, time.monotonic()
+    meter, best = Meter(), folder.best_distance() if evaluation else math.inf
+    progress = tqdm(initial=run.step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
     with stop_on_interrupt() as stopper, progress:
-        while step < config.steps:
-            values = scalars(config, step)
-            batch = make_batch(recipe, process, dataset, step, levels)
-            metrics = trainer.step(batch, values)
-            levels.note(batch, metrics)
+        while run.step < config.steps:
+            metrics = run.advance()
             meter.losses.append(metrics["loss"])
-            step += 1
             progress.update()
-            last = step == config.steps or stopper.requested
-            _check_finite(metrics, step, run)
-            due = evaluator is not None and evaluator.due(step)
+            step, end = run.step, run.step == config.steps
+            last = end or stopper.requested
+            _check_finite(metrics, step, folder)
+            due = evaluation is not None and evaluation.due(step)
             if step % config.log_every == 0 or last or due:
-                line = meter.line(step, values["lr"], config.batch_size, metrics, before + time.monotonic() - started)
-                if evaluator is not None and due:
-                    line["distance"] = evaluator(trainer.ema_sampler())
-                run.log(line)
-                progress.set_postfix(loss=line["loss"], lr=f"{values['lr']:.1e}", refresh=False)
+                line = meter.line(step, config.batch_size, metrics, run.seconds + time.monotonic() - started)
+                if evaluation is not None and due:
+                    line["distance"] = evaluation(run.draw(evaluation.config.n, evaluation.config.seed))
+                folder.log(line)
+                progress.set_postfix(loss=line["loss"], lr=f"{line['lr']:.1e}", refresh=False)
                 meter.restart()
-            if config.sample_count and (
-                step == config.steps or (config.sample_every and step % config.sample_every == 0)
-            ):
-                _save_grid(recipe, process, trainer, dataset, run.path / "samples" / f"step-{step:08d}.png")
+            if config.sample_count and (end or (config.sample_every and step % config.sample_every == 0)):
+                images = run.draw(config.sample_count, config.seed)
+                save_png(folder.path / "samples" / f"step-{step:08d}.png", grid(images.astype(np.float32)))
                 meter.restart()
             better = due and line["distance"] < best
             if step % config.checkpoint_every == 0 or last or better:
-                folder = save(recipe, trainer, dataset, run, step, before + time.monotonic() - started, levels)
+                saved = save(run, folder, run.seconds + time.monotonic() - started)
                 meter.restart()
                 if better:
                     best = line["distance"]
-                    run.keep_best(folder)
+                    folder.keep_best(saved)
             if stopper.requested:
-                return step == config.steps
+                return end
     return True
 
 
-def _check_finite(metrics: dict[str, Any], step: int, run: RunFolder) -> None:
-    """Stop a run that has gone astray; the last checkpoint is from before."""
+def _check_finite(metrics: dict[str, Any], step: int, folder: RunFolder) -> None:
+    """Stop a run that has diverged; the last checkpoint is from before."""
     if int(metrics["skipped_in_a_row"]) >= MOST_SKIPPED_IN_A_ROW:
         raise RunError(
-            f"{MOST_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite, the last one step {step}; "
-            f"lower training.learning_rate and start again, or go on from the last checkpoint in {run.path}"
+            f"{MOST_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite; the last was step {step}; "
+            f"lower training.learning_rate and start again, or go on from the last checkpoint in {folder.path}"
         )
 
 
-def _save_grid(recipe: Recipe, process: Process, trainer: Trainer, dataset: Dataset, path: Path) -> None:
-    count, config = recipe.training.sample_count, recipe.sampling
-    seed, dtype = recipe.training.seed, recipe.training.dtype
-    condition = own_condition(recipe, dataset, range(count), seed)
-    table = make_table(process, config)
-    images = draw(
-        trainer.ema_sampler(), table, recipe.image_shape, seed, range(count), config.batch_size, dtype, condition,
-        weak=weak_condition(recipe, condition),
-    )  # fmt: skip
-    save_png(path, grid(images.astype(np.float32)))
-
-
-def save(
-    recipe: Recipe, trainer: Trainer, dataset: Dataset, run: RunFolder, step: int, seconds: float, levels: LevelSampler
-) -> Path:
+def save(run: TrainingRun, folder: RunFolder, seconds: float) -> Path:
     """Write a checkpoint of the run."""
-    ema, state, counters = trainer.state()
-    progress = {
-        "step": step,
-        "data_position": step * recipe.training.batch_size,
-        "seed": recipe.training.seed,
-        "seconds": round(seconds, 3),
-        "counters": counters,
-    }
-    data = data_record(recipe, dataset)
-    return run.save(Checkpoint(recipe, ema, state | levels.state(), progress, data), recipe.training.keep_checkpoints)
+    return folder.save(run.checkpoint(seconds), run.recipe.training.keep_checkpoints)

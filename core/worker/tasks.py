@@ -1,7 +1,6 @@
-"""The door through which tests, the parity ladder and the benchmark reach a twin: arrays in and out as .npz.
+"""The worker's tasks that need no tensors: training, drawing, tables, likelihood, features; core.worker.timing has the rest.
 
-One JSON line a request on stdin, `{"task", "input", "output", "options"}`; one JSON line an answer on stdout,
-`{"ok": true, "info"}` or `{"ok": false, "error", "kind"}`. Client: eval/twins/client.py. This module imports no framework.
+A task is called with arrays by name and options, and returns arrays by name and `info`; the names are the protocol's.
 """
 
 from __future__ import annotations
@@ -12,132 +11,126 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoints.trained import of_recipe
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import from_dict
 from core.data.dataset import Dataset
-from core.diffusion.process import Process, make_process
+from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable
 from core.extractors.features import EXTRACTORS, Extractor, extract
 from core.files import read_tensors
-from core.inference.conditioning import weak_condition
-from core.inference.likelihood import BoundOptions, Evaluator, FlowOptions, bound, flow_bits
-from core.inference.sampling import draw
+from core.inference.generator import Generator
+from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits
+from core.inference.sampling import Conditioned, KeyedNoise, Network, Part
 from core.random import gaussian
-from core.training.batches import make_batch
 from core.training.levels import LevelSampler
-from core.training.optim import scalars
+from core.training.training import Trainer, Training
 from core.worker.protocol import Arrays, Task, with_prefix
 
 
 def as_dataset(arrays: Arrays) -> Dataset:
-    """Arrays `images` (N, H, W, C) in [0, 1], where there are any `labels` and `parameters/NAME`, with nothing held out."""
+    """Arrays `images` (N, H, W, C) in [0, 1], and where there are any `labels` and `parameters/NAME`; nothing is held out."""
     images, labels = arrays["images"], arrays.get("labels")
     return Dataset(images, labels, (), with_prefix(arrays, "parameters/"), np.arange(len(images)), np.arange(0), {})
 
 
-class Training:
-    """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or from the seed.
+class TrainingTask:
+    """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or the seed.
 
-    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and what importance
-    sampling remembers, `timesteps/NAME`. Arrays out: the same, `loss` and `grad_norm` (steps,). options.counters and
+    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and
+    `timesteps/NAME` of importance sampling. Arrays out: the same, `loss` and `grad_norm` (steps,). options.counters and
     info.counters: Adam's steps and the skipped ones.
     With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
     `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps:
     a call with `first` above 0 and no state goes on from the call before, with nothing loaded in between.
     """
 
-    def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
+    def __init__(self, make_trainer: Callable[[Recipe], Trainer]) -> None:
         self.make_trainer = make_trainer
         self.recipe: Recipe | None = None
         self.next_step = 0
+        self.levels: LevelSampler
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Train."""
         recipe, first = from_dict(Recipe, options["recipe"]), options.get("first", 0)
-        fresh = recipe != self.recipe
+        training, fresh = Training(recipe, as_dataset(arrays)), recipe != self.recipe
         if fresh:
             self.trainer = self.make_trainer(recipe)
             self.recipe, self.start, self.next_step = recipe, self.trainer.state(), 0
         if given := with_prefix(arrays, "ema/"):
             self.trainer.load(given, arrays, options["counters"])
+            training.levels.load(arrays)
         elif first:
             if first != self.next_step:
                 raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
+            training.levels = self.levels
         elif not fresh:
             self.trainer.load(*self.start)
-        process = make_process(recipe.process)
-        if given or not first:
-            self.levels = LevelSampler(recipe.training, process)
-        if given:
-            self.levels.load(arrays)
+        self.levels = training.levels
         steps = range(first, first + options["steps"])
         self.next_step = steps.stop
-        out = self._steps(recipe, process, as_dataset(arrays), steps, options.get("watch", 0))
+        out = self._steps(training, steps, options.get("watch", 0))
         averaged, state, counters = self.trainer.state()
         averages = {f"ema/{name}": value for name, value in averaged.items()}
         return {**out, **averages, **state, **self.levels.state()}, {"counters": counters}
 
-    def _steps(self, recipe: Recipe, process: Process, dataset: Dataset, steps: range, watch: int) -> Arrays:
+    def _steps(self, training: Training, steps: range, watch: int) -> Arrays:
         losses, norms, watched = [], [], {}
         for step in steps:
-            batch = make_batch(recipe, process, dataset, step, self.levels)
-            metrics = self.trainer.step(batch, scalars(recipe.training, step))
-            self.levels.note(batch, metrics)
+            metrics = training.advance(self.trainer, step)
             losses.append(float(metrics["loss"]))
             norms.append(float(metrics["grad_norm"]))
             if watch and (step + 1) % watch == 0:
                 weights = with_prefix(self.trainer.state()[1], "params/")
                 watched[step + 1] = np.concatenate([value.ravel() for value in weights.values()])
         out = {"loss": np.array(losses), "grad_norm": np.array(norms)}
-        return out | (
-            {"watched": np.stack([*watched.values()]), "watched_steps": np.array([*watched])} if watched else {}
-        )
+        more = {"watched": np.stack([*watched.values()]), "watched_steps": np.array([*watched])} if watched else {}
+        return out | more
 
 
-class Executors:
-    """A twin's executor over given weights, kept while network and weights are the same."""
+MakeNetwork = Callable[[ModelConfig, Arrays, str], Network]
 
-    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
-        self.make_sampler = make_sampler
+
+class Networks:
+    """A twin's network over given weights, kept while configuration and weights are the same."""
+
+    def __init__(self, make_network: MakeNetwork) -> None:
+        self.make_network = make_network
         self.made: tuple[ModelConfig, str, Arrays] | None = None
 
-    def get(self, config: ModelConfig, weights: Arrays, dtype: str) -> Any:
-        """The executor."""
+    def get(self, config: ModelConfig, weights: Arrays, dtype: str) -> Network:
+        """The network."""
         if not (self.made and self.made[:2] == (config, dtype) and _equal(self.made[2], weights)):
-            self.sampler, self.made = self.make_sampler(config, weights, dtype), (config, dtype, weights)
-        return self.sampler
+            self.network, self.made = self.make_network(config, weights, dtype), (config, dtype, weights)
+        return self.network
 
 
-class Sampling(Executors):
+class SamplingTask(Networks):
     """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
 
-    options: recipe, seed, first, n, and the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `condition/NAME`.
-    Arrays out: `images` (n, H, W, C) in [0, 1], `x_T` (n, H, W, C), the starting noise as the executor was given it. The
-    sampler is kept while network and weights are the same.
+    options: recipe, seed, first, n; the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `condition/NAME`.
+    Arrays out: `images` (n, H, W, C) in [0, 1], and `x_T` (n, H, W, C), the noise that the network was started from.
     """
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Draw; info: network evaluations."""
-        recipe, seed, first = from_dict(Recipe, options["recipe"]), options["seed"], options["first"]
-        dtype = recipe.training.dtype
-        sampler = self.get(recipe.model, with_prefix(arrays, "weights/"), dtype)
+        recipe, first = from_dict(Recipe, options["recipe"]), options["first"]
+        network = self.get(recipe.model, with_prefix(arrays, "weights/"), recipe.training.dtype)
+        generator, starts = Generator(network, of_recipe(recipe, {})), []
+
+        def noted(noise: KeyedNoise, part: Part) -> np.ndarray:
+            starts.append(noise("x_T", part))
+            return starts[-1]
+
         samples, condition = range(first, first + options["n"]), with_prefix(arrays, "condition/")
-        table, starts = make_table(make_process(recipe.process), recipe.sampling), []
-
-        def noted(table: SamplingTable, x_T: np.ndarray, *arguments: Any, **named: Any) -> np.ndarray:
-            starts.append(x_T)
-            drawn: np.ndarray = sampler(table, x_T, *arguments, **named)
-            return drawn
-
-        images = draw(
-            noted, table, recipe.image_shape, seed, samples, recipe.sampling.batch_size, dtype, condition,
-            weak=weak_condition(recipe, condition),
-        )  # fmt: skip
-        return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": table.nfe}
+        images = generator.draw(samples, options["seed"], condition, start=noted)
+        nfe = make_table(generator.process, recipe.sampling).nfe
+        return {"images": images, "x_T": np.concatenate(starts)}, {"nfe": nfe}
 
 
-class TableRun(Executors):
+class TableTask(Networks):
     """`run_table`: rows of any table whose state is the image alone, on `x`, the images `first` and on of options.seed.
 
     options: model, seed, first, clip, and first_row, the number of the first row, since a row's number keys its noise.
@@ -155,15 +148,15 @@ class TableRun(Executors):
         def noise(row: int) -> np.ndarray:
             return gaussian(options["seed"], "sampler", samples, first_row + row, x.shape[1:], x.dtype)
 
-        sampler = self.get(from_dict(ModelConfig, options["model"]), with_prefix(arrays, "weights/"), x.dtype.name)
-        return {"x": sampler(table, x, noise)}, {}
+        network = self.get(from_dict(ModelConfig, options["model"]), with_prefix(arrays, "weights/"), x.dtype.name)
+        return {"x": network.bind().run(table, x, noise)}, {}
 
 
 def _equal(a: Arrays, b: Arrays) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray, np.ndarray], Any]) -> Task:
+def affine_task(make_network: Callable[[np.ndarray, np.ndarray, np.ndarray], Network]) -> Task:
     """`sample_affine`: run options.sampling on a network of closed form, output = slope[t] x + offset[t], t being the level
     whose time is nearest.
 
@@ -178,8 +171,8 @@ def affine_task(make_sampler: Callable[[np.ndarray, np.ndarray, np.ndarray], Any
         def noise(row: int) -> np.ndarray:
             return gaussian(options["seed"], "sampler", samples, row, shape, x_T.dtype)
 
-        sampler = make_sampler(arrays["slope"], arrays["offset"], process.time.astype(x_T.dtype))
-        return {"x_0": sampler(table, x_T, noise)}, {}
+        network = make_network(arrays["slope"], arrays["offset"], process.time.astype(x_T.dtype))
+        return {"x_0": network.bind().run(table, x_T, noise)}, {}
 
     return task
 
@@ -191,20 +184,20 @@ class LikelihoodTask:
     `weights/NAME`, `images` (N, H, W, C), `condition/NAME`. Arrays out: as bound() or flow_bits().
     """
 
-    def __init__(self, make_evaluator: Callable[[ModelConfig, dict[str, np.ndarray], str], Evaluator]) -> None:
-        self.make_evaluator = make_evaluator
+    def __init__(self, make_network: MakeNetwork) -> None:
+        self.make_network = make_network
 
     def __call__(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Compute."""
         model, process = from_dict(ModelConfig, options["model"]), from_dict(ProcessConfig, options["process"])
-        weights, condition = with_prefix(arrays, "weights/"), with_prefix(arrays, "condition/") or None
-        evaluator, images = self.make_evaluator(model, weights, options["dtype"]), arrays["images"]
+        weights, images = with_prefix(arrays, "weights/"), arrays["images"]
+        network = Conditioned(self.make_network(model, weights, options["dtype"]), with_prefix(arrays, "condition/"))
         size, dtype, tables = options["batch_size"], options["dtype"], make_process(process)
         if options["method"] == "vlb":
             how = from_dict(BoundOptions, options["how"])
-            return bound(evaluator, tables, images, how, size, dtype, condition), {}
+            return bound(network, tables, images, how, size, dtype), {}
         flow = from_dict(FlowOptions, options["how"])
-        return flow_bits(evaluator, tables, images, model.out_channels, flow, size, dtype, condition), {}
+        return flow_bits(network, tables, images, model.out_channels, flow, size, dtype), {}
 
 
 class FeaturesTask:
@@ -214,7 +207,7 @@ class FeaturesTask:
     by tap in options.dtype. The extractor is kept while the options of its making are the same.
     """
 
-    def __init__(self, make_extractor: Callable[..., Extractor]) -> None:
+    def __init__(self, make_extractor: Callable[[str, Arrays, str, str], Extractor]) -> None:
         self.make_extractor = make_extractor
         self.made: tuple[Any, ...] = ()
 

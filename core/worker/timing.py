@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from core.config import ModelConfig, Recipe
+from core.checkpoints.trained import of_recipe
+from core.config import Recipe
 from core.config.recipes import from_dict
 from core.data.dataset import Dataset
-from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
-from core.inference.conditioning import own_condition, weak_condition
-from core.inference.sampling import draw
+from core.inference.conditioning import own_condition
+from core.inference.generator import Generator
 from core.networks.specs import initial_weights
-from core.training.batches import make_batch
-from core.training.optim import scalars
+from core.training.training import Trainer, Training
 from core.worker.protocol import Arrays
-from core.worker.tasks import as_dataset
+from core.worker.tasks import MakeNetwork, as_dataset
 
 
 class TimedTraining:
@@ -32,7 +31,7 @@ class TimedTraining:
     Arrays out: `seconds` (steps,).
     """
 
-    def __init__(self, make_trainer: Callable[[Recipe], Any]) -> None:
+    def __init__(self, make_trainer: Callable[[Recipe], Trainer]) -> None:
         self.make_trainer = make_trainer
         self.recipe: Recipe | None = None
 
@@ -42,12 +41,10 @@ class TimedTraining:
         if recipe != self.recipe:
             self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
         made = time.perf_counter() - started
-        dataset = _random_dataset(recipe)
-        process, seconds = make_process(recipe.process), []
+        training, seconds = Training(recipe, _random_dataset(recipe)), []
         for step in range(self.done, self.done + options["steps"]):
             started = time.perf_counter()
-            metrics = self.trainer.step(make_batch(recipe, process, dataset, step), scalars(recipe.training, step))
-            float(metrics["loss"])  # waits for the device
+            float(training.advance(self.trainer, step)["loss"])  # waits for the device
             seconds.append(time.perf_counter() - started)
         self.done += options["steps"]
         return {"seconds": np.array(seconds)}, {"make_seconds": made}
@@ -56,11 +53,11 @@ class TimedTraining:
 class TimedSampling:
     """`time_sampling`: seconds that options.n images of options.recipe's sampler take, with the initial weights.
 
-    The sampler is kept while the recipe is the same. Arrays out: `seconds` (1,).
+    The network is kept while the recipe is the same. Arrays out: `seconds` (1,).
     """
 
-    def __init__(self, make_sampler: Callable[[ModelConfig, Arrays, str], Any]) -> None:
-        self.make_sampler = make_sampler
+    def __init__(self, make_network: MakeNetwork) -> None:
+        self.make_network = make_network
         self.recipe: Recipe | None = None
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -69,14 +66,12 @@ class TimedSampling:
         dtype, n = recipe.training.dtype, options["n"]
         if recipe != self.recipe:
             weights = initial_weights(recipe.model, 0, dtype)
-            self.sampler, self.recipe = self.make_sampler(recipe.model, weights, dtype), recipe
-        table, started = make_table(make_process(recipe.process), recipe.sampling), time.perf_counter()
+            self.network, self.recipe = self.make_network(recipe.model, weights, dtype), recipe
+        started, generator = time.perf_counter(), Generator(self.network, of_recipe(recipe, {}))
         condition = own_condition(recipe, _random_dataset(recipe), range(n), 0)
-        draw(
-            self.sampler, table, recipe.image_shape, 0, range(n), recipe.sampling.batch_size, dtype, condition,
-            weak=weak_condition(recipe, condition),
-        )  # fmt: skip
-        return {"seconds": np.array([time.perf_counter() - started])}, {"nfe": table.nfe}
+        generator.draw(range(n), 0, condition)
+        seconds = np.array([time.perf_counter() - started])
+        return {"seconds": seconds}, {"nfe": make_table(generator.process, recipe.sampling).nfe}
 
 
 def _random_dataset(recipe: Recipe) -> Dataset:

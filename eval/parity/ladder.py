@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from core.checkpoints.checkpoint import resolve_checkpoint
-from core.checkpoints.trained import open_source
+from core.checkpoints.trained import open_trained
 from core.config import Recipe, TrainingConfig
 from core.config.recipes import load_recipe
 from core.data.lenses import simulate
@@ -159,7 +159,7 @@ def open_subject(config: str, checkpoint: str | None) -> Subject:
         recipe = load_recipe(config)
         return Subject(config, recipe, random_weights(recipe))
     folder = resolve_checkpoint(checkpoint)
-    source = open_source(folder, "ema")
+    source = open_trained(folder, "ema")
     if (folder / "recipe.json").is_file():
         recipe = load_recipe(folder / "recipe.json")
     else:

@@ -18,8 +18,8 @@ from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
 from core.networks.specs import param_specs, time_frequencies
 from core.random import gaussian, generator, integers
-from core.training.batches import make_batch
 from core.training.optim import ema_decay, is_decayed, learning_rate
+from core.training.training import Training
 from core.worker.tasks import as_dataset
 from eval.parity import closed_forms
 from eval.parity.closed_forms import process_tables
@@ -124,16 +124,12 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=False))
     size, seed, exact = recipe.training.batch_size, recipe.training.seed, process_tables(recipe.process)
     given = images_for(recipe, 3 * size)
-    pixels, dataset, process = (
-        2 * given["images"].astype(np.float64) - 1,
-        as_dataset(given),
-        make_process(recipe.process),
-    )
+    pixels, training = 2 * given["images"].astype(np.float64) - 1, Training(recipe, as_dataset(given))
     found: dict[str, Arrays] = {}
     expected: dict[str, Arrays] = {}
     seen = []
     for step in range(3):
-        batch = make_batch(recipe, process, dataset, step)
+        batch = training.batch(step)
         # Which image each one is: the order is core's own to choose, as long as an epoch has them all.
         chosen = np.abs(batch["x_0"][:, None] - pixels).max(axis=(2, 3, 4)).argmin(axis=1)
         seen.append(chosen)

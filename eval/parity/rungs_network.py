@@ -9,9 +9,8 @@ import numpy as np
 
 from core.config import Recipe
 from core.config.recipes import to_dict
-from core.diffusion.process import make_process
 from core.networks.specs import NETWORKS
-from core.training.batches import make_batch
+from core.training.training import Training
 from core.worker.tasks import as_dataset
 from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under
 from eval.parity.tolerances import (
@@ -76,7 +75,7 @@ def network(twins: Twins, subject: Subject, board: Board) -> None:
 
 def first_batch(recipe: Recipe) -> Arrays:
     """The recipe's first batch of simulated lenses; an image that is a condition is noise."""
-    batch = dict(make_batch(recipe, make_process(recipe.process), as_dataset(images_for(recipe, 12)), 0))
+    batch = dict(Training(recipe, as_dataset(images_for(recipe, 12))).batch(0))
     if recipe.model.condition_channels:
         shape = (*batch["x_0"].shape[:3], recipe.model.condition_channels)
         batch["image"] = np.random.default_rng(2).standard_normal(shape).astype(recipe.training.dtype)

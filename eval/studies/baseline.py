@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from core.checkpoints.checkpoint import resolve_checkpoint
-from core.checkpoints.trained import Source, open_source
+from core.checkpoints.trained import Trained, open_trained
 from core.config import ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
@@ -129,7 +129,7 @@ def train_both(study: BaselineStudy, root: Path) -> dict[str, dict[str, float]]:
 def draw(study: BaselineStudy, worker: Worker, way: Way, seed: int) -> Images:
     """(n, H, W, C) ends of the reverse loop in the network's range, not clipped; ways share what is drawn."""
     folder = study.out / "drawn" / f"{way.network}-{way.weights}-{'clip' if way.clip else 'free'}-seed{seed}"
-    source = open_source(resolve_checkpoint(study.runs / way.network), way.weights)
+    source = open_trained(resolve_checkpoint(study.runs / way.network), way.weights)
     parts = []
     for first in range(0, study.n, GROUP):
         path = folder / f"{first:05d}.npz"
@@ -143,7 +143,7 @@ def draw(study: BaselineStudy, worker: Worker, way: Way, seed: int) -> Images:
 
 
 def draw_group(
-    source: Source, worker: Worker, clip: bool, evaluations: int, seed: int, samples: range
+    source: Trained, worker: Worker, clip: bool, evaluations: int, seed: int, samples: range
 ) -> dict[str, Images]:
     """Both ends of the same images: `whole`, and `stopped` as the original stops; all but the last steps are shared."""
     levels = spaced_levels(evaluations, source.process.timesteps)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.checkpoints.checkpoint import resolve_checkpoint
-from core.checkpoints.trained import Source, open_source
+from core.checkpoints.trained import Trained, open_trained
 from core.config import Recipe, SamplingConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.lenses import simulate
@@ -65,7 +65,7 @@ class ConditionedNetwork:
     """A trained network, and a twin that draws and measures with it."""
 
     recipe: Recipe
-    source: Source
+    source: Trained
     worker: Worker
     seed: int
 
@@ -110,7 +110,7 @@ def open_network(checkpoint: str, worker: Worker, seed: int) -> ConditionedNetwo
         ValueError: not trained on simulated lenses with their Einstein radius as a condition.
     """
     folder = resolve_checkpoint(checkpoint)
-    source, recipe = open_source(folder, "ema"), load_recipe(folder / "recipe.json")
+    source, recipe = open_trained(folder, "ema"), load_recipe(folder / "recipe.json")
     if RADIUS not in recipe.data.condition or not recipe.data.source.startswith("simulate:"):
         raise ValueError(f"--checkpoint {checkpoint}: must be trained on simulated lenses with data.condition {RADIUS}")
     return ConditionedNetwork(recipe, source, worker, seed)
@@ -166,7 +166,7 @@ class ConditioningStudy(Interpreters):
         names = [name for name in known["names"] if name in LENS_PARAMETERS]
         result = {
             "checkpoint": self.checkpoint,
-            "weights_sha256": file_hash(*network.source.weights_files),
+            "weights_sha256": file_hash(*network.source.files),
             "n": self.n,
             "seed": self.seed,
             "framework": self.framework,

@@ -39,13 +39,12 @@ def optimal(process: Process, x: Array, t: float) -> Array:
 def trajectories(process: Process, sampler: Sampler, steps: int, start: Array) -> tuple[Array, Array]:
     """Share of the noise levels still to go, (steps + 1,), and the states there, (steps + 1, B)."""
     table, states = make_table(process, SamplingConfig(sampler, steps, clip=False)), [start[:, 0]]
-    run(
-        table,
-        lambda x, t: optimal(process, x, t),
-        start,
-        np.zeros_like,
-        lambda row, x, x_0: states.append(x[:, 0].copy()),
-    )
+
+    def after(row: int, x: Array, x_0: Array) -> Array:
+        states.append(x[:, 0].copy())
+        return x
+
+    run(table, lambda x, t: optimal(process, x, t), start, np.zeros_like, after=after)
     times = np.array([*(row.t + 1 for row in table.rows), 0]) / process.config.timesteps
     return times, np.array(states)
 

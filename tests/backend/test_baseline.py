@@ -2,7 +2,6 @@
 PyTorch's own layers (tests/peers/original_baseline.py), which tests/parity/test_ladder.py hands on to TensorFlow."""
 
 import dataclasses
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,15 @@ import pytest
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE
 from core.checkpoints.diffusers_config import unet_to_diffusers
-from core.checkpoints.trained import open_source
+from core.checkpoints.trained import open_trained
 from core.commands.main import main
 from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig
 from core.data.dataset import Dataset
-from core.diffusion.process import make_process
 from core.files import write_json, write_tensors
 from core.networks.baseline import bilinear_matrix
 from core.networks.specs import count_parameters, initial_weights, param_specs
-from core.training.batches import make_batch
 from core.training.optim import scalars
+from core.training.training import Training
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import AUTOCAST_BF16, LAYER_FLOAT64, NETWORK_FLOAT32, NETWORK_FLOAT64
 
@@ -133,7 +131,7 @@ def test_a_folder_is_opened_as_the_baseline(backend, tmp_path):
 
 def run(backend, *argv):
     """Exit code of the command line."""
-    return main(importlib.import_module(f"{backend!r}.__main__").TWIN, [str(word) for word in argv])
+    return main(repr(backend), [str(word) for word in argv])
 
 
 @pytest.mark.slow
@@ -162,7 +160,7 @@ def test_a_state_dict_in_a_file_is_imported(backend, tmp_path, capsys, prefix):
     network = backend.weights.load_unet(tmp_path / "new")
     assert network.config == config
     assert all((w == weights[n]).all() for n, w in backend.weights.get_weights(network).items())
-    source = open_source(tmp_path / "new", "ema")  # what `sample` draws from: the process that the original trains
+    source = open_trained(tmp_path / "new", "ema")  # what `sample` draws from: the process that the original trains
     assert source.process == ProcessConfig() and source.model == config
 
 
@@ -220,7 +218,7 @@ def one_step(backend, **training):
     images, labels = rng.random((8, *recipe.image_shape), np.float32), np.arange(8) % 3
     dataset = Dataset(images, labels, (), {}, np.arange(8), np.arange(0), {})
     trainer = backend.trainer.Trainer(recipe)
-    batch = make_batch(recipe, make_process(recipe.process), dataset, 0)
+    batch = Training(recipe, dataset).batch(0)
     metrics = trainer.step(batch, scalars(recipe.training, 0))
     return float(metrics["loss"]), trainer.state()
 

@@ -3,7 +3,6 @@
 One run is trained in processes of its own; the other calls share this one, which has the framework loaded already.
 """
 
-import importlib
 import io
 import json
 import os
@@ -87,12 +86,11 @@ def recipes(folder) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def call(backend):
     """A function that runs the command line in this process: exit code, stdout, stderr."""
-    module = importlib.import_module(f"{backend!r}.__main__")
 
     def run(*argv) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            code = main(module.TWIN, [str(word) for word in argv])
+            code = main(repr(backend), [str(word) for word in argv])
         return code, out.getvalue(), err.getvalue()
 
     return run
@@ -284,9 +282,9 @@ def test_images_are_asked_for_by_numbers_with_guidance(call, recipes, folder, ca
     ("flags", "message"),
     [
         (["--param", "mass=1"], "--param mass: must be one of theta_e, gamma1"),
-        (["--guide", "RUN", "--guidance", "1"], "no level is guided; give --guidance"),
-        (["--guide", "OTHER"], "trained with another process than"),
-        (["--guide", "CLASSES"], "takes other images or conditions than"),
+        (["--guide", "RUN", "--guidance", "1"], "--guide: no noise level is guided"),
+        (["--guide", "OTHER"], "--guide: must be trained with the same process"),
+        (["--guide", "CLASSES"], "--guide: must take the same images and conditions"),
         (["--class-name", "vort"], "--class-name vort: the network is not class-conditional"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
-from core.checkpoints.trained import open_source
+from core.checkpoints.trained import open_trained
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.diffusion.process import coefficients, make_process
 from core.diffusion.samplers import make_table
@@ -126,15 +126,15 @@ def noise(row):
 
 
 @pytest.fixture(scope="module")
-def sampler(backend):
-    return backend.sampler.make_sampler(MODEL, make_weights(), "float64")
+def drawing(backend):
+    return backend.sampler.make_network(MODEL, make_weights(), "float64")
 
 
-def counted(sampler, monkeypatch):
+def counted(network, monkeypatch):
     """The `keep` of every evaluation of the network, in order."""
     seen = []
-    compiled = hasattr(sampler, "evaluate")  # TensorFlow's; PyTorch calls its module as it is
-    owner, name = (sampler, "evaluate") if compiled else (sampler.network, "forward")
+    compiled = hasattr(network, "evaluate")  # TensorFlow's; PyTorch calls its module as it is
+    owner, name = (network, "evaluate") if compiled else (network.module, "forward")
     inner = getattr(owner, name)
 
     def outer(x, t, *given, **named):
@@ -150,7 +150,7 @@ GUIDED = SamplingConfig("dpmsolver++", 8, guidance=2.5, guidance_min=0.2, guidan
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "eta": 0.5}, {"guidance_min": 0.0, "guidance_max": 0.0}])
 def test_the_guided_executor_equals_numpys_and_evaluates_twice_in_guided_rows_alone(
-    sampler, monkeypatch, options
+    drawing, monkeypatch, options
 ):  # fmt: skip
     table = make_table(PROCESS, dataclasses.replace(GUIDED, **options))
     given, reference = condition(), NumpyUNet(MODEL, make_weights())
@@ -158,37 +158,40 @@ def test_the_guided_executor_equals_numpys_and_evaluates_twice_in_guided_rows_al
     expected = run(
         table, lambda x, t: reference(x, t, **given), X, noise, weak=lambda x, t: reference(x, t, **weak)
     )  # fmt: skip
-    seen = counted(sampler, monkeypatch)
-    require_close(sampler(table, X, noise, given, weak=weak), expected, SAMPLER_FLOAT64, "image")
+    seen = counted(drawing, monkeypatch)
+    found = drawing.bind(given).run(table, X, noise, drawing.bind(weak))
+    require_close(found, expected, SAMPLER_FLOAT64, "image")
     calls = [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     assert seen == [keep for row in table.rows for keep in calls[: 1 + (row.guidance != 1)]]
     assert len(seen) == table.network_evaluations
 
 
-def test_guidance_of_1_is_no_guidance_bit_for_bit(sampler, monkeypatch):
+def test_guidance_of_1_is_no_guidance_bit_for_bit(drawing, monkeypatch):
     plain, one = SamplingConfig("ddim", 8, eta=0.5), SamplingConfig("ddim", 8, eta=0.5, guidance=1.0)
-    expected = sampler(make_table(PROCESS, plain), X, noise, condition())
-    seen = counted(sampler, monkeypatch)
-    found = sampler(make_table(PROCESS, one), X, noise, condition(), weak=no_condition(condition(), 3))
+    bound, weak = drawing.bind(condition()), drawing.bind(no_condition(condition(), 3))
+    expected = bound.run(make_table(PROCESS, plain), X, noise)
+    seen = counted(drawing, monkeypatch)
+    found = bound.run(make_table(PROCESS, one), X, noise, weak)
     assert (found == expected).all() and len(seen) == 8
 
 
-def test_a_weaker_network_guides(backend, sampler):
+def test_a_weaker_network_guides(backend, drawing):
     """Another network, smaller, under the same condition."""
     config = dataclasses.replace(MODEL, block_out_channels=(4, 4), norm_num_groups=2)
-    guide = backend.sampler.make_sampler(config, make_weights(4, config), "float64")
+    guide = backend.sampler.make_network(config, make_weights(4, config), "float64")
     table, given = make_table(PROCESS, GUIDED), condition()
     references = NumpyUNet(MODEL, make_weights()), NumpyUNet(config, make_weights(4, config))
     strong, weak = (lambda x, t, net=net: net(x, t, **given) for net in references)
     expected = run(table, strong, X, noise, weak=weak)
-    require_close(sampler(table, X, noise, given, weak=given, guide=guide), expected, SAMPLER_FLOAT64, "image")
+    found = drawing.bind(given).run(table, X, noise, guide.bind(given))
+    require_close(found, expected, SAMPLER_FLOAT64, "image")
 
 
 def test_a_checkpoint_is_opened_with_its_own_options_and_not_without_its_recipe(backend, tmp_path):
     weights = {name: value.astype(np.float32) for name, value in make_weights().items()}
     state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in weights.items()}
     save_checkpoint(tmp_path / "a", Checkpoint(RECIPE, weights, state, {"step": 1}, {"class_names": ["x", "y", "z"]}))
-    folder, source = tmp_path / "a", open_source(tmp_path / "a", "ema")
+    folder, source = tmp_path / "a", open_trained(tmp_path / "a", "ema")
     assert source.model == MODEL and source.classes == 3 and source.drops
     found = backend.weights.get_weights(backend.weights.load_unet(folder))
     assert found.keys() == weights.keys() and all((found[n] == weights[n]).all() for n in weights)

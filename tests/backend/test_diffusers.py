@@ -10,12 +10,12 @@ import pytest
 from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from core.checkpoints.diffusers_config import unet_to_diffusers
 from core.checkpoints.scheduler_config import SCHEDULERS
-from core.checkpoints.trained import open_source
+from core.checkpoints.trained import open_trained
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.inference.conditioning import no_condition
-from core.inference.sampling import draw
+from core.inference.sampling import Conditioned, KeyedNoise, finished, run_table
 from core.networks.specs import param_specs, time_frequencies
 from core.random import gaussian
 from eval.parity.closeness import require_close
@@ -127,7 +127,7 @@ def test_a_pipeline_that_diffusers_saved_opens(backend, tmp_path):
     network = backend.weights.load_unet(tmp_path / "a")
     expected = peer_output(backend, peer, x, t, None)
     require_close(output(backend, network, x, t, None), expected, NETWORK_FLOAT32, "output")
-    source = open_source(tmp_path / "a", "ema")
+    source = open_trained(tmp_path / "a", "ema")
     assert source.process == ProcessConfig(250, "cosine", prediction="v")
     assert source.sampling == SamplingConfig("ddpm", 250, "leading")
 
@@ -153,11 +153,12 @@ def saved(path, process, sampling, config=SMALL):
 
 
 def our_images(backend, folder, sampling, dtype):
-    """The images that the verb draws with a given sampler."""
-    source = open_source(folder, "ema")
-    sampler = backend.sampler.make_sampler(source.model, source.weights, dtype)
+    """As the verb draws them, with a given sampler."""
+    source = open_trained(folder, "ema")
+    network = backend.sampler.make_network(source.model, source.weights, dtype)
     table = make_table(make_process(source.process), sampling)
-    return draw(sampler, table, (*SMALL.sample_size, SMALL.in_channels), 3, range(2), 2, dtype)
+    noise = KeyedNoise(3, range(2), source.image_shape, dtype)
+    return finished(run_table(table, Conditioned(network, {}), noise, 2))
 
 
 def their_images(monkeypatch, pipeline, sampling, process=None, **options):
@@ -249,7 +250,7 @@ def test_the_class_for_none_is_a_class_to_diffusers(backend, tmp_path):
     state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in weights.items()}
     save_checkpoint(tmp_path / "a", Checkpoint(recipe, weights, state, {"step": 1}, {}))
     peer = UNet2DModel.from_pretrained(tmp_path / "a" / "unet").eval()
-    source = open_source(tmp_path / "a", "ema")
+    source = open_trained(tmp_path / "a", "ema")
     assert peer.config.num_class_embeds == 4 and source.classes == 3 and source.drops
     x, t, _ = make_inputs(config, np.float32)
     null = no_condition({"labels": np.array([2, 0])}, source.classes)["labels"]

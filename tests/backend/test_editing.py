@@ -28,7 +28,8 @@ TABLES = {
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", SAMPLER_FLOAT64), ("float32", SAMPLER_FLOAT32)])
 def test_the_executor_equals_numpys(backend, dtype, tolerance):
-    sampler = backend.worker.affine_sampler(*(values.astype(dtype) for values in (SLOPE, OFFSET, PROCESS.time)))
+    given = (values.astype(dtype) for values in (SLOPE, OFFSET, PROCESS.time))
+    bound = backend.worker.affine_network(*given).bind()
     x = np.random.default_rng(1).standard_normal(SHAPE).astype(dtype)
 
     def network(x, t):
@@ -36,14 +37,14 @@ def test_the_executor_equals_numpys(backend, dtype, tolerance):
 
     for name, table in TABLES.items():
         require_close(
-            sampler(table, x, noise(1, dtype)), run(table, network, x, noise(1, dtype)), tolerance, name, dtype
+            bound.run(table, x, noise(1, dtype)), run(table, network, x, noise(1, dtype)), tolerance, name, dtype
         )
     table, reached = repaint_table(PROCESS, SamplingConfig("ddpm", 20), 3, 2)
     hole = np.random.default_rng(2).random((1, 4, 6, 1)) < 0.5
     known = np.random.default_rng(3).uniform(-1, 1, SHAPE)
-    found = sampler(table, x, noise(1, dtype), edit=keep_known(known, hole, reached, noise(2, dtype)))
+    found = bound.run(table, x, noise(1, dtype), after=keep_known(known, hole, reached, noise(2, dtype)))
     expected = run(
-        table, network, x.astype(np.float64), noise(1, dtype), edit=keep_known(known, hole, reached, noise(2, dtype))
+        table, network, x.astype(np.float64), noise(1, dtype), after=keep_known(known, hole, reached, noise(2, dtype))
     )
     require_close(found, expected, tolerance, "inpainting", dtype)
     where = np.broadcast_to(hole, SHAPE)

@@ -1,7 +1,6 @@
 """The verb export: each format is opened by its own runtime and held against the NumPy reference and diffusers."""
 
 import dataclasses
-import importlib
 import io
 import json
 import subprocess
@@ -20,7 +19,7 @@ from core.commands.main import main
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.files import file_hash, write_json, write_tensors
 from core.networks.specs import param_specs
-from core.twin import Exported
+from core.twin import Exported, Twin
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import NETWORK_FLOAT32
 from tests.numpy_unet import NumpyUNet
@@ -132,13 +131,12 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def call(backend):
     """A function that runs the command line in this process: exit code, stdout, stderr."""
-    module = importlib.import_module(f"{backend!r}.__main__")
 
     def run(*argv) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
             try:
-                code = main(module.TWIN, [str(word) for word in argv])
+                code = main(repr(backend), [str(word) for word in argv])
             except SystemExit as end:
                 code = end.code or 0
         return code, out.getvalue(), err.getvalue()
@@ -148,7 +146,7 @@ def call(backend):
 
 @pytest.fixture(scope="module")
 def formats(backend) -> dict[str, str]:
-    return {name: suffix for name, (suffix, _) in importlib.import_module(f"{backend!r}.__main__").FORMATS.items()}
+    return {name: suffix for name, (suffix, _) in Twin(repr(backend)).formats.items()}
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["first-format", "second-format"])

@@ -5,7 +5,6 @@ folders are written by hand.
 """
 
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -17,7 +16,7 @@ import pytest
 from core.checkpoints.checkpoint import WEIGHTS_FILE
 from core.checkpoints.diffusers_config import unet_from_diffusers
 from core.checkpoints.importing import PICKLE_FILE, read_network, refuse_pickle
-from core.checkpoints.trained import open_source
+from core.checkpoints.trained import open_trained
 from core.commands.main import main
 from core.config import ProcessConfig, SamplingConfig
 from core.files import read_json, read_tensors, write_json, write_tensors
@@ -143,13 +142,12 @@ def pipeline_folder(path, values=TINY, weights=None, scheduler=SCHEDULER, shards
 
 def run(backend, *argv):
     """Exit code, stdout and stderr of a twin's command line; logged lines too, which go to pytest's own handlers."""
-    twin = importlib.import_module(f"{backend!r}.__main__").TWIN
     out, err = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(err)
     logging.getLogger().addHandler(handler)
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = main(twin, [str(word) for word in argv])
+            code = main(repr(backend), [str(word) for word in argv])
     finally:
         logging.getLogger().removeHandler(handler)
     return code, out.getvalue(), err.getvalue()
@@ -214,7 +212,7 @@ def test_a_network_of_the_published_family_in_its_old_form_is_imported(backend, 
     assert {n: w.tobytes() for n, w in read_tensors(out / "unet" / WEIGHTS_FILE).items()} == {
         n: w.tobytes() for n, w in weights.items()
     }
-    source = open_source(out, "ema")
+    source = open_trained(out, "ema")
     assert source.process == ProcessConfig() and source.sampling == SamplingConfig(
         "ddpm", 1000, "leading", variance="fixed_large"
     )
@@ -322,7 +320,7 @@ def test_a_bare_model_folder_needs_a_scheduler(backend, tmp_path):
     write_json(path, {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"})
     assert "has its own" in refused(backend, folder, tmp_path / "out", "--scheduler", path)
     out = imported(backend, folder / "unet", tmp_path / "out", "--scheduler", path)
-    assert open_source(out, "ema").process == ProcessConfig(prediction="v")
+    assert open_trained(out, "ema").process == ProcessConfig(prediction="v")
     assert read_json(out / "model_index.json")["scheduler"] == ["diffusers", "DDIMScheduler"]
     write_json(path, {"_class_name": "ScoreSdeVeScheduler"})
     assert "_class_name = 'ScoreSdeVeScheduler'" in refused(

@@ -173,8 +173,7 @@ def run(backend, *argv) -> tuple[int, str, str]:
     """The command line in this process: exit code, stdout, stderr."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        twin = importlib.import_module(f"{backend!r}.__main__").TWIN
-        code = main(twin, [str(word) for word in argv])
+        code = main(repr(backend), [str(word) for word in argv])
     return code, out.getvalue(), err.getvalue()
 
 

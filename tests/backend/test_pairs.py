@@ -9,7 +9,7 @@ from core.config import ModelConfig, ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
 from core.diffusion.samplers import SAMPLERS, make_table
 from core.inference.conditioning import asked_condition, no_condition
-from core.inference.sampling import draw
+from core.inference.sampling import Conditioned, KeyedNoise, finished, run_table
 from core.networks.specs import param_specs
 
 SHAPE = (4, 6, 1)
@@ -50,7 +50,7 @@ def executors(backend):
     for name, (model, _, _) in CONDITIONS.items():
         rng = np.random.default_rng(0)
         weights = {n: (0.2 * rng.standard_normal(s.shape)).astype(np.float32) for n, s in param_specs(model).items()}
-        made[name] = backend.sampler.make_sampler(model, weights)
+        made[name] = backend.sampler.make_network(model, weights)
     return made
 
 
@@ -75,8 +75,10 @@ def test_every_pair_draws_or_says_why_not(executors, schedule, prediction):
             with pytest.raises(ValueError, match="sigma is infinite at a level without signal"):
                 make_table(process, config)
             continue
-        weak = no_condition(condition, classes) if guided else None
-        images = draw(executors[name], make_table(process, config), SHAPE, 0, range(2), 2, "float32", condition, weak=weak)  # fmt: skip
+        given = Conditioned(executors[name], condition)
+        weak = Conditioned(executors[name], no_condition(condition, classes)) if guided else None
+        noise = KeyedNoise(0, range(2), SHAPE, "float32")
+        images = finished(run_table(make_table(process, config), given, noise, 2, weak))
         assert images.shape == (2, *SHAPE) and images.min() >= 0 and images.max() <= 1, (sampler, name)
         drawn += 1
     assert drawn == len(CONDITIONS) * (len(SAMPLERS) - 2 * (process.signal[-1] == 0))

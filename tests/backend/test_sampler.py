@@ -97,8 +97,18 @@ def x_start(dtype):
 @pytest.fixture(scope="module")
 def executors(backend):
     """One executor a network and precision: one trace each."""
-    make = backend.sampler.Sampler
-    return {(n, d): make(native_network(backend, n, d)) for n in NETWORKS for d in TOLERANCES}
+    make = backend.sampler.Network
+    return {(n, d): make(native_network(backend, n, d)).bind() for n in NETWORKS for d in TOLERANCES}
+
+
+def noting(calls):
+    """A hook that notes rows and predicted images, and changes nothing."""
+
+    def after(row, x, x_0):
+        calls.append((row, x_0))
+        return x
+
+    return after
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
@@ -107,13 +117,11 @@ def executors(backend):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_executor_equals_numpys(executors, network, sampler, spacing, dtype):
     table = make_table(PROCESSES[network], dataclasses.replace(SAMPLERS[sampler], spacing=spacing))
-    calls = []
-    found = executors[network, dtype](table, x_start(dtype), noise(dtype), None, lambda *a: calls.append(a))
-    means = []
-    wide = noise(dtype)
+    calls, means, wide = [], [], noise(dtype)
+    found = executors[network, dtype].run(table, x_start(dtype), noise(dtype), after=noting(calls))
     expected = run(
         table, numpy_network(network), x_start(dtype).astype(np.float64), lambda row: wide(row).astype(np.float64),
-        lambda row, x, x_0: means.append((row, x_0)),
+        after=noting(means),
     )  # fmt: skip
     require_close(found, expected, TOLERANCES[dtype], "image", dtype)
     assert [row for row, _ in calls] == [row for row, _ in means] == [*range(table.nfe)]
@@ -126,7 +134,7 @@ def test_ddim_of_gaussian_data_has_the_closed_form(executors, dtype):
     """With x_T fixed, DDIM's exact flow for N(m, s^2) is m + s (x_T - signal_T m) / deviation_T; 60 steps are near it."""
     process = PROCESSES["gaussian"]
     table = make_table(process, SamplingConfig("ddim", T, clip=False))
-    found = executors["gaussian", dtype](table, x_start(dtype), noise(dtype))
+    found = executors["gaussian", dtype].run(table, x_start(dtype), noise(dtype))
     deviation = math.sqrt(process.signal[-1] ** 2 * 0.16 + process.noise[-1] ** 2)
     exact = 0.3 + 0.4 * (x_start("float64") - process.signal[-1] * 0.3) / deviation
     require_close(found, exact, 0.05, "flow", dtype)
@@ -141,7 +149,7 @@ def test_noise_is_asked_for_only_where_a_row_adds_it(executors):
 
     for sampler, rows in (("ddpm-small", range(19)), ("ddim", range(0)), ("dpmsolver++", range(0))):
         asked.clear()
-        executors["gaussian", "float64"](
+        executors["gaussian", "float64"].run(
             make_table(PROCESSES["gaussian"], SAMPLERS[sampler]), x_start("float64"), counted
         )
         assert asked == list(rows)
@@ -160,7 +168,7 @@ def test_a_table_of_any_form(executors):
         entries = np.stack([*state, np.clip(raw, -1, 1), raw])
         state = list(np.einsum("ij,j...->i...", row.matrix, entries))
         state[0] = state[0] + row.s * noise("float64")(i)
-    found = executors["mixture", "float64"](table, x, noise("float64"))
+    found = executors["mixture", "float64"].run(table, x, noise("float64"))
     require_close(found, state[0], SAMPLER_FLOAT64, "image")
 
 
@@ -193,14 +201,15 @@ def test_learned_variance_start_threshold_and_edit(backend):
     )
     table = SamplingTable(rows, True, "learned", start=1.3, quantile=0.75)
 
-    def edit(row, x):
+    def after(row, x, x_0):
         return x * np.linspace(0.5, 1, x.shape[2])[:, None] if row < 2 else x
 
     def in_numpy(x, t):
         return np.concatenate([np.sin(3 * x), np.cos(x)], axis=-1)
 
-    expected = run(table, in_numpy, x, noise("float64"), edit=edit)
-    require_close(backend.sampler.Sampler(network)(table, x, noise("float64"), edit=edit), expected, SAMPLER_FLOAT64, "image")  # fmt: skip
+    expected = run(table, in_numpy, x, noise("float64"), after=after)
+    found = backend.sampler.Network(network).bind().run(table, x, noise("float64"), after=after)
+    require_close(found, expected, SAMPLER_FLOAT64, "image")
     assert np.max(np.abs(expected)) == 1.0 and not np.allclose(expected, run(table, in_numpy, x, noise("float64")))
 
 
@@ -213,7 +222,7 @@ MODEL = ModelConfig(
 def test_the_unet_with_labels_fractional_levels_and_no_dropout(backend):
     rng = np.random.default_rng(0)
     weights = {n: 0.3 * rng.standard_normal(s.shape) + (s.kind == "norm") for n, s in param_specs(MODEL).items()}
-    sampler, reference = backend.sampler.make_sampler(MODEL, weights, "float64"), NumpyUNet(MODEL, weights)
+    network, reference = backend.sampler.make_network(MODEL, weights, "float64"), NumpyUNet(MODEL, weights)
     table = make_table(PROCESSES["gaussian"], SamplingConfig("ddim", 3, eta=0.5))
     # A third is no float32: a level rounded on the way to the network would show.
     rows = tuple(Row(row.t + 1 / 3, row.p, row.q, row.matrix, row.s) for row in table.rows)
@@ -221,7 +230,6 @@ def test_the_unet_with_labels_fractional_levels_and_no_dropout(backend):
     expected = run(table, lambda x, t: reference(x, t, labels), x_start("float64"), noise("float64"))
     for count in (3, 1):
         keyed = noise("float64")
-        found = sampler(
-            table, x_start("float64")[:count], lambda row, n=count, k=keyed: k(row)[:n], {"labels": labels[:count]}
-        )
+        bound = network.bind({"labels": labels[:count]})
+        found = bound.run(table, x_start("float64")[:count], lambda row, n=count, k=keyed: k(row)[:n])
         require_close(found, expected[:count], SAMPLER_FLOAT64, f"{count} images")

@@ -15,10 +15,10 @@ from core.diffusion.samplers import make_table
 from core.diffusion.table import run
 from core.networks.specs import initial_weights, param_specs
 from core.networks.unet import ResnetPlan
-from core.training.batches import make_batch
 from core.training.optim import ema_decay, is_decayed, scalars
 from core.training.posthoc_ema import gamma_of
-from core.worker.tasks import Training
+from core.training.training import Training
+from core.worker.tasks import TrainingTask
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import (
     AUTOCAST_BF16,
@@ -64,7 +64,7 @@ def recipe(name, seed=0):
 def batch(name, step):
     images = np.random.default_rng(1).random((10, 4, 6, 2)).astype(np.float32)
     data = Dataset(images, np.arange(10) % 3, ("a", "b", "c"), {}, np.arange(10), np.arange(0), {})
-    return make_batch(recipe(name), TABLES, data, step)
+    return Training(recipe(name), data).batch(step)
 
 
 def weights(dtype="float64"):
@@ -249,7 +249,7 @@ def test_sampling_knows_no_dropout_and_follows_the_average(trainers):
     x, labels = np.random.default_rng(0).standard_normal((2, 4, 6, 2)).astype(np.float32), np.array([2, 0])
 
     def draw():
-        return trainer.ema_sampler()(table, x, lambda row: x, {"labels": labels})
+        return trainer.ema_network().bind({"labels": labels}).run(table, x, lambda row: x)
 
     def expected():
         network = NumpyUNet(MODEL, trainer.state()[0])
@@ -286,7 +286,7 @@ def test_a_run_that_samples_levels_by_importance_goes_on_exactly(backend):
     data = {"images": images, "labels": np.arange(10) % 3}
     training = dataclasses.replace(TRAININGS["adam"], batch_size=8, accumulate=2, timestep_sampling="importance")
     options = {"recipe": to_dict(Recipe(MODEL, ProcessConfig(3, beta_end=0.5), training=training, sampling=SamplingConfig(steps=3)))}  # fmt: skip
-    task = Training(backend.trainer.Trainer)
+    task = TrainingTask(backend.trainer.Trainer)
     whole, _ = task(data, {**options, "steps": 12})
     assert whole["timesteps/counts"].min() == 10 and len(np.unique(whole["timesteps/history"][1])) == 10
     half, info = task(data, {**options, "steps": 7})
@@ -303,7 +303,7 @@ def test_profiles_are_averages_of_all_steps_and_go_on_exactly(backend):
     chosen = dataclasses.replace(
         recipe("adam"), training=dataclasses.replace(TRAININGS["adam"], ema_profiles=(0.05, 0.1))
     )
-    task, options = Training(backend.trainer.Trainer), {"recipe": to_dict(chosen)}
+    task, options = TrainingTask(backend.trainer.Trainer), {"recipe": to_dict(chosen)}
     whole, _ = task(data, {**options, "steps": 6, "watch": 1})
     for i, sigma_rel in enumerate((0.05, 0.1)):
         mass = np.diff((np.arange(7) / 6) ** (gamma_of(sigma_rel) + 1))
@@ -334,7 +334,7 @@ def test_the_bound_teaches_the_mean_in_vlb_alone(backend):
     for kind in ("hybrid", "vlb"):
         process = ProcessConfig(50, variance="learned", loss=kind)
         chosen = Recipe(model, process, training=TRAININGS["adam"], sampling=SamplingConfig(steps=50))
-        trainer, b = backend.trainer.Trainer(chosen), make_batch(chosen, make_process(process), data, 0)
+        trainer, b = backend.trainer.Trainer(chosen), Training(chosen, data).batch(0)
         zeros = {f"{part}/{n}": np.zeros_like(w) for part in ("exp_avg", "exp_avg_sq") for n, w in start.items()}
         counters = {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
 

@@ -10,7 +10,7 @@ from core.data.dataset import Dataset
 from core.diffusion.process import make_process
 from core.inference.conditioning import check_condition
 from core.random import gaussian
-from core.training.batches import make_batch
+from core.training.training import Training
 from eval.parity.tolerances import STATISTICS_SIGMA
 
 COUNT = 12
@@ -41,7 +41,7 @@ def dataset(size=(4, 6), labels=True):
 
 
 def batch(recipe, step, data=None):
-    return make_batch(recipe, make_process(recipe.process), data or dataset(recipe.model.sample_size), step)
+    return Training(recipe, data or dataset(recipe.model.sample_size)).batch(step)
 
 
 def which(x_0):

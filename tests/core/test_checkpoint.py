@@ -19,7 +19,7 @@ from core.checkpoints import checkpoint as module
 from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, save_checkpoint
 from core.checkpoints.importing import read_unet
 from core.checkpoints.run_folder import RunFolder
-from core.checkpoints.trained import open_source
+from core.checkpoints.trained import open_trained
 from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig, architectures
 from core.config.recipes import from_dict
 from core.diffusion import schedules
@@ -82,8 +82,8 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     assert again.recipe == RECIPE and again.data == make().data
     assert equal(again.ema, make().ema) and equal(again.state, make().state)
     assert again.progress == {"format": 1, **make().progress}
-    assert open_source(tmp_path / "a" / "b", "ema").process == RECIPE.process
-    assert equal(open_source(tmp_path / "a" / "b", "raw").weights, weights(seed=1))
+    assert open_trained(tmp_path / "a" / "b", "ema").process == RECIPE.process
+    assert equal(open_trained(tmp_path / "a" / "b", "raw").weights, weights(seed=1))
 
 
 @pytest.mark.parametrize("own_recipe", (True, False))
@@ -101,7 +101,7 @@ def test_a_schedule_that_is_added_as_contributing_says_is_saved_and_opened(tmp_p
     save_checkpoint(tmp_path / "a", make(recipe=Recipe(MODEL, process)))
     if not own_recipe:  # as another program leaves it
         (tmp_path / "a" / "recipe.json").unlink()
-    assert open_source(tmp_path / "a", "ema").process == process
+    assert open_trained(tmp_path / "a", "ema").process == process
     scheduler = read_json(tmp_path / "a" / "scheduler" / "scheduler_config.json")
     assert scheduler["trained_betas"] == quadratic(process).tolist() and scheduler["rescale_betas_zero_snr"]
 
@@ -118,7 +118,7 @@ def test_a_network_that_is_added_by_its_rows_is_saved_and_opened(tmp_path, monke
     with pytest.raises(ValueError, match=r"model\.dropout = 0\.1: must be left out where architecture is one"):
         from_dict(Recipe, {"model": {"architecture": "one", "dropout": 0.1}})
     save_checkpoint(tmp_path / "a", make(recipe=recipe))
-    assert open_source(tmp_path / "a", "ema").model == recipe.model == read_unet(tmp_path / "a")[0]
+    assert open_trained(tmp_path / "a", "ema").model == recipe.model == read_unet(tmp_path / "a")[0]
     index = read_json(tmp_path / "a" / "model_index.json")
     assert (index["_class_name"], index["unet"]) == ("DiptychOnePipeline", ["diptych", "DiptychOneUNet"])
     assert "The one network: diffusers cannot open it" in (tmp_path / "a" / "README").read_text()
@@ -366,9 +366,9 @@ def test_a_bare_folder_opens_and_one_without_a_configuration_does_not(copy, tmp_
     config, found = read_unet(copy / "unet")
     assert config == MODEL and equal(found, weights())
     with pytest.raises(ValueError, match=r"no scheduler/scheduler_config\.json"):
-        open_source(copy / "unet", "ema")
+        open_trained(copy / "unet", "ema")
     with pytest.raises(ValueError, match="only one set of weights"):
-        open_source(copy / "unet", "raw")
+        open_trained(copy / "unet", "raw")
     (copy / "unet" / "config.json").unlink()
     for folder in (copy / "unet", copy):
         with pytest.raises(ValueError, match=r"no unet/config\.json"):

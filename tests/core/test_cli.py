@@ -19,12 +19,9 @@ import numpy as np
 import pytest
 
 from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
-from core.checkpoints.importing import refuse_pickle
-from core.commands.main import Twin, main
+from core.commands.main import main
 from core.files import read_tensors, write_tensors
-from core.networks.specs import initial_weights, param_specs
-from core.training.optim import is_decayed
-from tests.numpy_adam import adam_step
+from tests.numpy_impl.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
@@ -54,89 +51,7 @@ steps = 3
 """
 
 
-class NumpySampler:
-    """Runs a table over the network x -> k x, k being the mean of the output layer's kernel."""
-
-    def __init__(self, weights):
-        self.weights = weights
-
-    def __call__(self, table, x_T, noise, labels=None, callback=None):
-        state = [x_T]
-        k = self.weights["conv_in.weight"].mean()
-        for index, row in enumerate(table.rows):
-            raw = row.p * state[0] + row.q * k * state[0]
-            x_0 = np.clip(raw, -1, 1)
-            entries = [*state, x_0, raw]
-            state = [
-                sum((m * e for m, e in zip(line, entries, strict=True) if m), np.zeros_like(x_T)) for line in row.matrix
-            ]
-            if row.s:
-                state[0] = state[0] + row.s * noise(index)
-            if callback:
-                callback(index, x_0)
-        return state[0].astype(x_T.dtype)
-
-
-class NumpyTrainer:
-    """core's Adam on a gradient that depends on the weights and on every part of the batch."""
-
-    interrupt_at: int | None = None
-
-    def __init__(self, recipe):
-        self.recipe, self.specs = recipe, param_specs(recipe.model)
-        self.params = initial_weights(recipe.model, recipe.training.seed, recipe.training.dtype)
-        self.ema = {name: value.copy() for name, value in self.params.items()}
-        self.moments = {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in self.params.items()}
-        self.counters = {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
-
-    def step(self, batch, scalars):
-        push = float((batch["x_0"] * batch["eps"]).mean() + batch["t"].mean() / 100)
-        gradients = {name: 0.1 * p + push for name, p in self.params.items()}
-        # As the twins: a norm that is not finite changes nothing but the counters.
-        with np.errstate(over="ignore"):
-            norm = np.sqrt(sum(np.square(g).sum() for g in gradients.values()))
-        if np.isfinite(norm):
-            self.counters["adam_steps"] += 1
-            self.counters["skipped_in_a_row"] = 0
-            for name, p in self.params.items():
-                decayed = is_decayed(self.specs[name])
-                count, moments = self.counters["adam_steps"], self.moments[name]
-                p, m, v = adam_step(
-                    self.recipe.training, scalars["lr"], count, decayed, p, gradients[name], *moments
-                )  # fmt: skip
-                self.params[name], self.moments[name] = p.astype(m.dtype), (m, v)
-                self.ema[name] += (1 - scalars["ema_decay"]) * (self.params[name] - self.ema[name])
-        else:
-            self.counters["skipped"] += 1
-            self.counters["skipped_in_a_row"] += 1
-        if self.counters["adam_steps"] == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return {"loss": push, "grad_norm": norm, **self.counters}
-
-    def state(self):
-        state = {}
-        for name, p in self.params.items():
-            state |= dict(zip((f"params/{name}", f"exp_avg/{name}", f"exp_avg_sq/{name}"), (p, *self.moments[name]), strict=True))  # fmt: skip
-        return self.ema, state, dict(self.counters)
-
-    def load(self, ema, state, counters):
-        self.ema, self.counters = dict(ema), dict(counters)
-        self.params = {name: state[f"params/{name}"] for name in self.specs}
-        self.moments = {name: (state[f"exp_avg/{name}"], state[f"exp_avg_sq/{name}"]) for name in self.specs}
-
-    def ema_sampler(self):
-        return NumpySampler(self.ema)
-
-
-def describe():
-    return {"framework": "numpy", "version": np.__version__, "threads": 1, "device": "cpu"}
-
-
-TWIN = Twin(
-    "numpy_impl", lambda threads: None, describe, NumpyTrainer,
-    lambda config, weights, dtype: NumpySampler(weights), dict, {}, lambda *export: None, refuse_pickle,
-    lambda *extractor: None, dict, lambda *evaluator: None,
-)  # fmt: skip
+TWIN = "tests.numpy_impl"
 
 
 def run(*argv) -> tuple[int, str, str]:
@@ -237,7 +152,7 @@ def test_a_run_leaves_what_the_architecture_says(recipe, tmp_path):
 def test_the_folder_of_a_run_has_a_name_where_none_is_given(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("train", "--config", recipe)[0] == 0
-    assert (tmp_path / "runs" / "tiny-numpy" / "latest").is_file()
+    assert (tmp_path / "runs" / "tiny-tests.numpy" / "latest").is_file()
 
 
 def test_a_dry_run_says_what_to_expect_and_writes_nothing(recipe, tmp_path, monkeypatch):
@@ -460,9 +375,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch):
     whole, folder = tmp_path / "whole", tmp_path / "run"
     before = signal.getsignal(signal.SIGINT)
     assert run("train", "--config", recipe, "--run", whole)[0] == 0
-    monkeypatch.setattr(NumpyTrainer, "interrupt_at", 3)
+    monkeypatch.setattr(Trainer, "interrupt_at", 3)
     code, out, err = run("train", "--config", recipe, "--run", folder)
-    assert code == 130 and out.endswith(f"go on with: python -m numpy_impl train --resume {folder}\n"), err
+    assert code == 130 and out.endswith(f"go on with: python -m tests.numpy_impl train --resume {folder}\n"), err
     assert (folder / "latest").read_text() == "step-00000003\n"
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()

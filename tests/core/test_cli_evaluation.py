@@ -9,14 +9,11 @@ import pytest
 from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
 from core.config.recipes import load_recipe
 from core.data.dataset import open_dataset
-from core.diffusion.process import make_process
-from core.diffusion.samplers import make_table
-from core.inference.sampling import draw
 from core.metrics.frechet import frechet_distance_from_features
-from core.networks.specs import initial_weights
-from core.training.evaluation import Evaluator
-from tests.core import test_cli
-from tests.core.test_cli import NumpySampler, recipe, refused, run, weights_of  # noqa: F401
+from core.training.evaluation import Evaluation
+from core.training.loop import start_training
+from core.twin import Twin
+from tests.core.test_cli import recipe, refused, run, weights_of  # noqa: F401
 
 FLAGS = ("--data.held-out", "0.4", "--evaluation.every", "1", "--evaluation.n", "5", "--training.sample-count", "0")
 
@@ -27,16 +24,15 @@ def features(images: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def twin(monkeypatch):
-    """The NumPy twin with an extractor: every sixteenth pixel."""
-    make = lambda name, weights, resize, dtype: lambda images: {"features": features(images)}  # noqa: E731
-    monkeypatch.setattr(test_cli, "TWIN", dataclasses.replace(test_cli.TWIN, make_extractor=make))
+    """The lens extractor's weights are not read: the NumPy twin's features are a formula."""
+    monkeypatch.setattr("core.training.evaluation.default_weights", lambda name: (None, {}))
 
 
 @pytest.fixture
 def distances(monkeypatch):
     """Distances that the evaluator finds, one a call."""
     given = [4.0, 1.0, 3.0, 2.0]
-    monkeypatch.setattr(Evaluator, "__call__", lambda self, sampler: given.pop(0))
+    monkeypatch.setattr(Evaluation, "__call__", lambda self, images: given.pop(0))
     return given
 
 
@@ -76,13 +72,11 @@ def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, 
         evaluation=dataclasses.replace(base.evaluation, every=1, n=5, seed=3),
     )  # fmt: skip
     dataset = open_dataset(chosen.data, chosen.image_shape)
-    sampler = NumpySampler(initial_weights(chosen.model, 0))
-    table = make_table(make_process(chosen.process), chosen.sampling)
-    images = draw(sampler, table, chosen.image_shape, 3, range(5), 64)
+    images = start_training(Twin("tests.numpy_impl"), chosen).draw(5, 3)
     expected = frechet_distance_from_features(
         features(images), features(np.asarray(dataset.images[dataset.held_out[:5]]))
     )
-    assert Evaluator(chosen, dataset, features)(sampler) == pytest.approx(expected, rel=1e-12) and expected > 0
+    assert Evaluation(chosen, dataset, features)(images) == pytest.approx(expected, rel=1e-12) and expected > 0
 
 
 def test_what_does_not_fit_is_refused_before_the_first_step(recipe, tmp_path, twin):  # noqa: F811

@@ -19,9 +19,10 @@ from core.inference.conditioning import (
     training_condition,
     weak_condition,
 )
-from core.inference.sampling import draw
+from core.inference.sampling import Conditioned, KeyedNoise, run_table
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import SAMPLER_FLOAT64, STATISTICS_SIGMA, TABLE
+from tests.numpy_impl.sampler import Network
 
 COUNT = 40
 NAMES = ("theta_e", "gamma1")
@@ -193,4 +194,5 @@ def test_a_guided_loop_is_the_loop_of_the_mixed_network():
 
 def test_guidance_needs_something_weak():
     with pytest.raises(ValueError, match="must be 1 where there is nothing weaker"):
-        draw(lambda *_: None, guided(guidance=2.0), (4, 4, 1), 0, range(2), 2)
+        network = Conditioned(Network(lambda x, t: x), {})
+        run_table(guided(guidance=2.0), network, KeyedNoise(0, range(2), (4, 4, 1), "float64"), 2)

@@ -240,8 +240,8 @@ def inpainted_moments(process, config, jump, resample, mean, covariance, known_v
         slope = np.stack(columns, axis=1)
         x = (slope @ x.ravel() + shift).reshape(1, 1, 2, 1)
         spread = slope @ spread @ slope.T + row.s**2 * np.eye(2)
-        added = (loud(index, x) - silent(index, x)).ravel()
-        x = silent(index, x)
+        added = (loud(index, x, x) - silent(index, x, x)).ravel()
+        x = silent(index, x, x)
         spread = np.where(np.outer(hole, hole), spread, 0.0) + np.diag(added**2)
     assert x[0, 0, 0, 0] == known_value and spread[0, 0] == 0
     return x[0, 0, 1, 0], spread[1, 1]

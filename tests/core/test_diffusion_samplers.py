@@ -17,6 +17,7 @@ from core.diffusion.grids import timesteps
 from core.diffusion.process import from_betas, make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable, run
+from tests.numpy_impl.sampler import watching
 
 LOOP = 1e-12  # a whole loop, max abs difference / max abs
 SHAPE = (3, 4, 5, 2)
@@ -299,7 +300,7 @@ def moments_through(table, network):
         lambda x, t: network(x, t, basis[0]),
         basis[1],
         lambda index: basis[index + 2],
-        lambda index, x, x_0: history.append((x[0], np.sum(x[1:] ** 2))),
+        after=watching(lambda index, x, x_0: history.append((x[0], np.sum(x[1:] ** 2)))),
     )
     return np.array(history)
 
@@ -414,7 +415,13 @@ def test_order_of_convergence(sampler, order):
         table = make_table(process, SamplingConfig(sampler, steps, "trailing", clip=False))
         exact = quantile_flow(process, start, fine - 1, int(table.rows[-1].t))
         states = []
-        run(table, mixture_network(process), start, step_noise, lambda index, x, x_0, kept=states: kept.append(x))
+        run(
+            table,
+            mixture_network(process),
+            start,
+            step_noise,
+            after=watching(lambda index, x, x_0, kept=states: kept.append(x)),
+        )
         errors.append(np.max(np.abs(states[-2] - exact)))
     slopes = np.log2(np.array(errors[:-1]) / errors[1:])
     assert np.max(np.abs(slopes - order)) < 0.15, (errors, slopes)
@@ -507,7 +514,7 @@ def test_the_executor_on_a_table_by_hand():
         network,
         np.array([1.0]),
         noise,
-        lambda index, x, x_0: kept.append((index, float(x[0]), float(x_0[0]))),
+        after=watching(lambda index, x, x_0: kept.append((index, float(x[0]), float(x_0[0])))),
     )
     # Row 0: raw 2.25, x0 1, x = 1 + 10 + 225 + 0.5 * 4 = 238. Row 1: raw = x0 = 0.25, x = 238 + 1 + 0.5.
     assert seen == [(1.0, 7.0), (238.0, 3.0)] and drawn == [0]
@@ -614,7 +621,13 @@ def test_order_of_convergence_on_flow_and_edm(config, sampler, order):
         table = make_table(process, SamplingConfig(sampler, steps, "trailing", clip=False))
         history = []
         network = exact_network(process, 0.0, 0.5)
-        run(table, network, np.ones(1), step_noise, lambda index, x, x_0, kept=history: kept.append(x[0]))
+        run(
+            table,
+            network,
+            np.ones(1),
+            step_noise,
+            after=watching(lambda index, x, x_0, kept=history: kept.append(x[0])),
+        )
         exact = table.start * spread[table.rows[-1].t] / spread[table.rows[0].t]
         errors.append(abs(history[-2] - exact) / exact)
     slopes = np.log2(np.array(errors[:-1]) / errors[1:])

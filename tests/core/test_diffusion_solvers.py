@@ -28,6 +28,7 @@ from tests.core.test_diffusion_samplers import (
     step_noise,
     x_start,
 )
+from tests.numpy_impl.sampler import watching
 
 X0 = make_process(ProcessConfig(prediction="x0"))
 
@@ -245,7 +246,7 @@ def test_unipc_equals_diffusers(name, count, order, variant, clip):
         assert relative(run(table, curved_network, x_start(), step_noise), diffusers_loop(copy, peer, count)) < LOOP
         return
     states, theirs = [], []
-    run(table, curved_network, x_start(), step_noise, lambda index, x, x_0: states.append(x))
+    run(table, curved_network, x_start(), step_noise, after=watching(lambda index, x, x_0: states.append(x)))
     step = peer.step
 
     def noted(*arguments, **options):
@@ -534,7 +535,13 @@ def test_learned_variance_interpolates_logarithms():
     rows = (row, replace(row, s=0.0, s_large=None))
     x = np.zeros((2, 3, 3, 1))
     seen = []
-    run(SamplingTable(rows, False, ""), network, x, lambda i: np.ones_like(x), lambda i, state, x_0: seen.append(state))
+    run(
+        SamplingTable(rows, False, ""),
+        network,
+        x,
+        lambda i: np.ones_like(x),
+        after=watching(lambda i, state, x_0: seen.append(state)),
+    )
     np.testing.assert_allclose(seen[0], 0.1 * 4 ** ((0.5 + 1) / 2), rtol=1e-14)
 
 
@@ -542,11 +549,11 @@ def test_an_edit_changes_the_state_after_its_row():
     table = make_table(X0, SamplingConfig("ddim", 3))
     seen = []
 
-    def edit(row, x):
+    def after(row, x, x_0):
         seen.append(row)
         return np.full_like(x, 0.25) if row == 2 else x
 
-    assert np.all(run(table, curved_network, x_start(), step_noise, edit=edit) == 0.25) and seen == [0, 1, 2]
+    assert np.all(run(table, curved_network, x_start(), step_noise, after=after) == 0.25) and seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

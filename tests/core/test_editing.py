@@ -13,32 +13,27 @@ from core.command_line import RunError
 from core.commands.main import main
 from core.config import ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
-from core.diffusion.table import run
+from core.images import from_unit
 from core.inference.editing import Editor, img2img, inpaint, interpolate, read_hole, reconstruct, upscale
+from core.inference.sampling import Conditioned
 from tests.core.test_cli import RECIPE, TWIN
+from tests.numpy_impl.sampler import Network
 
 PROCESS = make_process(ProcessConfig(100, beta_end=0.2, prediction="v"))
 SHAPE = (4, 6, 1)
 
 
-class GaussianSampler:
-    """NumPy's executor over the optimal network for pixels N(mean, 0.3^2), whose mean is shifted by the label."""
-
-    def __call__(self, table, x_T, noise, condition=None, callback=None, edit=None):
-        shift = 0.0 if not condition else 0.2 * condition["labels"][:, None, None, None]
-
-        def network(x, t):
-            signal, noise = PROCESS.signal[int(t)], PROCESS.noise[int(t)]
-            eps = noise * (x - signal * shift) / (signal**2 * 0.09 + noise**2)
-            return signal * eps - noise * (x - noise * eps) / signal
-
-        after = None if callback is None else lambda row, x, x_0: callback(row, x_0)
-        return run(table, network, x_T, noise, after, edit)
+def gaussian_network(x, t, labels=None):
+    """The optimal network for pixels N(mean, 0.3^2), whose mean is shifted by the label."""
+    shift = 0.0 if labels is None else 0.2 * labels[:, None, None, None]
+    signal, noise = PROCESS.signal[int(t)], PROCESS.noise[int(t)]
+    eps = noise * (x - signal * shift) / (signal**2 * 0.09 + noise**2)
+    return signal * eps - noise * (x - noise * eps) / signal
 
 
-def editor(batch_size=64, **options):
+def editor(batch_size=64, condition=None, **options):
     config = SamplingConfig(**{"sampler": "ddpm", "steps": 20, "batch_size": batch_size, **options})
-    return Editor(GaussianSampler(), PROCESS, config, "float64", 3, 5)
+    return Editor(Conditioned(Network(gaussian_network), condition or {}), PROCESS, config, "float64", 3, 5)
 
 
 def pictures(count=4):
@@ -50,11 +45,11 @@ def box():
 
 
 EDITS = {
-    "reconstruct": lambda e, x, c: reconstruct(e, x, c),
-    "interpolate": lambda e, x, c: interpolate(e, x, c, 3),
-    "img2img": lambda e, x, c: img2img(e, x, c, 0.5),
-    "inpaint": lambda e, x, c: inpaint(e, x, c, box(), 2, 2),
-    "upscale": lambda e, x, c: upscale(e, x, x, c),
+    "reconstruct": reconstruct,
+    "interpolate": lambda e, x: interpolate(e, x, 3),
+    "img2img": lambda e, x: img2img(e, x, 0.5),
+    "inpaint": lambda e, x: inpaint(e, x, box(), 2, 2),
+    "upscale": lambda e, x: upscale(e, from_unit(x), x),
 }
 
 
@@ -62,54 +57,54 @@ EDITS = {
 def test_an_edit_does_not_depend_on_the_batch_and_counts_its_evaluations(name):
     labels = {"labels": np.array([0, 1, 2, 1])}
     counted = []
-    small = dataclasses.replace(editor(3), callback=lambda table, count: counted.append(count))
-    found = EDITS[name](small, pictures(), labels)
-    whole = EDITS[name](editor(), pictures(), labels)
+    small = dataclasses.replace(editor(3, labels), progress=counted.append)
+    found = EDITS[name](small, pictures())
+    whole = EDITS[name](editor(64, labels), pictures())
     assert np.array_equal(found.images, whole.images) and found.images.min() >= 0 and found.images.max() <= 1
     there = {"reconstruct": 4 * found.facts.get("encode_nfe", 0), "interpolate": 4 * found.facts.get("encode_nfe", 0)}
     assert sum(counted) == len(found.images) * found.table.nfe + there.get(name, 0)
     rows = len(found.columns[0])
     assert found.picture().shape == (rows * 6 + 2, len(found.columns) * 8 + 2, 1)
-    other = EDITS[name](editor(), pictures(), {"labels": labels["labels"][::-1]})
+    other = EDITS[name](editor(64, {"labels": labels["labels"][::-1]}), pictures())
     assert not np.allclose(other.images, found.images, atol=1e-3)
 
 
 def test_what_is_known_stays_and_the_hole_changes_with_the_seed():
-    found = inpaint(editor(), pictures(), {}, box(), 2, 2)
+    found = inpaint(editor(), pictures(), box(), 2, 2)
     assert np.max(np.abs(found.images - pictures())[:, ~box()]) < 1e-12
     hole = found.images[:, box()]
     assert np.all(np.abs(hole - pictures()[:, box()]).max(axis=1) > 0.02)
-    again = inpaint(dataclasses.replace(editor(), seed=4), pictures(), {}, box(), 2, 2)
+    again = inpaint(dataclasses.replace(editor(), seed=4), pictures(), box(), 2, 2)
     assert not np.allclose(again.images[:, box()], hole) and np.all(found.columns[1][:, box()] == 0.5)
     assert found.facts["painted_share"] == pytest.approx(6 / 24)
 
 
 def test_more_steps_bring_an_image_back_better_and_strength_forgets_it():
-    errors = [reconstruct(editor(steps=n), pictures(), {}).facts["rms_error_grey_levels"] for n in (10, 30, 90)]
+    errors = [reconstruct(editor(steps=n), pictures()).facts["rms_error_grey_levels"] for n in (10, 30, 90)]
     assert errors[0] > 1.5 * errors[1] and errors[1] > 1.5 * errors[2] and errors[2] < 5
-    distances = [np.abs(img2img(editor(), pictures(), {}, s).images - pictures()).mean() for s in (0.1, 0.5, 1.0)]
+    distances = [np.abs(img2img(editor(), pictures(), s).images - pictures()).mean() for s in (0.1, 0.5, 1.0)]
     assert distances[0] < distances[1] < distances[2] and distances[0] < 0.7 * distances[2]
 
 
 def test_interpolation_begins_and_ends_with_the_reconstructions():
     x = pictures()
-    found, ends = interpolate(editor(), x, {}, 4), reconstruct(editor(), x, {})
+    found, ends = interpolate(editor(), x, 4), reconstruct(editor(), x)
     rows = found.images.reshape(2, 4, *SHAPE)
     assert rows[:, 0] == pytest.approx(ends.images[::2]) and rows[:, -1] == pytest.approx(ends.images[1::2])
     assert [len(column) for column in found.columns] == [2] * 6
     labels = {"labels": np.array([0, 5, 0, 5])}
-    rows = interpolate(editor(), x, labels, 5).images.reshape(2, 5, *SHAPE)
-    ends = reconstruct(editor(), x, labels).images
+    rows = interpolate(editor(64, labels), x, 5).images.reshape(2, 5, *SHAPE)
+    ends = reconstruct(editor(64, labels), x).images
     assert rows[:, 0] == pytest.approx(ends[::2]) and rows[:, -1] == pytest.approx(ends[1::2])
     for images, frames, message in ((x[:3], 4, "--n 3: must be even"), (x, 1, "--frames 1: must be at least 2")):
         with pytest.raises(ValueError, match=message):
-            interpolate(editor(), images, {}, frames)
+            interpolate(editor(), images, frames)
 
 
 def test_a_network_that_has_diverged_is_an_error():
-    broken = dataclasses.replace(editor(), sampler=lambda table, x, *rest: x * np.nan)
+    broken = dataclasses.replace(editor(), network=Conditioned(Network(lambda x, t: x * np.nan), {}))
     with pytest.raises(RunError, match="4 of 4 images have values that are not finite"):
-        img2img(broken, pictures(), {}, 0.5)
+        img2img(broken, pictures(), 0.5)
 
 
 def test_where_to_paint(tmp_path):
@@ -142,25 +137,10 @@ def test_where_to_paint(tmp_path):
 # --- the verb ---------------------------------------------------------------------------------------------------------
 
 
-class LinearSampler:
-    """NumPy's executor over a network x -> k x."""
-
-    def __init__(self, config, weights, dtype):
-        self.k, self.dtype = float(weights["conv_in.weight"].mean()), dtype
-
-    def __call__(self, table, x_T, noise, condition=None, callback=None, edit=None):
-        assert x_T.dtype == self.dtype
-        after = None if callback is None else lambda row, x, x_0: callback(row, x_0)
-        return run(table, lambda x, t: self.k * x, x_T, noise, after, edit).astype(self.dtype)
-
-
-VERB_TWIN = dataclasses.replace(TWIN, make_sampler=LinearSampler)
-
-
 def call(*argv):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = main(VERB_TWIN, [str(word) for word in argv])
+        code = main(TWIN, [str(word) for word in argv])
     return code, out.getvalue(), err.getvalue()
 
 
@@ -265,5 +245,5 @@ def test_small_images_are_upscaled_from_files_and_from_held_out_ones(tmp_path):
     code, _, err = call("edit", "upscale", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
     assert code == 2 and "8x16 pixels: must have 4x8" in err
     code, _, err = call("edit", "img2img", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
-    assert code == 2 and "must be held-out, since the network is given a small image" in err
+    assert code == 2 and "must be held-out, since the network is conditioned on a small image" in err
     assert call("edit", "img2img", tmp_path / "run", "--n", 2)[0] == 0

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from core.command_line import RunError
-from core.commands.main import Twin, main
+from core.commands.main import main
 from core.data.sources import open_source
 from core.extractors import features as module
 from core.extractors.features import (
@@ -25,7 +25,6 @@ from core.extractors.features import (
     write_features,
 )
 from core.files import file_hash, write_json, write_tensors
-from core.twin import Published
 from core.worker.tasks import FeaturesTask
 from tests.feature_file import read_features
 
@@ -205,28 +204,10 @@ def test_the_task_keeps_its_extractor(tmp_path, monkeypatch):
 # The verb, over a twin whose extractor is `moments`.
 
 
-def describe():
-    return {"framework": "numpy", "version": np.__version__, "threads": 1, "device": "cpu"}
-
-
-def read_published(path):
-    return dict(np.load(path))
-
-
-TWIN = Twin(
-    "numpy_impl",
-    lambda threads: None,
-    describe,
-    None,
-    None,
-    dict,
-    {},
-    None,
-    None,
-    lambda name, weights, resize, dtype: moments,
-    lambda: {"inception": Published("", "", read_published)},
-    None,
-)
+@pytest.fixture(autouse=True)
+def extractor(monkeypatch):
+    """The NumPy twin's extractor is `moments`."""
+    monkeypatch.setattr("tests.numpy_impl.extractors.make_extractor", lambda name, weights, resize, dtype: moments)
 
 
 @pytest.fixture
@@ -249,7 +230,7 @@ def run(*argv) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one call of the command line, with the extractor whose facts are a stand-in's."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = main(TWIN, [str(word) for word in (*argv, "--extractor", "inception")])
+        code = main("tests.numpy_impl", [str(word) for word in (*argv, "--extractor", "inception")])
     return code, out.getvalue(), err.getvalue()
 
 

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import numpy as np
 import pytest
 
-from core.commands.main import Twin, main
+from core.commands.main import main
 from core.extractors import features as module
 from core.extractors.features import Facts
 from core.files import file_hash, read_tensors
@@ -55,17 +55,15 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(server, cache):
+def run(server, cache, monkeypatch):
     """A function that runs one call of the command line: exit code, stdout, stderr."""
-    published = {"inception": Published(server.url.replace("a.zip", "pt-6726825d.pth"), server.sha256, read_published)}
-    twin = Twin(
-        "numpy_impl", lambda threads: None, dict, None, None, dict, {}, None, None, None, lambda: published, None
-    )
+    published = Published(server.url.replace("a.zip", "pt-6726825d.pth"), server.sha256, read_published)
+    monkeypatch.setattr("tests.numpy_impl.inception.PUBLISHED", published)
 
     def call(*argv) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
         with redirect_stdout(out), redirect_stderr(err):
-            code = main(twin, ["fetch", *(str(word) for word in argv)])
+            code = main("tests.numpy_impl", ["fetch", *(str(word) for word in argv)])
         return code, out.getvalue(), err.getvalue()
 
     return call
@@ -153,15 +151,13 @@ def test_a_full_disk_is_one_line(run, server, cache, limit):
     assert [p.name for p in cache.iterdir()] == ["w.safetensors"]
 
 
-def test_weights_that_the_twin_refuses_are_not_kept(server, cache):
+def test_weights_that_the_twin_refuses_are_not_kept(server, cache, monkeypatch):
     server.body = b"12345"
     published = Published(server.url, hashlib.sha256(server.body).hexdigest(), read_published)
-    twin = Twin(
-        "numpy_impl", None, dict, None, None, dict, {}, None, None, None, lambda: {"inception": published}, None
-    )
+    monkeypatch.setattr("tests.numpy_impl.inception.PUBLISHED", published)
     err = io.StringIO()
     with redirect_stderr(err):
-        assert main(twin, ["fetch", "inception"]) == 2
+        assert main("tests.numpy_impl", ["fetch", "inception"]) == 2
     assert "not whole values" in err.getvalue() and list(cache.iterdir()) == []
 
 

@@ -12,7 +12,7 @@ from core.data.dataset import Dataset
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import make_process
 from core.networks.specs import initial_weights
-from core.training.batches import make_batch
+from core.training.training import Training
 
 MODEL = ModelConfig(
     (4, 6), 2, 4, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
@@ -53,7 +53,8 @@ def test_importance_weighs_both_parts_of_the_loss():
     )
     images = np.random.default_rng(0).random((5, 4, 6, 2), np.float32)
     data, process = Dataset(images, None, (), {}, np.arange(5), np.arange(0), {}), make_process(recipe.process)
-    batch = make_batch(recipe, process, data, 0)
+    training = Training(recipe, data)
+    batch = training.batch(0)
     assert np.allclose(batch["importance"], 1, rtol=1e-12)
     for name, column in bound_columns(process).items():
         assert np.allclose(batch[name], column[batch["t"]], rtol=1e-12)
@@ -64,7 +65,8 @@ def test_importance_weighs_both_parts_of_the_loss():
         def draw(self, step):
             return batch["t"], np.full(3, 2.0)
 
-    doubled = make_batch(recipe, process, data, 0, Twice())
+    training.levels = Twice()
+    doubled = training.batch(0)
     assert np.allclose(doubled["weight"], 2) and np.allclose(doubled["bound_weight"], 2 / np.log(2))
 
 

@@ -16,33 +16,40 @@ from core.diffusion.bound import quantised
 from core.diffusion.predictions import conversions
 from core.diffusion.process import make_process
 from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
+from core.inference.sampling import Conditioned
 from tests.core.test_cli import RECIPE, TWIN
 from tests.core.test_diffusion_likelihood import DEVIATION, MEAN, optimal_fraction
+from tests.numpy_impl.sampler import Network
 
 PROCESS = make_process(ProcessConfig(100, beta_start=1e-3, beta_end=0.2, variance="learned", loss="hybrid"))
 
 
-class GaussianEvaluator:
+class GaussianNetwork:
     """The optimal network for pixels N(MEAN, DEVIATION^2), by t alone: signal and noise between levels are the flow's."""
 
-    def __init__(self, process=PROCESS, shift=0.0, extra=0):
-        self.process, self.shift, self.extra = process, shift, extra
+    def __init__(self, process=PROCESS, extra=0, shift=0.0):
+        self.process, self.extra, self.shift = process, extra, shift
+        """`shift` of the mean, (N, 1, 1, 1) or a number."""
+
+    def bind(self, part):
+        shift = self.shift if np.isscalar(self.shift) else self.shift[part]
+        return type(self)(self.process, self.extra, shift)
 
     def gain(self, t):
         half = np.interp(t, self.process.time, np.log(self.process.signal / self.process.noise))[:, None, None, None]
         signal, noise = 1 / np.hypot(1, np.exp(-half)), 1 / np.hypot(1, np.exp(half))
         return signal, noise / (signal**2 * DEVIATION**2 + noise**2)
 
-    def __call__(self, x, t, condition=None):
+    def evaluate(self, x, t):
         signal, gain = self.gain(t)
-        eps = gain * (x - signal * (MEAN + self.shift * (condition["labels"][:, None, None, None] if condition else 0)))
+        eps = gain * (x - signal * (MEAN + self.shift))
         if self.extra == 0:
             return eps
         fraction = np.array([optimal_fraction(self.process, int(level))[0] for level in t])
         return np.concatenate([eps, np.broadcast_to(fraction[:, None, None, None], eps.shape)], axis=-1)
 
-    def vector_jacobian(self, x, t, v, condition=None):
-        return self(x, t, condition), self.gain(t)[1] * v[..., : x.shape[-1]]
+    def vector_jacobian(self, x, t, v):
+        return self.evaluate(x, t), self.gain(t)[1] * v[..., : x.shape[-1]]
 
 
 def pictures(count, shape=(4, 4, 1)):
@@ -61,24 +68,24 @@ def test_runs_of_levels_hold_every_level_once():
 def test_the_bound_does_not_depend_on_the_batch_and_sums_its_terms():
     images, options = pictures(5), BoundOptions(levels=7, clip=False, seed=3)
     calls = []
-    found = bound(GaussianEvaluator(), PROCESS, images, options, 2, "float64", None, calls.append)
+    found = bound(GaussianNetwork(), PROCESS, images, options, 2, "float64", calls.append)
     assert found["divergences"].shape == (5, 7) and len(calls) == 3 * 8
     assert found["total"] == pytest.approx(
         found["prior"] + found["decoder"] + found["divergences"].sum(axis=1), rel=1e-14
     )
-    whole = bound(GaussianEvaluator(), PROCESS, images, options, 64, "float64")
+    whole = bound(GaussianNetwork(), PROCESS, images, options, 64, "float64")
     assert all(np.array_equal(found[name], whole[name]) for name in found)
-    other = bound(GaussianEvaluator(), PROCESS, images, dataclasses.replace(options, seed=4), 64, "float64")
+    other = bound(GaussianNetwork(), PROCESS, images, dataclasses.replace(options, seed=4), 64, "float64")
     assert not np.array_equal(other["total"], whole["total"])
 
 
 def test_drawn_levels_are_without_bias_and_their_error_says_so():
     """One image again and again under other seeds' noise: the mean over all levels lies within five standard errors."""
-    images, evaluator = np.repeat(pictures(1), 400, axis=0), GaussianEvaluator()
+    images, network = np.repeat(pictures(1), 400, axis=0), GaussianNetwork()
     full, full_error = mean_and_error(
-        bound(evaluator, PROCESS, images, BoundOptions(clip=False), 400, "float64")["total"]
+        bound(network, PROCESS, images, BoundOptions(clip=False), 400, "float64")["total"]
     )
-    few, error = mean_and_error(bound(evaluator, PROCESS, images, BoundOptions(levels=5, clip=False, seed=1), 400, "float64")["total"])  # fmt: skip
+    few, error = mean_and_error(bound(network, PROCESS, images, BoundOptions(levels=5, clip=False, seed=1), 400, "float64")["total"])  # fmt: skip
     assert error > 2 * full_error and abs(few - full) < 5 * math.hypot(error, full_error)
 
 
@@ -89,11 +96,11 @@ def test_the_bound_and_the_flow_give_the_entropy_of_gaussian_images():
         2 / 255 * np.exp(-0.5 * ((2 * images - 1 - MEAN) / DEVIATION) ** 2) / (DEVIATION * math.sqrt(2 * math.pi))
     )
     expected = bits.reshape(64, -1).mean(axis=1)  # narrow bins
-    learned = bound(GaussianEvaluator(extra=1), PROCESS, images, BoundOptions("learned", clip=False), 64, "float64")[
+    learned = bound(GaussianNetwork(extra=1), PROCESS, images, BoundOptions("learned", clip=False), 64, "float64")[
         "total"
     ]
-    small = bound(GaussianEvaluator(), PROCESS, images, BoundOptions("fixed_small", clip=False), 64, "float64")["total"]
-    flow = flow_bits(GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20), 64, "float64")["total"]
+    small = bound(GaussianNetwork(), PROCESS, images, BoundOptions("fixed_small", clip=False), 64, "float64")["total"]
+    flow = flow_bits(GaussianNetwork(), PROCESS, images, 1, FlowOptions(20), 64, "float64")["total"]
     error = [mean_and_error(found - expected)[1] for found in (learned, flow)]
     print(
         f"entropy {expected.mean():.4f}, bound {learned.mean():.4f} (fixed_small {small.mean():.4f}), flow {flow.mean():.4f}"
@@ -108,11 +115,9 @@ def test_the_bound_and_the_flow_give_the_entropy_of_gaussian_images():
 def test_the_flow_does_not_depend_on_the_batch(options):
     images = pictures(3, (2, 2, 1))
     calls = []
-    found = flow_bits(GaussianEvaluator(extra=1), PROCESS, images, 2, options, 2, "float64", None, calls.append)[
-        "total"
-    ]
+    found = flow_bits(GaussianNetwork(extra=1), PROCESS, images, 2, options, 2, "float64", calls.append)["total"]
     assert np.array_equal(
-        found, flow_bits(GaussianEvaluator(extra=1), PROCESS, images, 2, options, 3, "float64")["total"]
+        found, flow_bits(GaussianNetwork(extra=1), PROCESS, images, 2, options, 3, "float64")["total"]
     )
     assert len(calls) == 2 * 4 * 8 * {"rademacher": 1, "normal": 3, "exact": 4}[options.probe]
 
@@ -121,9 +126,9 @@ def test_without_dequantisation_the_flow_gives_a_density():
     """That of the images' own values, less by the bits of a grey level's width but for the noise that was added."""
     images = np.rint(pictures(20, (2, 2, 1)) * 255) / 255
     density = flow_bits(
-        GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20, "exact", dequantise=False), 64, "float64"
+        GaussianNetwork(), PROCESS, images, 1, FlowOptions(20, "exact", dequantise=False), 64, "float64"
     )
-    bits = flow_bits(GaussianEvaluator(), PROCESS, images, 1, FlowOptions(20, "exact"), 64, "float64")
+    bits = flow_bits(GaussianNetwork(), PROCESS, images, 1, FlowOptions(20, "exact"), 64, "float64")
     assert np.max(np.abs(bits["total"] - density["total"] - math.log2(127.5))) < 0.05
 
 
@@ -131,10 +136,10 @@ def test_dequantisation_fills_the_bin_of_each_grey_level():
     """What the network sees first, at level 0: uniform within half a grey level of the rounded image."""
     seen = []
 
-    class Watching(GaussianEvaluator):
-        def vector_jacobian(self, x, t, v, condition=None):
+    class Watching(GaussianNetwork):
+        def vector_jacobian(self, x, t, v):
             seen.append(x / PROCESS.signal[0])
-            return super().vector_jacobian(x, t, v, condition)
+            return super().vector_jacobian(x, t, v)
 
     images = pictures(4, (16, 16, 1))
     flow_bits(Watching(), PROCESS, images, 1, FlowOptions(1), 4, "float64")
@@ -144,42 +149,32 @@ def test_dequantisation_fills_the_bin_of_each_grey_level():
 
 
 def test_a_condition_s_rows_go_with_their_images():
-    images, labels = pictures(5), {"labels": np.array([0, 1, 0, 1, 1])}
-    evaluator, options = GaussianEvaluator(shift=0.5), BoundOptions(levels=5, clip=False)
-    found = bound(evaluator, PROCESS, images, options, 2, "float64", labels)["total"]
-    plain = bound(evaluator, PROCESS, images, options, 2, "float64")["total"]
-    assert np.array_equal(found == plain, labels["labels"] == 0)
+    images, labels = pictures(5), np.array([0, 1, 0, 1, 1])
+    shifted, options = GaussianNetwork(shift=0.5 * labels[:, None, None, None]), BoundOptions(levels=5, clip=False)
+    found = bound(shifted, PROCESS, images, options, 2, "float64")["total"]
+    plain = bound(GaussianNetwork(), PROCESS, images, options, 2, "float64")["total"]
+    assert np.array_equal(found == plain, labels == 0)
 
 
 def test_a_network_that_has_diverged_is_an_error():
     with pytest.raises(RunError, match="likelihood of 2 of 2 images is not finite"):
-        bound(lambda x, t, condition: x * np.nan, PROCESS, pictures(2), BoundOptions(levels=1), 2, "float64")
+        bound(
+            Conditioned(Network(lambda x, t: x * np.nan), {}),
+            PROCESS,
+            pictures(2),
+            BoundOptions(levels=1),
+            2,
+            "float64",
+        )
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------
 
 
-class ConstantEvaluator:
-    """eps_hat = k x, k a weight's mean."""
-
-    def __init__(self, weights):
-        self.k = weights["conv_in.weight"].mean()
-
-    def __call__(self, x, t, condition=None):
-        assert x.dtype == t.dtype == np.float32 and t.shape == (len(x),)
-        return self.k * x
-
-    def vector_jacobian(self, x, t, v, condition=None):
-        return self(x, t, condition), self.k * v
-
-
-VERB_TWIN = dataclasses.replace(TWIN, make_evaluator=lambda config, weights, dtype: ConstantEvaluator(weights))
-
-
 def call(*argv):
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = main(VERB_TWIN, [str(word) for word in argv])
+        code = main(TWIN, [str(word) for word in argv])
     return code, out.getvalue(), err.getvalue()
 
 
@@ -244,17 +239,17 @@ def test_the_conversions_that_the_network_s_output_goes_through_are_the_process_
     images, expected = pictures(2, (2, 2, 1)), None
     for prediction in ("eps", "x0", "v"):
         process = make_process(dataclasses.replace(PROCESS.config, prediction=prediction))
-        base = GaussianEvaluator(process)
+        base = GaussianNetwork(process)
 
         def network(x, t, v=None, process=process, base=base):
             signal, noise = (float(values) for values in _signal_and_noise(base, t))
             given = conversions(np.array([signal]), np.array([noise]), process.config)
             p, q = (given[name][0] for name in ("eps_from_xt", "eps_from_output"))
-            back = (base(x, t) - p * x) / q
+            back = (base.evaluate(x, t) - p * x) / q
             return back, None if v is None else (base.gain(t)[1] - p) / q * v
 
-        evaluator = type("E", (), {"vector_jacobian": lambda self, x, t, v, condition=None, n=network: n(x, t, v)})()
-        found = flow_bits(evaluator, process, images, 1, FlowOptions(10), 2, "float64")["total"]
+        given = type("Given", (), {"bind": lambda self, part: self, "vector_jacobian": staticmethod(network)})()
+        found = flow_bits(given, process, images, 1, FlowOptions(10), 2, "float64")["total"]
         expected = found if expected is None else expected
         assert found == pytest.approx(expected, abs=1e-10)
 

@@ -6,9 +6,8 @@ from PIL import Image
 
 from core.config import DataConfig, ModelConfig, Recipe, TrainingConfig
 from core.data.dataset import Dataset
-from core.diffusion.process import make_process
 from core.inference.conditioning import image_beside, own_condition, shrunk
-from core.training.batches import make_batch
+from core.training.training import Training
 
 MODEL = ModelConfig((8, 12), 4, 2, condition_channels=2, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4)  # fmt: skip
 RECIPE = Recipe(MODEL, data=DataConfig("a.npz", low_resolution=4), training=TrainingConfig(batch_size=4))
@@ -23,7 +22,7 @@ def by_pillow(image, height, width):
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
 def test_a_batch_has_its_images_in_low_resolution_beside_them():
-    batch = make_batch(RECIPE, make_process(RECIPE.process), DATASET, 3)
+    batch = Training(RECIPE, DATASET).batch(3)
     assert batch["image"].shape == (4, 8, 12, 2) and batch["image"].dtype == np.float32
     for x_0, beside in zip(batch["x_0"], batch["image"], strict=True):
         small = by_pillow((x_0 + 1) / 2, 2, 3)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run as run_in_numpy
 from core.random import gaussian
-from core.training.batches import make_batch
 from core.training.optim import scalars
+from core.training.training import Training as Plan
 from core.worker.protocol import with_prefix
-from core.worker.tasks import Sampling, TableRun, Training, affine_task
+from core.worker.tasks import SamplingTask, TableTask, TrainingTask, affine_task
 from core.worker.timing import TimedSampling, TimedTraining, peak_memory
+from tests.numpy_impl.sampler import Network
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ModelConfig(
@@ -119,10 +121,10 @@ class Recorder:
 
 def test_train_feeds_what_a_run_would_see():
     images = np.random.default_rng(0).random((5, 4, 8, 1), np.float32)
-    task, options = Training(Recorder), {"recipe": to_dict(RECIPE)}
+    task, options = TrainingTask(Recorder), {"recipe": to_dict(RECIPE)}
     whole, info = task({"images": images}, {**options, "steps": 6})
     dataset = Dataset(images, None, (), {}, np.arange(5), np.arange(0), {})
-    batches = [make_batch(RECIPE, make_process(RECIPE.process), dataset, step) for step in range(6)]
+    batches = [Plan(RECIPE, dataset).batch(step) for step in range(6)]
     np.testing.assert_array_equal(whole["loss"], [batch["t"].mean() for batch in batches])
     np.testing.assert_array_equal(whole["grad_norm"], [scalars(RECIPE.training, step)["lr"] for step in range(6)])
     assert info["counters"] == {"adam_steps": 6} and whole.keys() == {
@@ -149,7 +151,7 @@ def test_train_feeds_what_a_run_would_see():
     for changed, first in ((options, 5), (other, 6), (other, 6)):
         with pytest.raises(ValueError, match=f"first = {first}: no state is given, and the trainer does not stand"):
             task({"images": images}, {**changed, "steps": 1, "first": first})
-    task = Training(Recorder)
+    task = TrainingTask(Recorder)
     task({"images": images}, {**options, "steps": 1})
     # The trainer is kept, and goes back to where it started when no state is given.
     kept = task.trainer
@@ -161,39 +163,50 @@ def test_train_feeds_what_a_run_would_see():
 
 
 def test_a_network_in_closed_form_is_sampled_with_keyed_noise():
-    def make_sampler(slope, offset, time):
+    def make_network(slope, offset, time):
         assert time.tolist() == list(range(10)) and time.dtype == np.float32
-        return lambda table, x_T, noise: slope[0] * x_T + offset[0] * noise(table.nfe)
+        return Pretender(lambda table, x_T, noise: slope[0] * x_T + offset[0] * noise(table.nfe))
 
     x_T = np.ones((2, 4, 8, 1), np.float32)
     options = {"process": {"timesteps": 10}, "sampling": {"sampler": "ddpm", "steps": 4}, "seed": 3}
-    out, _ = affine_task(make_sampler)({"slope": np.array([2.0]), "offset": np.array([1.0]), "x_T": x_T}, options)
+    out, _ = affine_task(make_network)({"slope": np.array([2.0]), "offset": np.array([1.0]), "x_T": x_T}, options)
     np.testing.assert_allclose(out["x_0"], 2 + gaussian(3, "sampler", [0, 1], 4, (4, 8, 1), "float32"))
+
+
+class Pretender:
+    """A network whose executor is a function of table, x_T and noise, and of the condition where it takes one."""
+
+    def __init__(self, run):
+        self.execute = run
+
+    def bind(self, condition=None):
+        given = [condition] if condition else []
+        return SimpleNamespace(run=lambda table, x, noise, *_: self.execute(table, x, noise, *given))
 
 
 def test_sample_hands_back_the_noise_that_it_started_from():
     seen = []
 
-    def make_sampler(config, weights, dtype):
+    def make_network(config, weights, dtype):
         assert config == MODEL and weights.keys() == {"w"} and dtype == "float32"
 
-        def sampler(table, x_T, noise, condition, callback):
-            seen.append((len(x_T), condition["labels"].tolist() if condition else None, table.nfe))
+        def run(table, x_T, noise, condition):
+            seen.append((len(x_T), condition["labels"].tolist(), table.nfe))
             return x_T / 4
 
-        return sampler
+        return Pretender(run)
 
     options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
-    task, arrays = Sampling(make_sampler), {"weights/w": np.ones(1), "condition/labels": np.array([0, 1, 2])}
+    task, arrays = SamplingTask(make_network), {"weights/w": np.ones(1), "condition/labels": np.array([0, 1, 2])}
     out, info = task(arrays, options)
     np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [5, 6, 7], 0, (4, 8, 1), "float32"))
     np.testing.assert_allclose(out["images"], np.clip(out["x_T"] / 8 + 0.5, 0, 1), rtol=1e-6)
     assert seen == [(2, [0, 1], 4), (1, [2], 4)] and info["nfe"] == 4  # the recipe's batches of 2
-    first = task.sampler
+    first = task.network
     task(arrays, options)
-    assert task.sampler is first  # the same weights
+    assert task.network is first  # the same weights
     task({**arrays, "weights/w": np.zeros(1)}, options)
-    assert task.sampler is not first
+    assert task.network is not first
 
 
 def test_the_noise_that_sample_hands_back_is_the_executors(monkeypatch):
@@ -202,7 +215,7 @@ def test_the_noise_that_sample_hands_back_is_the_executors(monkeypatch):
 
     monkeypatch.setattr("core.inference.sampling.gaussian", by_position)
     options = {"recipe": to_dict(RECIPE), "seed": 9, "first": 5, "n": 3}
-    out, _ = Sampling(lambda *_: lambda table, x_T, *rest: x_T)({"weights/w": np.ones(1)}, options)
+    out, _ = SamplingTask(lambda *_: Pretender(lambda table, x_T, *rest: x_T))({"weights/w": np.ones(1)}, options)
     np.testing.assert_array_equal(out["x_T"], gaussian(9, "x_T", [0, 1, 0], 0, (4, 8, 1), "float32"))
 
 
@@ -215,16 +228,16 @@ def test_a_table_run_in_two_parts_is_the_whole_one(clip):
     def network(x, t):
         return np.sin(x) + t / 1000
 
-    def make_sampler(config, weights, dtype):
+    def make_network(config, weights, dtype):
         assert config == MODEL and weights.keys() == {"w"} and dtype == "float64"
-        return lambda table, x, noise: run_in_numpy(table, network, x, noise)
+        return Network(network)
 
-    task, x, made = TableRun(make_sampler), x_T, []
+    task, x, made = TableTask(make_network), x_T, []
     for first, rows in ((0, table.rows[:2]), (2, table.rows[2:])):
         columns = {key: np.array([getattr(row, key) for row in rows]) for key in ("t", "p", "q", "s", "matrix")}
         options = {"model": to_dict(MODEL), "seed": 9, "first": 5, "first_row": first, "clip": clip}
         x = task({"x": x, "weights/w": np.ones(1), **columns}, options)[0]["x"]
-        made.append(task.sampler)
+        made.append(task.network)
     assert made[0] is made[1]
     expected = run_in_numpy(table, network, x_T, lambda row: gaussian(9, "sampler", [5, 6, 7], row, (4, 8, 1)))
     np.testing.assert_array_equal(x, expected)
@@ -242,7 +255,7 @@ def test_timed_tasks_keep_what_they_made_while_the_recipe_is_the_same():
     assert Recorder.made == 2 and len(task.trainer.batches) == 1 and info["make_seconds"] >= 0
 
     made = []
-    timed = TimedSampling(lambda *args: made.append(args) or (lambda table, x_T, *rest: x_T))
+    timed = TimedSampling(lambda *args: made.append(args) or Pretender(lambda table, x_T, *rest: x_T))
     for _ in range(2):
         out, info = timed({}, {"recipe": to_dict(RECIPE), "n": 3})
         assert out["seconds"].shape == (1,) and info["nfe"] == 4 and len(made) == 1

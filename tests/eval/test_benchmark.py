@@ -113,7 +113,7 @@ def test_out_may_not_be_a_file(tmp_path, capsys):
 @pytest.mark.diffusers
 def test_the_peer_takes_the_very_steps_of_the_twin(tmp_path):
     pytest.importorskip("torch", reason="the TensorFlow environment has no PyTorch")
-    from core.worker.tasks import Training
+    from core.worker.tasks import TrainingTask
     from tests.peers.diffusers_training import Trainer as Peer
     from torch_impl.trainer import Trainer
 
@@ -129,7 +129,7 @@ def test_the_peer_takes_the_very_steps_of_the_twin(tmp_path):
     recipe["process"] |= {"prediction": "eps"}
     recipe["training"] |= {"learning_rate": 1e-2, "clip_norm": 0.5}
     arrays = {"images": np.random.default_rng(0).random((8, 8, 8, 1), np.float32)}
-    losses = [Training(kind)(arrays, {"recipe": recipe, "steps": 5})[0]["loss"] for kind in (Trainer, WithState)]
+    losses = [TrainingTask(kind)(arrays, {"recipe": recipe, "steps": 5})[0]["loss"] for kind in (Trainer, WithState)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     assert losses[0][-1] < 0.9 * losses[0][0]
     for key, value in (("accumulate", 2), ("autocast", "bf16"), ("optimizer", "adamw"), ("weight_decay", 0.1)):

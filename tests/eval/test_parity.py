@@ -25,10 +25,10 @@ TWIN = """
     from core.command_line import RunError
     from core.config import Recipe
     from core.config.recipes import from_dict
-    from core.diffusion import table as tables
     from core.networks.specs import initial_weights
     from core.worker.protocol import serve, with_prefix
-    from core.worker.tasks import Sampling, Training, affine_task
+    from core.worker.tasks import SamplingTask, TrainingTask, affine_task
+    from tests.numpy_impl.sampler import Network
 
     class Trainer:
         def __init__(self, recipe):
@@ -51,13 +51,11 @@ TWIN = """
             self.parts = {{"ema": ema, **{{part: with_prefix(state, f"{{part}}/") for part in self.parts if part != "ema"}}}}
             self.count = counters["adam_steps"]
 
-    def make_sampler(slope, offset, time=None):
-        def sampler(table, x_T, noise, labels=None, callback=None):
-            def network(x, t):
-                level = 0 if time is None else int(np.abs(time - time.dtype.type(t)).argmin())
-                return slope[level] * x + offset[level]
-            return tables.run(table, network, x_T, noise).astype(x_T.dtype)
-        return sampler
+    def make_network(slope, offset, time=None):
+        def network(x, t, **condition):
+            level = 0 if time is None else int(np.abs(time - time.dtype.type(t)).argmin())
+            return slope[level] * x + offset[level]
+        return Network(network)
 
     def forward(arrays, options):
         return {{"output": np.tanh(arrays["x"])}}, {{}}
@@ -74,9 +72,9 @@ TWIN = """
 
     tasks = {{
         "describe": lambda arrays, options: ({{}}, {{"framework": {name!r}}}),
-        "train": Training(Trainer),
-        "sample": Sampling(lambda *_: make_sampler([0.3], [0.1])),
-        "sample_affine": affine_task(make_sampler),
+        "train": TrainingTask(Trainer),
+        "sample": SamplingTask(lambda *_: make_network([0.3], [0.1])),
+        "sample_affine": affine_task(make_network),
         "forward": forward, "gradients": gradients, "trace_layers": trace_layers, "replay_layers": replay_layers,
     }}
     red, broken = (os.environ.get(key, "").split() for key in ("RED", "BROKEN"))

@@ -1,4 +1,4 @@
-"""The twin's evaluator: output and vector-Jacobian product of the U-Net in float64, against NumPy and finite differences."""
+"""The twin's bound network: output and vector-Jacobian product of the U-Net in float64, against NumPy and finite differences."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ MODEL = ModelConfig(
 def pair(backend):
     rng = np.random.default_rng(0)
     weights = {n: 0.3 * rng.standard_normal(s.shape) + (s.kind == "norm") for n, s in param_specs(MODEL).items()}
-    return backend.evaluator.make_evaluator(MODEL, weights, "float64"), NumpyUNet(MODEL, weights)
+    return backend.sampler.make_network(MODEL, weights, "float64"), NumpyUNet(MODEL, weights)
 
 
 def inputs(count):
@@ -30,34 +30,37 @@ def inputs(count):
 
 @pytest.mark.parametrize("count", (3, 1))
 def test_the_output_is_the_network_s(pair, count):
-    evaluator, reference = pair
+    network, reference = pair
     x, t, v, condition = inputs(count)
+    bound = network.bind(condition)
     expected = np.concatenate([reference(x[i : i + 1], t[i], condition["labels"][i : i + 1]) for i in range(count)])
-    require_close(evaluator(x, t, condition), expected, SAMPLER_FLOAT64, "output")
-    output, _ = evaluator.vector_jacobian(x, t, v, condition)
+    require_close(bound.evaluate(x, t), expected, SAMPLER_FLOAT64, "output")
+    output, _ = bound.vector_jacobian(x, t, v)
     require_close(output, expected, SAMPLER_FLOAT64, "output beside the product")
 
 
 def test_the_product_is_that_of_the_numerical_jacobian(pair):
     """v^T J u for random u, by five points 1e-3 apart."""
-    evaluator, _ = pair
+    network, _ = pair
     x, t, v, condition = inputs(3)
-    _, product = evaluator.vector_jacobian(x, t, v, condition)
+    bound = network.bind(condition)
+    _, product = bound.vector_jacobian(x, t, v)
     assert product.shape == x.shape
     for u in np.random.default_rng(2).standard_normal((4, *x.shape)):
         h = 1e-3
-        f = {k: evaluator(x + k * h * u, t, condition) for k in (-2, -1, 1, 2)}
+        f = {k: bound.evaluate(x + k * h * u, t) for k in (-2, -1, 1, 2)}
         slope = (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / (12 * h)
         by_image = (1, 2, 3)
         require_close((product * u).sum(axis=by_image), (v * slope).sum(axis=by_image), FINITE_DIFFERENCE, "v^T J u")
 
 
 def test_the_exact_trace_is_the_numerical_jacobian_s(pair):
-    evaluator, _ = pair
+    network, _ = pair
     x, t, _, condition = inputs(1)
+    bound = network.bind(condition)
     trace = numeric = 0.0
     for v in np.eye(48).reshape(48, 1, 4, 6, 2):
-        trace += np.sum(v * evaluator.vector_jacobian(x, t, v, condition)[1])
-        f = {k: np.sum(v * evaluator(x + k * 1e-3 * v, t, condition)) for k in (-2, -1, 1, 2)}
+        trace += np.sum(v * bound.vector_jacobian(x, t, v)[1])
+        f = {k: np.sum(v * bound.evaluate(x + k * 1e-3 * v, t)) for k in (-2, -1, 1, 2)}
         numeric += (8 * (f[1] - f[-1]) - (f[2] - f[-2])) / 12e-3
     assert trace == pytest.approx(numeric, rel=FINITE_DIFFERENCE)

@@ -1,0 +1,104 @@
+"""Edits of images as a user calls them: options, conditions and sizes are resolved, core.inference.editing does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.checkpoints.trained import Trained
+from core.diffusion.process import Process
+from core.diffusion.samplers import with_options
+from core.inference import editing
+from core.inference.conditioning import Condition, asked_condition, image_beside, shrunk
+from core.inference.editing import Edited, Editor, Images
+from core.inference.sampling import Conditioned, Network
+
+STEPS = 100
+"""Points of the grid where an edit walks the whole of it and no number is given."""
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Edits of images (N, H, W, C) in [0, 1]; `edit` of a Generator.
+
+    Every method takes these by keyword, too:
+        seed (0) and first (0): with the image's place they key the noise.
+        class_name: class of all images, for a class-conditional network.
+        condition: what the images are conditioned on, arrays of N rows by the network's keyword.
+        progress: called after each evaluation of the network with the number of images in the batch.
+        Options of SamplingConfig by name, such as steps or sampler; the recipe's where not given. Guidance is off.
+    Each returns core.inference.editing.Edited: its `images` are (N, H, W, C) in [0, 1].
+    """
+
+    twin_network: Network
+    trained: Trained
+    process: Process
+
+    def img2img(self, images: Images, strength: float = 0.5, **how: Any) -> Edited:
+        """Images like the given ones: noise is added for `strength` of the steps, and removed again (SDEdit)."""
+        return editing.img2img(self._editor(images, how), images, strength)
+
+    def inpaint(self, images: Images, hole: NDArray[np.bool_], jump: int = 10, resample: int = 5, **how: Any) -> Edited:
+        """Paint where `hole` (H, W) is True so that it agrees with the rest (RePaint).
+
+        The walk goes back by `jump` points of the grid and forward again, `resample` times in all.
+        """
+        how = {"sampler": "ddpm", **self._whole_grid(), **how}
+        if how["sampler"] == "ddpm":
+            how = {"variance": "fixed_small", **how}
+        return editing.inpaint(self._editor(images, how), images, hole, jump, resample)
+
+    def interpolate(self, images: Images, frames: int = 8, **how: Any) -> Edited:
+        """`frames` images from image 0 to 1, from 2 to 3 and so on, both ends included, through their noise."""
+        return editing.interpolate(
+            self._editor(images, {"sampler": "ddim", **self._whole_grid(), **how}), images, frames
+        )
+
+    def reconstruct(self, images: Images, **how: Any) -> Edited:
+        """Images to their noise by the deterministic flow and back; `facts` has the error in grey levels."""
+        return editing.reconstruct(self._editor(images, {"sampler": "ddim", **self._whole_grid(), **how}), images)
+
+    def upscale(self, images: Images, **how: Any) -> Edited:
+        """Large images of small ones, with a network that was trained with data.low_resolution.
+
+        Images of the large size are made small first, and compared with the result.
+
+        Raises:
+            ValueError: a network trained without data.low_resolution, or images of neither size.
+        """
+        factor, size = self.trained.low_resolution, self.trained.model.sample_size
+        if not factor:
+            raise ValueError("upscale: the network must be trained with data.low_resolution")
+        whole = images.shape[1:3] == size
+        small = shrunk(images, factor) if whole else images
+        if small.shape[1:3] != (size[0] // factor, size[1] // factor):
+            low = f"{size[0] // factor}x{size[1] // factor}"
+            raise ValueError(f"upscale: images of {images.shape[1]}x{images.shape[2]} pixels: must have {low}")
+        beside = image_beside(small, size, self.trained.dtype)
+        editor = self._editor(images, how, {"image": beside})
+        return editing.upscale(editor, beside, images if whole else None)
+
+    def _whole_grid(self) -> dict[str, Any]:
+        return {"steps": min(STEPS, self.trained.process.timesteps)}
+
+    def _editor(self, images: Images, how: dict[str, Any], more: Condition | None = None) -> Editor:
+        """The editor of N images; `more` is conditioned on beside the rest."""
+        options = dict(how)
+        seed, first = options.pop("seed", 0), options.pop("first", 0)
+        progress: Callable[[int], object] = options.pop("progress", lambda count: None)
+        condition, class_name = options.pop("condition", None), options.pop("class_name", None)
+        trained = self.trained
+        asked: dict[str, Any] = dict(condition or {})
+        if condition is None or class_name is not None:
+            samples = range(first, first + len(images))
+            asked |= asked_condition(trained.classes, trained.data, samples, seed, trained.dtype, class_name)
+        asked |= more or {}
+        if trained.model.condition_channels and "image" not in asked:
+            raise ValueError("condition: must have `image`, since the network is conditioned on an image beside each")
+        sampling = with_options(trained.sampling, {"guidance": 1.0, **options})
+        given = Conditioned(self.twin_network, asked)
+        return Editor(given, self.process, sampling, trained.dtype, seed, first, progress)

@@ -1,0 +1,189 @@
+"""A trained network in use: drawing images, editing them, and measuring their likelihood."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from core.checkpoints.checkpoint import resolve_checkpoint
+from core.checkpoints.trained import Trained, open_trained
+from core.config import ModelConfig, SamplingConfig
+from core.diffusion.process import Process, make_process
+from core.diffusion.samplers import make_table, with_options
+from core.diffusion.table import After, SamplingTable
+from core.inference.conditioning import Condition, asked_condition, no_condition
+from core.inference.edits import Edits
+from core.inference.likelihood import BoundOptions, FlowOptions, Progress, bound, flow_bits
+from core.inference.sampling import Conditioned, KeyedNoise, Network, Part, finished, run_table
+from core.twin import Twin
+
+SAMPLING_OPTIONS = frozenset(field.name for field in dataclasses.fields(SamplingConfig))
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Draws images from a trained network; `torch_impl.load` and `tf_impl.load` make one.
+
+    Image i of a seed is the same image in both frameworks, whatever the batch size and the range drawn.
+    """
+
+    twin_network: Network
+    """The twin's network, which core binds to what it is conditioned on."""
+    trained: Trained
+    """What is known of the network."""
+
+    @property
+    def network(self) -> Any:
+        """The framework's own network, in evaluation mode: a torch.nn.Module, or a Keras layer."""
+        return self.twin_network.module
+
+    @property
+    def model(self) -> ModelConfig:
+        """The network's configuration."""
+        return self.trained.model
+
+    @cached_property
+    def process(self) -> Process:
+        """The forward process: its tables over the noise levels."""
+        return make_process(self.trained.process)
+
+    @property
+    def edit(self) -> Edits:
+        """Edits of given images: img2img, inpaint, interpolate, reconstruct, upscale."""
+        return Edits(self.twin_network, self.trained, self.process)
+
+    def sample(
+        self, n: int, seed: int = 0, *, first: int = 0, class_name: str | None = None, guide: Generator | None = None,
+        after: After | None = None, **options: Any,
+    ) -> np.ndarray:  # fmt: skip
+        """Draw n images.
+
+        Args:
+            n: number of images.
+            seed: of the noise, and of the parameters that are not given.
+            first: index of the first image; images 40 to 49 of a seed are the same drawn alone or among 64.
+            class_name: class of all images, by name or number; the classes in turn where None.
+            guide: a weaker network to guide away from; the network's own unconditional prediction where None.
+            after: called after each evaluation as after(row, x, x_0) with arrays (B, H, W, C); returns the x to go on from.
+            options: options of SamplingConfig by name (sampler, nfe, steps, guidance, eta ...), the recipe's where not
+                given; and values of the parameters that the network is conditioned on, such as theta_e=1.2.
+        Returns:
+            (n, H, W, C) in [0, 1], of the network's dtype.
+        Raises:
+            ValueError: an option or a condition that the network does not have.
+            RunError: the weights have diverged.
+        """
+        given = {name: value for name, value in options.items() if name in SAMPLING_OPTIONS}
+        numbers = {name: value for name, value in options.items() if name not in SAMPLING_OPTIONS}
+        known = (self.trained.data.get("condition") or {"names": []})["names"]
+        for name in numbers:
+            if name not in known:
+                taken = ", ".join([*known, *sorted(SAMPLING_OPTIONS)])
+                raise ValueError(f"{name}: neither an option of sampling nor a condition; must be one of {taken}")
+        samples = range(first, first + n)
+        condition = self.condition(samples, seed, class_name, numbers)
+        sampling = with_options(self.trained.sampling, given)
+        return self.draw(samples, seed, condition, sampling, guide, after)
+
+    def condition(
+        self, samples: Sequence[int], seed: int, class_name: str | None = None, numbers: dict[str, float] | None = None
+    ) -> Condition:
+        """What images to draw are conditioned on; see core.inference.conditioning.asked_condition."""
+        trained = self.trained
+        if trained.model.condition_channels:
+            raise ValueError("the network is conditioned on an image, which sampling cannot give: use edit.upscale")
+        return asked_condition(trained.classes, trained.data, samples, seed, trained.dtype, class_name, numbers)
+
+    def draw(
+        self, samples: Sequence[int], seed: int, condition: Condition, sampling: SamplingConfig | None = None,
+        guide: Generator | None = None, after: After | None = None,
+        start: Callable[[KeyedNoise, Part], np.ndarray] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Draw images under a given condition.
+
+        Args:
+            samples: indices of the images.
+            seed: of the noise.
+            condition: arrays of len(samples) rows, by the network's keyword.
+            sampling: sampler and batch size; the recipe's where None.
+            guide, after: as sample().
+            start: the first state of a batch, from the keyed noise and the batch's positions; x_T where None.
+        Returns:
+            (len(samples), H, W, C) in [0, 1], clipped.
+        """
+        trained = self.trained
+        sampling = sampling or trained.sampling
+        table = make_table(self.process, sampling)
+        noise = KeyedNoise(seed, samples, trained.image_shape, trained.dtype)
+        images = run_table(
+            table, Conditioned(self.twin_network, condition), noise, sampling.batch_size,
+            weak=self.weak(table, condition, guide),
+            start=None if start is None else lambda part: start(noise, part),
+            after=None if after is None else lambda part: after,
+        )  # fmt: skip
+        return finished(images)
+
+    def weak(self, table: SamplingTable, condition: Condition, guide: Generator | None) -> Conditioned | None:
+        """What guided rows move away from: the unconditional prediction, or the guide's under the same condition.
+
+        Raises:
+            ValueError: a guide without guided rows or of other images, or a network that was always conditioned.
+        """
+        if table.network_evaluations == table.nfe:
+            if guide is not None:
+                raise ValueError("guide: no noise level is guided; give a guidance scale, such as 2")
+            return None
+        if guide is None:
+            if not self.trained.drops:
+                raise ValueError(
+                    "guidance: must be 1, since the network was trained with training.condition_dropout = 0 and has no "
+                    "unconditional prediction; or give a weaker network (guide, --guide)"
+                )
+            return Conditioned(self.twin_network, no_condition(condition, self.trained.classes))
+        own, other = self.trained, guide.trained
+        if other.process != own.process:
+            raise ValueError("guide: must be trained with the same process")
+        same = ("sample_size", "in_channels", "num_class_embeds", "vector_channels")
+        alike = other.classes == own.classes and other.data.get("condition") == own.data.get("condition")
+        if not alike or any(getattr(other.model, name) != getattr(own.model, name) for name in same):
+            raise ValueError("guide: must take the same images and conditions")
+        return Conditioned(guide.twin_network, condition)
+
+    def likelihood(
+        self, images: np.ndarray, method: Literal["vlb", "ode"] = "vlb", *, condition: Condition | None = None,
+        batch_size: int = 64, progress: Progress = lambda count: None, **options: Any,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
+        """Bits per dimension of images; fewer is better.
+
+        Args:
+            images: (N, H, W, C) in [0, 1].
+            method: vlb, the variational bound of DDPM; or ode, the density of the probability-flow ODE.
+            condition: what the images are conditioned on, for a conditional network: arrays of N rows.
+            batch_size: images at a time; the numbers do not depend on it.
+            progress: called with the number of evaluations done.
+            options: of core.inference.likelihood.BoundOptions or FlowOptions.
+        Returns:
+            `total` (N,); of vlb also `prior`, `decoder` (N,) and `divergences` (N, levels).
+        """
+        if condition is None and self.model.conditional:
+            raise ValueError("condition: missing, and the network is conditional")
+        given = Conditioned(self.twin_network, condition or {})
+        if method == "vlb":
+            learned = self.model.out_channels == 2 * images.shape[-1]
+            how = BoundOptions(**{"variance": "learned" if learned else "fixed_small", **options})
+            return bound(given, self.process, images, how, batch_size, self.trained.dtype, progress)
+        flow = FlowOptions(**options)
+        outputs = self.model.out_channels
+        return flow_bits(given, self.process, images, outputs, flow, batch_size, self.trained.dtype, progress)
+
+
+def open_generator(twin: Twin, path: str | Path, weights: Literal["ema", "raw"] = "ema") -> Generator:
+    """A generator over the network of a run, a checkpoint or a diffusers pipeline folder."""
+    trained = open_trained(resolve_checkpoint(path), weights)
+    return Generator(twin.make_network(trained.model, trained.weights, trained.dtype), trained)

@@ -1,0 +1,88 @@
+"""The files of drawn images: samples.npy, grid.png, manifest.json, and the film of a drawing."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from core.checkpoints.trained import Trained
+from core.config import SamplingConfig
+from core.diffusion.samplers import steps_of
+from core.diffusion.table import SamplingTable
+from core.files import file_hash, write_json, write_npy
+from core.images import grid, save_gif, save_png, to_unit
+
+FRAMES = 25
+
+
+class Film:
+    """A progress bar over the evaluations of a drawing, and the predicted images of its first batch as frames.
+
+    Args:
+        table: the sampling table.
+        batches: number of batches.
+        wanted: whether to keep frames: about 25, evenly spaced, of the first 16 images.
+    """
+
+    def __init__(self, table: SamplingTable, batches: int, wanted: bool) -> None:
+        from tqdm import tqdm
+
+        self.rows, self.wanted = table.nfe, wanted
+        self.frames: list[np.ndarray] = []
+        self.bar = tqdm(total=batches * table.nfe, desc="sample", unit="eval", dynamic_ncols=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+    def after(self, row: int, x: np.ndarray, x_0: np.ndarray) -> np.ndarray:
+        """The hook after each row: it changes nothing."""
+        if self.wanted and self.bar.n < self.rows:
+            spaced = row * FRAMES // self.rows != (row - 1) * FRAMES // self.rows
+            if len(self.frames) <= FRAMES and (spaced or row == self.rows - 1):
+                self.frames.append(grid(to_unit(x_0[:16])))
+        self.bar.update()
+        return x
+
+
+def write_samples(
+    out: Path,
+    images: np.ndarray,
+    frames: list[np.ndarray],
+    manifest: dict[str, Any],
+    picture: np.ndarray | None = None,
+) -> None:
+    """Write samples.npy (float32, (N, H, W, C), [0, 1]), grid.png, manifest.json and, with frames, denoising.gif.
+
+    grid.png is `picture`, or a grid of the first 64 images where None.
+    """
+    write_npy(out / "samples.npy", images.astype(np.float32))
+    save_png(out / "grid.png", grid(images[:64].astype(np.float32)) if picture is None else picture)
+    if frames:
+        save_gif(out / "denoising.gif", [*frames, *frames[-1:] * 8], 80)
+    write_json(out / "manifest.json", manifest)
+
+
+def manifest_of(trained: Trained, sampling: SamplingConfig, table: SamplingTable, started: float) -> dict[str, Any]:
+    """The part of manifest.json that says which network and method made the images."""
+    return {
+        "checkpoint": str(trained.files[0].parent),
+        "weights_sha256": file_hash(*trained.files),
+        **{name: value for name, value in dataclasses.asdict(sampling).items() if name != "batch_size"},
+        "steps": steps_of(sampling),
+        "nfe": table.nfe,
+        "network_evaluations": table.network_evaluations,
+        "batch_size": sampling.batch_size,
+        "dtype": trained.dtype,
+        "data_sha256": trained.data.get("sha256"),
+        "seconds": round(time.monotonic() - started, 3),
+    }

@@ -1,0 +1,109 @@
+"""What a training is made of once: recipe, data, process and noise levels; it makes every batch and every step.
+
+A batch is a pure function of (recipe, step), and with importance sampling of past losses. Both frameworks see the same
+batches, and a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from core.config import Recipe
+from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
+from core.diffusion.bound import bound_columns
+from core.diffusion.process import coefficients, make_process
+from core.images import from_unit
+from core.inference.conditioning import check_condition, training_condition
+from core.inference.sampling import Network
+from core.random import gaussian
+from core.training.levels import LevelSampler
+from core.training.optim import scalars
+
+Batch = dict[str, np.ndarray]
+State = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]
+"""EMA weights; training state; counters."""
+
+
+class Trainer(Protocol):
+    """What a twin supplies: the network, its average and its optimiser."""
+
+    def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
+        """One optimiser step, with scalars as core.training.optim.scalars gives them.
+
+        Returns:
+            `loss`, `grad_norm`, `skipped`, `skipped_in_a_row` as scalars on the device; with importance sampling also
+            `losses` (B,), weighted. A step whose loss or gradient norm is not finite changes only the two counters.
+        """
+        ...
+
+    def state(self) -> State:
+        """EMA weights; 'params/', 'exp_avg/', 'exp_avg_sq/' and the I-th profile's 'profile_I/' by canonical name; counters."""
+        ...
+
+    def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
+        """Go back to a state."""
+        ...
+
+    def ema_network(self) -> Network:
+        """The network with the EMA weights as they are now."""
+        ...
+
+
+class Training:
+    """A recipe on its data.
+
+    Args:
+        recipe: the run.
+        dataset: images in [0, 1], labels and parameters.
+    Raises:
+        ValueError: the data do not hold what the network is conditioned on.
+    """
+
+    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
+        check_condition(recipe, dataset)
+        self.recipe, self.dataset = recipe, dataset
+        self.process = make_process(recipe.process)
+        self.levels = LevelSampler(recipe.training, self.process)
+
+    def advance(self, trainer: Trainer, step: int) -> dict[str, Any]:
+        """Train one optimiser step (0-based); returns the trainer's metrics and `lr`."""
+        batch, values = self.batch(step), scalars(self.recipe.training, step)
+        metrics = trainer.step(batch, values)
+        self.levels.note(batch, metrics)
+        return {**metrics, "lr": values["lr"]}
+
+    def batch(self, step: int) -> Batch:
+        """The global batch of one optimiser step.
+
+        Args:
+            step: 0-based optimiser step.
+        Returns:
+            `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64 levels; `time`, `signal`, `noise`, `target_x0`,
+            `target_eps`, `weight` (B,); with importance sampling `importance` (B,), 1 / (T p), which `weight` contains;
+            with a learned variance the columns of bound_columns(); and the condition by name. Floats have training.dtype.
+        """
+        recipe, process, dataset = self.recipe, self.process, self.dataset
+        config, seed = recipe.training, recipe.training.seed
+        samples = range(config.batch_size)
+        chosen = dataset.train[batch_indices(seed, step, config.batch_size, len(dataset.train))]
+        images = np.stack([dataset.images[i] for i in chosen])
+        if recipe.data.augment:
+            square = images.shape[1] == images.shape[2]
+            images = symmetry(images, symmetry_codes(seed, step, config.batch_size, square))
+        t, importance = self.levels.draw(step)
+        batch = {
+            "x_0": from_unit(images.astype(config.dtype)),
+            "eps": gaussian(seed, "training_eps", samples, step, recipe.image_shape, config.dtype),
+            "t": t,
+            **coefficients(process, t, config.dtype),
+        }
+        if recipe.process.variance == "learned":
+            batch |= {name: column[t].astype(config.dtype) for name, column in bound_columns(process).items()}
+        if self.levels.importance:
+            batch["importance"] = importance.astype(config.dtype)
+            for name in ("weight", "bound_weight"):
+                if name in batch:
+                    batch[name] = batch[name] * batch["importance"]
+        return {**batch, **training_condition(recipe, dataset, chosen, images, step)}

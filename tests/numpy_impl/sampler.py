@@ -1,0 +1,83 @@
+"""A network that multiplies x by the mean of its first kernel, run by the reference executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from core.config import ModelConfig
+from core.diffusion import table as tables
+from core.diffusion.table import After, SamplingTable
+from core.inference.conditioning import Condition
+
+Function = Callable[..., np.ndarray]
+
+
+class Network:
+    """Any function (x, t, **condition) -> output on arrays (B, H, W, C)."""
+
+    def __init__(self, module: Function) -> None:
+        self.module: Any = module
+
+    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+        """The function with these arrays as keywords."""
+        return BoundNetwork(self.module, dict(condition or {}))
+
+
+class BoundNetwork:
+    """A function (x, t) -> output, and what core asks of it."""
+
+    def __init__(self, module: Function, given: dict[str, np.ndarray]) -> None:
+        self.module, self.given = module, given
+
+    def __call__(self, x: np.ndarray, t: Any) -> np.ndarray:
+        """The output."""
+        return self.module(x, t, **self.given)
+
+    def run(
+        self,
+        table: SamplingTable,
+        x_T: np.ndarray,
+        noise: Callable[[int], np.ndarray],
+        weak: BoundNetwork | None = None,
+        after: After | None = None,
+    ) -> np.ndarray:
+        """Run a table."""
+        images: np.ndarray = tables.run(table, self, x_T, noise, weak, after).astype(x_T.dtype)
+        return images
+
+    def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """The output."""
+        return self(x, t)
+
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of a linear function: the function itself is its own Jacobian, and symmetric."""
+        return self(x, t), self(v, t) - self(np.zeros_like(v), t)
+
+
+def scaled(weights: dict[str, np.ndarray]) -> Function:
+    """x -> k x, k being the mean of the first convolution's kernel."""
+    k = weights["conv_in.weight"].mean()
+
+    def network(x: np.ndarray, t: Any, **condition: np.ndarray) -> np.ndarray:
+        output: np.ndarray = k * x
+        return output
+
+    return network
+
+
+def make_network(model: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "float32") -> Network:
+    """The network with given weights."""
+    return Network(scaled(weights))
+
+
+def watching(note: Callable[[int, np.ndarray, np.ndarray], object]) -> After:
+    """A hook that notes (row, x, x_0) and changes nothing."""
+
+    def after(row: int, x: np.ndarray, x_0: np.ndarray) -> np.ndarray:
+        note(row, x, x_0)
+        return x
+
+    return after
