@@ -56,8 +56,10 @@ def test_inner_products_are_integrals():
         for j, (tb, gb) in enumerate(given):
             value = integrate.quad(
                 lambda x: (ga + 1) * x**ga / ta ** (ga + 1) * (gb + 1) * x**gb / tb ** (gb + 1),  # noqa: B023
-                0, min(ta, tb), epsabs=1e-13,
-            )[0]  # fmt: skip
+                0,
+                min(ta, tb),
+                epsabs=1e-13,
+            )[0]
             assert inner_products(given, given)[i, j] == pytest.approx(value, rel=1e-9)
 
 
@@ -96,41 +98,58 @@ def test_what_cannot_be_synthesised_is_refused():
 
 
 MODEL = ModelConfig(
-    (4, 4), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(4,), layers_per_block=1,
-    norm_num_groups=2, mid_block_type=None,
-)  # fmt: skip
-TWIN = "tests.numpy_impl"
+    (4, 4),
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    block_out_channels=(4,),
+    layers_per_block=1,
+    norm_num_groups=2,
+    mid_block_type=None,
+)
+START, PATH = initial_weights(MODEL, 0), trajectory()[:, 0]
+"""Weights are the initial ones plus a number that moves."""
 
 
-def test_a_run_s_snapshots_become_a_checkpoint(tmp_path, capsys):
-    """Older checkpoints are gone, their snapshots are not; those after the step that a run goes on from are."""
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    """A run of 400 steps with two profiles and ten checkpoints, of which the last one is left."""
     recipe = Recipe(MODEL, training=TrainingConfig(steps=400, ema_profiles=(0.05, 0.1), keep_checkpoints=1))
-    run, start, path = RunFolder(tmp_path / "run"), initial_weights(MODEL, 0), trajectory()[:, 0]
-    run.create(recipe)
-    averages = {s: tracked(path, s) for s in (0.05, 0.1)}
+    folder, averages = RunFolder(tmp_path / "run"), [tracked(PATH, s) for s in (0.05, 0.1)]
+    folder.create(recipe)
+    state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in START.items()}
     for step in range(40, 401, 40):
-        profiles = {f"profile_{i}/{n}": (w + averages[s][step - 1]).astype(np.float64) for i, s in enumerate(averages) for n, w in start.items()}  # fmt: skip
-        state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in start.items()}
-        run.save(Checkpoint(recipe, start, state | profiles, {"step": step}, {}), keep=1)
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
-    argv = [
-        "synthesise-ema",
-        str(tmp_path / "run"),
-        "--sigma-rel",
-        "0.08",
-        "--step",
-        "240",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    assert main(TWIN, argv) == 0 and "from 20 snapshots" in capsys.readouterr().out
-    found, exact = open_trained(tmp_path / "out", "ema"), tracked(path, 0.08)[239]
+        for i, average in enumerate(averages):
+            state |= {f"profile_{i}/{n}": (w + average[step - 1]).astype(np.float64) for n, w in START.items()}
+        folder.save(Checkpoint(recipe, START, dict(state), {"step": step}, {}), keep=1)
+    return folder
+
+
+def call(run: RunFolder, step: int, out: str = "out") -> int:
+    """The exit code of the verb."""
+    words = ["synthesise-ema", run.path, "--sigma-rel", "0.08", "--step", step, "--out", run.path.parent / out]
+    return main("tests.numpy_impl", [str(word) for word in words])
+
+
+def test_a_run_s_snapshots_become_a_checkpoint(run, capsys):
+    """The checkpoints that held them are gone, the snapshots are not."""
+    assert len(list((run.path / "checkpoints").iterdir())) == 1
+    assert call(run, 240) == 0 and "20 snapshots" in capsys.readouterr().out
+    found, exact = open_trained(run.path.parent / "out", "ema"), tracked(PATH, 0.08)[239]
     for name, weights in found.weights.items():
-        assert np.max(np.abs(weights - start[name] - exact)) < 5e-3 * np.abs(exact) + 1e-2 * np.abs(start[name]).max()
-    assert main(TWIN, argv) == 2 and "exists already" in capsys.readouterr().err
+        error = np.max(np.abs(weights - START[name] - exact))
+        assert error < 5e-3 * np.abs(exact) + 1e-2 * np.abs(START[name]).max()
+
+
+def test_a_folder_that_exists_is_not_overwritten(run, capsys):
+    assert call(run, 240) == 0
+    assert call(run, 240) == 2 and str(run.path.parent / "out") in capsys.readouterr().err
+
+
+def test_snapshots_after_the_step_that_a_run_goes_on_from_are_gone(run, capsys):
     run.recover(240)
     assert {step for step, _, _ in run.averages((0.05, 0.1))} == set(range(40, 241, 40))
-    assert main(TWIN, [*argv[:-1], str(tmp_path / "late"), "--step", "400"]) == 2
-    assert "step = 400: must be at most 240" in capsys.readouterr().err
-    assert main(TWIN, ["synthesise-ema", str(tmp_path), "--out", str(tmp_path / "b")]) == 2
-    assert "no run there" in capsys.readouterr().err
+    assert call(run, 400) == 2 and "step = 400: must be at most 240" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    assert call(RunFolder(tmp_path / "nothing"), 240) == 2 and "nothing" in capsys.readouterr().err

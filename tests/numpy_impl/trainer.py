@@ -13,16 +13,19 @@ from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
 from core.training.training import Batch, State
 from tests.numpy_adam import adam_step
+from tests.numpy_impl.pace import PACE
 from tests.numpy_impl.sampler import Network, scaled
 
 
 def set_threads(threads: int) -> None:
-    """NumPy has no threads of its own."""
+    """Note them; NumPy takes as many as it likes."""
+    PACE.threads = threads or 1
 
 
 def describe() -> dict[str, Any]:
     """What a manifest says."""
-    return {"framework": "numpy", "version": np.__version__, "threads": 1, "device": "cpu"}
+    threads = PACE.threads + PACE.more_threads
+    return {"framework": PACE.framework, "version": np.__version__, "threads": threads, "device": "cpu"}
 
 
 class Trainer:
@@ -40,6 +43,7 @@ class Trainer:
 
     def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step; a norm that is not finite changes nothing but the counters."""
+        PACE.act("step", self.counters["adam_steps"])
         push = float((batch["x_0"] * batch["eps"]).mean() + batch["t"].mean() / 100)
         gradients = {name: 0.1 * p + push for name, p in self.params.items()}
         with np.errstate(over="ignore"):
