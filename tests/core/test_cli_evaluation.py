@@ -13,7 +13,7 @@ from core.metrics.frechet import frechet_distance_from_features
 from core.training.evaluation import Evaluation
 from core.training.loop import start_training
 from core.twin import Twin
-from tests.core.test_cli import recipe, refused, run, weights_of  # noqa: F401
+from tests.command_line import refused, run, weights_of
 
 FLAGS = ("--data.held-out", "0.4", "--evaluation.every", "1", "--evaluation.n", "5", "--training.sample-count", "0")
 
@@ -40,7 +40,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_best_checkpoint_is_kept_beside_the_last(recipe, tmp_path, twin, distances):  # noqa: F811
+def test_the_best_checkpoint_is_kept_beside_the_last(recipe, tmp_path, twin, distances):
     folder = tmp_path / "run"
     code, _, err = run("train", "--config", recipe, "--run", folder, *FLAGS)
     assert code == 0, err
@@ -52,7 +52,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(recipe, tmp_path, twin, dis
     assert run("sample", folder / "best", "--n", "2", "--out", tmp_path / "out")[0] == 0
 
 
-def test_evaluation_changes_no_weight_and_a_resumed_run_knows_its_best(recipe, tmp_path, twin, distances):  # noqa: F811
+def test_evaluation_changes_no_weight_and_a_resumed_run_knows_its_best(recipe, tmp_path, twin, distances):
     flags = ("--config", recipe, "--data.held-out", "0.4", "--training.sample-count", "0")
     assert run("train", *flags, "--run", tmp_path / "plain")[0] == 0
     first = ("--run", tmp_path / "watched", "--evaluation.every", "2", "--evaluation.n", "5", "--training.steps", "2")
@@ -65,7 +65,7 @@ def test_evaluation_changes_no_weight_and_a_resumed_run_knows_its_best(recipe, t
     assert weights_of(tmp_path / "watched") == weights_of(tmp_path / "plain")
 
 
-def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, tmp_path):  # noqa: F811
+def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, tmp_path):
     base = load_recipe(recipe)
     chosen = dataclasses.replace(
         base, data=dataclasses.replace(base.data, held_out=0.4),
@@ -79,7 +79,7 @@ def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, 
     assert Evaluation(chosen, dataset, features)(images) == pytest.approx(expected, rel=1e-12) and expected > 0
 
 
-def test_what_does_not_fit_is_refused_before_the_first_step(recipe, tmp_path, twin):  # noqa: F811
+def test_what_does_not_fit_is_refused_before_the_first_step(recipe, tmp_path, twin):
     assert "must be at most" in refused(2, "train", "--config", recipe, "--run", tmp_path / "run", *FLAGS, "--evaluation.n", "500")  # fmt: skip
     assert not (tmp_path / "run").exists()
     assert "evaluation.every" in refused(2, "train", "--config", recipe, *FLAGS, "--evaluation.every", "-1")

@@ -1,22 +1,19 @@
 """Editing over batches with keyed noise, and the verb, over networks in closed form run by NumPy's executor."""
 
 import dataclasses
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from core.command_line import RunError
-from core.commands.main import main
 from core.config import ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
 from core.images import from_unit
 from core.inference.editing import Editor, img2img, inpaint, interpolate, read_hole, reconstruct, upscale
 from core.inference.sampling import Conditioned
-from tests.core.test_cli import RECIPE, TWIN
+from tests.command_line import RECIPE, run
 from tests.numpy_impl.sampler import Network
 
 PROCESS = make_process(ProcessConfig(100, beta_end=0.2, prediction="v"))
@@ -137,20 +134,13 @@ def test_where_to_paint(tmp_path):
 # --- the verb ---------------------------------------------------------------------------------------------------------
 
 
-def call(*argv):
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main(TWIN, [str(word) for word in argv])
-    return code, out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("editing")
     recipe = folder / "tiny.toml"
     text = RECIPE.replace("CACHE", str(folder / "cache")).replace("[data]", "[data]\nheld_out = 0.4")
     recipe.write_text(text.replace("[process]", '[process]\nprediction = "v"'))
-    assert call("train", "--config", recipe, "--run", folder / "run")[0] == 0
+    assert run("train", "--config", recipe, "--run", folder / "run")[0] == 0
     return folder / "run"
 
 
@@ -169,7 +159,7 @@ def trained(tmp_path_factory):
     ],
 )
 def test_the_verb_writes_samples_a_picture_and_a_manifest(trained, tmp_path, kind, flags, count, shape):
-    code, out, err = call("edit", kind, trained, "--n", 3, "--first", 1, *flags, "--out", tmp_path / "out")
+    code, out, err = run("edit", kind, trained, "--n", 3, "--first", 1, *flags, "--out", tmp_path / "out")
     assert code == 0, err
     assert out.splitlines()[-1] == f"wrote {tmp_path / 'out' / 'samples.npy'}, {tmp_path / 'out' / 'grid.png'}"
     images = np.load(tmp_path / "out" / "samples.npy")
@@ -179,7 +169,7 @@ def test_the_verb_writes_samples_a_picture_and_a_manifest(trained, tmp_path, kin
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["edit"] == kind and manifest["images"]["path"] == "held-out" and manifest["first"] == 1
     assert manifest["nfe"] > 0 and manifest["guidance"] == 1
-    code, _, err = call("edit", kind, trained, "--n", 3, *flags, "--out", tmp_path / "out")
+    code, _, err = run("edit", kind, trained, "--n", 3, *flags, "--out", tmp_path / "out")
     assert code == 2 and "already holds samples" in err
 
 
@@ -189,12 +179,12 @@ def test_images_may_be_files_and_stand_as_the_second_word(trained, tmp_path):
     Image.fromarray((images[0] * 255).astype(np.uint8)).save(tmp_path / "one.png")
     for where, count in (("images.npy", 2), ("one.png", 1)):
         flags = ["--n", count, "--box", "0,0,8,8", "--steps", 5, "--jump", 2, "--overwrite", "--out", tmp_path / "out"]
-        code, _, err = call("edit", "inpaint", trained, tmp_path / where, *flags)
+        code, _, err = run("edit", "inpaint", trained, tmp_path / where, *flags)
         assert code == 0, err
         found = np.load(tmp_path / "out" / "samples.npy")[..., 0]
         assert np.max(np.abs(found[:, :, 8:] - images[:count, :, 8:])) < (1e-6 if where == "images.npy" else 1 / 255)
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "small.png")
-    code, _, err = call("edit", "img2img", trained, tmp_path / "small.png", "--n", 1)
+    code, _, err = run("edit", "img2img", trained, tmp_path / "small.png", "--n", 1)
     assert code == 2 and "8x8 pixels: must have 8x16" in err
 
 
@@ -216,7 +206,7 @@ def test_images_may_be_files_and_stand_as_the_second_word(trained, tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_one_line(trained, words, message):
-    code, _, err = call("edit", *(trained if word == "RUN" else word for word in words))
+    code, _, err = run("edit", *(trained if word == "RUN" else word for word in words))
     assert code == 2 and message in err.splitlines()[-1], err
 
 
@@ -226,15 +216,15 @@ def test_small_images_are_upscaled_from_files_and_from_held_out_ones(tmp_path):
     )
     text = text.replace("[model]", "[model]\nin_channels = 2\nout_channels = 1\ncondition_channels = 1")
     (tmp_path / "up.toml").write_text(text.replace("sample_count = 2", "sample_count = 0"))
-    code, _, err = call("train", "--config", tmp_path / "up.toml", "--run", tmp_path / "run")
+    code, _, err = run("train", "--config", tmp_path / "up.toml", "--run", tmp_path / "run")
     assert code == 0, err
-    code, out, err = call("edit", "upscale", tmp_path / "run", "--n", 2, "--out", tmp_path / "out")
+    code, out, err = run("edit", "upscale", tmp_path / "run", "--n", 2, "--out", tmp_path / "out")
     assert code == 0, err
     assert out.startswith("rms of bicubic grey levels: ")
     with Image.open(tmp_path / "out" / "grid.png") as picture:
         assert picture.size == (3 * 18 + 2, 2 * 10 + 2)
     np.save(tmp_path / "small.npy", np.random.default_rng(0).random((3, 4, 8)))
-    code, _, err = call(
+    code, _, err = run(
         "edit", "upscale", tmp_path / "run", tmp_path / "small.npy", "--n", 3, "--out", tmp_path / "files"
     )
     assert code == 0, err
@@ -242,8 +232,8 @@ def test_small_images_are_upscaled_from_files_and_from_held_out_ones(tmp_path):
     with Image.open(tmp_path / "files" / "grid.png") as picture:
         assert picture.size == (2 * 18 + 2, 3 * 10 + 2)
     np.save(tmp_path / "large.npy", np.zeros((3, 8, 16)))
-    code, _, err = call("edit", "upscale", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
+    code, _, err = run("edit", "upscale", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
     assert code == 2 and "8x16 pixels: must have 4x8" in err
-    code, _, err = call("edit", "img2img", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
+    code, _, err = run("edit", "img2img", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
     assert code == 2 and "must be held-out, since the network is conditioned on a small image" in err
-    assert call("edit", "img2img", tmp_path / "run", "--n", 2)[0] == 0
+    assert run("edit", "img2img", tmp_path / "run", "--n", 2)[0] == 0

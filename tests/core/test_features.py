@@ -1,18 +1,15 @@
 """Features without a network: batches, memory, reading ahead, what is refused, the file, the verb over a NumPy twin."""
 
-import io
 import json
 import os
 import threading
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from core.command_line import RunError
-from core.commands.main import main
 from core.data.sources import open_source
 from core.extractors import features as module
 from core.extractors.features import (
@@ -26,6 +23,7 @@ from core.extractors.features import (
 )
 from core.files import file_hash, write_json, write_tensors
 from core.worker.tasks import FeaturesTask
+from tests import command_line
 from tests.feature_file import read_features
 
 
@@ -228,10 +226,7 @@ def weights(tmp_path, monkeypatch):
 
 def run(*argv) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one call of the command line, with the extractor whose facts are a stand-in's."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main("tests.numpy_impl", [str(word) for word in (*argv, "--extractor", "inception")])
-    return code, out.getvalue(), err.getvalue()
+    return command_line.run(*argv, "--extractor", "inception")
 
 
 def refused(code: int, *argv) -> str:

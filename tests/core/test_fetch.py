@@ -5,7 +5,7 @@ import io
 import os
 import resource
 import signal
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from core.extractors import features as module
 from core.extractors.features import Facts
 from core.files import file_hash, read_tensors
 from core.twin import Published
+from tests import command_line
 from tests.file_server import serving
 
 CHUNK = 512 * 1024
@@ -60,13 +61,7 @@ def run(server, cache, monkeypatch):
     published = Published(server.url.replace("a.zip", "pt-6726825d.pth"), server.sha256, read_published)
     monkeypatch.setattr("tests.numpy_impl.inception.PUBLISHED", published)
 
-    def call(*argv) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = main("tests.numpy_impl", ["fetch", *(str(word) for word in argv)])
-        return code, out.getvalue(), err.getvalue()
-
-    return call
+    return lambda *argv: command_line.run("fetch", *argv)
 
 
 def error(run, code: int, *argv) -> str:

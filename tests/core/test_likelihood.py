@@ -1,23 +1,20 @@
 """Likelihood of images: batches, keyed noise, runs of levels, errors, and the verb, over a network in closed form."""
 
 import dataclasses
-import io
 import json
 import math
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 
 from core.command_line import RunError
-from core.commands.main import main
 from core.config import ProcessConfig
 from core.diffusion.bound import quantised
 from core.diffusion.predictions import conversions
 from core.diffusion.process import make_process
 from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
 from core.inference.sampling import Conditioned
-from tests.core.test_cli import RECIPE, TWIN
+from tests.command_line import RECIPE, run
 from tests.core.test_diffusion_likelihood import DEVIATION, MEAN, optimal_fraction
 from tests.numpy_impl.sampler import Network
 
@@ -171,24 +168,17 @@ def test_a_network_that_has_diverged_is_an_error():
 # --- the verb ---------------------------------------------------------------------------------------------------------
 
 
-def call(*argv):
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main(TWIN, [str(word) for word in argv])
-    return code, out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("likelihood")
     recipe = folder / "tiny.toml"
     recipe.write_text(RECIPE.replace("CACHE", str(folder / "cache")).replace("[data]", "[data]\nheld_out = 0.4"))
-    assert call("train", "--config", recipe, "--run", folder / "run")[0] == 0
+    assert run("train", "--config", recipe, "--run", folder / "run")[0] == 0
     return folder / "run"
 
 
 def test_the_verb_prints_the_terms_and_writes_them_into_the_run(trained):
-    code, out, err = call("likelihood", trained, "--n", 4, "--levels", 20)
+    code, out, err = run("likelihood", trained, "--n", 4, "--levels", 20)
     assert code == 0, err
     lines = out.splitlines()
     assert lines[0].startswith("prior") and lines[1].endswith(lines[1].split()[-1]) and "... 99" in lines[1]
@@ -198,22 +188,22 @@ def test_the_verb_prints_the_terms_and_writes_them_into_the_run(trained):
     assert sum(shown) == pytest.approx(stored["bits_per_dimension"], abs=1e-4)
     assert sum(stored["terms"].values()) == pytest.approx(stored["bits_per_dimension"], rel=1e-12)
     assert stored["nfe"] == 21 and len(stored["divergence_by_run"]) == 20 and stored["data"]["path"] == "held-out"
-    code, out, _ = call("likelihood", trained, "--method", "ode", "--n", 2, "--steps", 3, "--json")
+    code, out, _ = run("likelihood", trained, "--method", "ode", "--n", 2, "--steps", 3, "--json")
     assert code == 0 and json.loads(out)["nfe"] == 12
     assert json.loads((trained / "likelihood.json").read_text()).keys() == {"vlb", "ode"}
-    code, out, _ = call("likelihood", trained, "--method", "ode", "--n", 1, "--steps", 2, "--no-dequantise")
+    code, out, _ = run("likelihood", trained, "--method", "ode", "--n", 1, "--steps", 2, "--no-dequantise")
     assert code == 0 and "log2 density" in out and "±" not in out
 
 
 def test_images_may_come_from_files(trained, tmp_path):
     images = np.random.default_rng(0).random((3, 8, 16), np.float32)
     np.save(tmp_path / "images.npy", images)
-    code, _, err = call("likelihood", trained, "--data", tmp_path / "images.npy", "--n", 2, "--first", 1, "--levels", 3)
+    code, _, err = run("likelihood", trained, "--data", tmp_path / "images.npy", "--n", 2, "--first", 1, "--levels", 3)
     assert code == 0, err
-    code, _, err = call("likelihood", trained, "--data", tmp_path / "images.npy", "--n", 4, "--levels", 3)
+    code, _, err = run("likelihood", trained, "--data", tmp_path / "images.npy", "--n", 4, "--levels", 3)
     assert code == 2 and "--first 0 --n 4: must be at most 3 together" in err
     np.save(tmp_path / "big.npy", 2 * images)
-    code, _, err = call("likelihood", trained, "--data", tmp_path / "big.npy", "--n", 1)
+    code, _, err = run("likelihood", trained, "--data", tmp_path / "big.npy", "--n", 1)
     assert code == 2 and "must be in [0, 1], or integers" in err
 
 
@@ -230,7 +220,7 @@ def test_images_may_come_from_files(trained, tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_one_line(trained, flags, message):
-    code, _, err = call("likelihood", trained, *flags)
+    code, _, err = run("likelihood", trained, *flags)
     assert code == 2 and message in err.splitlines()[-1]
 
 

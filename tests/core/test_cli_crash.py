@@ -1,0 +1,112 @@
+"""A run that is stopped at any moment: a full disk, Ctrl-C, SIGKILL before any operation on a file."""
+
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.checkpoints.checkpoint import load_checkpoint
+from tests.command_line import run, steps_of, weights_of
+from tests.numpy_impl.trainer import Trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def forked(function) -> int:
+    """Run a function in a child of its own; its exit code, or minus the signal that ended it."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(function())
+        except BaseException:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.parametrize("limit", [0, 2_000, 40_000])  # bytes: the metrics, the recipe and the weights do not fit
+def test_a_full_disk_is_one_line_and_what_was_written_is_whole(recipe, tmp_path, limit):
+    folder = tmp_path / "run"
+    assert run("train", "--config", recipe, "--run", folder, "--training.steps", 2)[0] == 0
+    before = weights_of(folder)
+
+    pipe = os.pipe()
+
+    def limited() -> int:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        code, _, err = run("train", "--resume", folder, "--training.steps", 4)
+        os.write(pipe[1], err.encode()[-2000:])
+        return code
+
+    assert forked(limited) == 1
+    os.close(pipe[1])
+    with open(pipe[0], encoding="utf-8") as file:
+        errors = [line for line in file.read().splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "File too large" in errors[0] and str(folder) in errors[0]
+    assert weights_of(folder) == before
+    assert run("train", "--resume", folder, "--training.steps", 4)[0] == 0
+    assert steps_of(folder) == [1, 2, 3, 4]
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch):
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    before = signal.getsignal(signal.SIGINT)
+    assert run("train", "--config", recipe, "--run", whole)[0] == 0
+    monkeypatch.setattr(Trainer, "interrupt_at", 3)
+    code, out, err = run("train", "--config", recipe, "--run", folder)
+    assert code == 130 and out.endswith(f"go on with: python -m tests.numpy_impl train --resume {folder}\n"), err
+    assert (folder / "latest").read_text() == "step-00000003\n"
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+    assert run("train", "--resume", folder)[0] == 0
+    assert weights_of(folder) == weights_of(whole) and steps_of(folder) == steps_of(whole) == [1, 2, 3, 4]
+
+
+OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_goes_on_as_if_it_had_not_been(recipe, tmp_path, stride):
+    """SIGKILL before the n-th operation on a file, for every n; then go on, and compare every bit."""
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    train = ("train", "--config", recipe, "--run")
+    assert run(*train, whole)[0] == 0
+    expected = weights_of(whole)
+    grids = {path.name: path.read_bytes() for path in (whole / "samples").iterdir()}
+    seen = set()
+    for n in range(1, 1000, stride):
+        shutil.rmtree(folder, ignore_errors=True)
+
+        def killed_child(n: int = n) -> int:
+            left = n
+
+            def hook(event: str, arguments: tuple) -> None:
+                nonlocal left
+                if event in OPERATIONS and (event != "open" or str(folder) in str(arguments[0])):
+                    left -= 1
+                    if left == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(hook)
+            return run(*train, folder)[0]
+
+        code = forked(killed_child)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        for checkpoint in (folder / "checkpoints").glob("step-*"):
+            load_checkpoint(checkpoint)  # what has its final name is whole
+        started, named = (folder / "recipe.json").exists(), (folder / "latest").exists()
+        seen.add((started, (folder / "latest").read_text() if named else ""))
+        code, _, err = run("train", "--resume", folder) if started else run(*train, folder)
+        assert code == 0 or "already at step 4" in err, (n, err)
+        assert weights_of(folder) == expected, n
+        assert steps_of(folder) == [1, 2, 3, 4], n
+        assert {path.name: path.read_bytes() for path in (folder / "samples").iterdir()} == grids, n
+        if code == 0:
+            assert not [path for path in folder.rglob(".*")], n
+    assert n > 50 and seen >= {(False, ""), (True, ""), (True, "step-00000002\n"), (True, "step-00000004\n")}

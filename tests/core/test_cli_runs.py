@@ -1,0 +1,139 @@
+"""Runs by the command line: what a run leaves, samples of it, going on, and damaged runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.files import read_tensors, write_tensors
+from tests.command_line import refused, run, steps_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_run_leaves_what_the_architecture_says(recipe, tmp_path):
+    folder = tmp_path / "run"
+    code, out, err = run("train", "--config", recipe, "--run", folder, "--training.sample-every", 2)
+    assert code == 0, err
+    assert out.splitlines()[-1] == f"wrote {folder / 'checkpoints' / 'step-00000004'}"
+    found = {path.relative_to(folder).as_posix() for path in folder.iterdir()}
+    assert found == {"recipe.json", "run.json", "metrics.jsonl", "samples", "checkpoints", "latest"}
+    assert {p.name for p in (folder / "samples").iterdir()} == {"step-00000002.png", "step-00000004.png"}
+    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-00000004"]  # keep_checkpoints = 1
+    assert (folder / "latest").read_text() == "step-00000004\n"
+    assert json.loads((folder / "recipe.json").read_text())["training"]["sample_every"] == 2
+    line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"step", "loss", "grad_norm", "lr", "images_per_second", "skipped"} <= line.keys()
+    assert line["lr"] == 1e-4 and line["skipped"] == 0 and np.isfinite(line["loss"])  # half of 2e-4: warm-up of 2
+    assert steps_of(folder) == [1, 2, 3, 4]
+
+
+def test_the_folder_of_a_run_has_a_name_where_none_is_given(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--config", recipe)[0] == 0
+    assert (tmp_path / "runs" / "tiny-tests.numpy" / "latest").is_file()
+
+
+def test_a_dry_run_says_what_to_expect_and_writes_nothing(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = run("train", "--config", recipe, "--dry-run")
+    assert code == 0, err
+    assert json.loads(out[: out.index("\n}") + 2])["model"]["sample_size"] == [8, 16]
+    for word in ("parameters", "memory", "GiB", "images/s", "whole run"):
+        assert word in out
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "form",
+    [["RUN"], ["RUN", "--n", 4], ["--n", 4, "RUN"], ["--gif", "RUN"], ["--n=4", "RUN", "--no-gif"], ["--checkpoint", "RUN"]],
+)  # fmt: skip
+def test_a_run_to_sample_from_may_stand_anywhere(recipe, tmp_path, form):
+    folder = tmp_path / "run"
+    assert run("train", "--config", recipe, "--run", folder)[0] == 0
+    words = [folder if word == "RUN" else word for word in form]
+    code, out, err = run("sample", *words, "--out", tmp_path / "images")
+    assert code == 0, err
+    assert len(np.load(tmp_path / "images" / "samples.npy")) == (4 if "4" in str(form) else 64)
+    assert (tmp_path / "images" / "denoising.gif").exists() == ("--gif" in form)
+    assert out.splitlines()[-1].startswith(f"wrote {tmp_path / 'images' / 'samples.npy'}")
+
+
+def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
+    folder = tmp_path / "run"
+    assert run("train", "--config", recipe, "--run", folder)[0] == 0
+    assert run("sample", folder, "--n", 1)[0] == 0
+    assert (folder / "samples-ddim-3-seed0" / "samples.npy").is_file()
+    assert "--overwrite" in refused(2, "sample", folder, "--n", 1)
+    assert run("sample", folder, "--n", 2, "--overwrite")[0] == 0
+
+
+def test_a_run_is_not_started_twice_nor_resumed_as_another(recipe, tmp_path):
+    folder = tmp_path / "run"
+    assert run("train", "--config", recipe, "--run", folder)[0] == 0
+    assert f"--resume {folder}" in refused(2, "train", "--config", recipe, "--run", folder)
+    line = refused(2, "train", "--resume", folder, "--model.layers-per-block", 2)
+    assert "--model.layers_per_block = 2" in line and "started with 1" in line
+    line = refused(2, "train", "--resume", folder, "--training.learning-rate", 1)
+    assert "training.learning_rate" in line and "training.steps" in line
+    assert "already at step 4" in refused(2, "train", "--resume", folder)
+    code, out, _ = run("train", "--resume", folder, "--training.steps", 5)
+    assert code == 0 and "step-00000005" in out and steps_of(folder) == [1, 2, 3, 4, 5]
+
+
+def test_damaged_runs_name_the_file(recipe, tmp_path):
+    whole, other, folder = tmp_path / "whole", tmp_path / "other", tmp_path / "run"
+    assert run("train", "--config", recipe, "--run", whole, "--training.keep-checkpoints", 2)[0] == 0
+    assert run("train", "--config", recipe, "--run", other, "--model.layers-per-block", 2)[0] == 0
+    step = Path("checkpoints", "step-00000004")
+
+    def damaged(change) -> tuple[str, str]:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        change()
+        resumed = refused(2, "train", "--resume", folder, "--training.steps", 6)
+        return resumed, refused(2, "sample", folder, "--n", 1, "--weights", "raw", "--overwrite")
+
+    def cut(name: str) -> None:
+        data = (folder / step / name).read_bytes()
+        (folder / step / name).write_bytes(data[: len(data) // 2])
+
+    for line in damaged(lambda: cut("training_state.safetensors")):
+        assert "training_state.safetensors" in line and "not a whole" in line
+    for line in damaged(lambda: cut("unet/diffusion_pytorch_model.safetensors")):
+        assert "diffusion_pytorch_model.safetensors" in line
+    for line in damaged(lambda: cut("recipe.json")):
+        assert f"{step}/recipe.json" in line
+    for line in damaged(lambda: shutil.rmtree(folder / step)):
+        assert "step-00000004" in line
+    for line in damaged(lambda: (shutil.rmtree(folder / step / "unet"), shutil.copytree(other / step / "unet", folder / step / "unet"))):  # fmt: skip
+        assert str(folder / step) in line
+    (folder / "recipe.json").write_text('{"model": ')
+    assert f"{folder / 'recipe.json'}" in refused(2, "train", "--resume", folder)
+
+
+def test_raw_weights_of_another_network_are_refused(recipe, tmp_path):
+    folder = tmp_path / "run"
+    assert run("train", "--config", recipe, "--run", folder)[0] == 0
+    path = folder / "checkpoints" / "step-00000004" / "training_state.safetensors"
+    tensors = read_tensors(path)
+    write_tensors(path, {name: value for name, value in tensors.items() if "conv_in" not in name})
+    assert "conv_in" in refused(2, "sample", folder, "--weights", "raw", "--n", 1)
+    assert run("sample", folder, "--n", 1)[0] == 0  # the average is whole
+
+
+def test_a_run_that_is_not_finite_stops_and_names_the_remedy(recipe, tmp_path):
+    line = refused(1, "train", "--config", recipe, "--run", tmp_path / "run", "--training.learning-rate", 1e30,
+                   "--training.steps", 40, "--training.sample-count", 0)  # fmt: skip
+    assert "20 steps in a row" in line and "learning_rate" in line
+
+
+def test_a_folder_that_cannot_be_made(recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = refused(1, "train", "--config", recipe, "--run", tmp_path / "file" / "run")
+    assert str(tmp_path / "file") in line
+    assert run("train", "--config", recipe, "--run", tmp_path / "run")[0] == 0
+    assert str(tmp_path / "file") in refused(1, "sample", tmp_path / "run", "--n", 1, "--out", tmp_path / "file")
