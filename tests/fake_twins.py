@@ -57,7 +57,8 @@ PEER = """
     from core.worker.timing import TimedTraining, peak_memory
     from tests.numpy_impl.trainer import Trainer, describe, set_threads
 
-    tasks = {"time_training": TimedTraining(Trainer), "peak_memory": peak_memory, "describe": lambda *_: ({}, describe())}
+    tasks = {"time_training": TimedTraining(Trainer), "peak_memory": peak_memory}
+    tasks["describe"] = lambda *_: ({}, describe())
     sys.exit(serve(set_threads, tasks, sys.argv[1:]))
 """
 

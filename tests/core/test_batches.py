@@ -18,9 +18,15 @@ COUNT = 12
 
 def recipe(size=(4, 6), classes=None, augment=False, **training):
     model = ModelConfig(
-        size, 2, 2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-        norm_num_groups=4, num_class_embeds=classes,
-    )  # fmt: skip
+        size,
+        2,
+        2,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        num_class_embeds=classes,
+    )
     options = {"batch_size": 5, "dtype": "float64", **training}
     return Recipe(
         model,

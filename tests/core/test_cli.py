@@ -123,7 +123,7 @@ def test_images_that_do_not_fit(recipe, tmp_path):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no mallopt without glibc")
 def test_freed_memory_is_used_again():
-    """A block of 64 MiB, allocated and freed ten times, is mapped once: some 16,000 pages, and not ten times as many."""
+    """A block of 64 MiB, allocated and freed ten times, is mapped once: about 16,000 page faults, not 160,000."""
     code = """
         import resource, sys
         from core.commands.main import keep_freed_memory

@@ -5,15 +5,12 @@ import resource
 import shutil
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
 from core.checkpoints.checkpoint import load_checkpoint
 from tests.command_line import run, steps_of, weights_of
 from tests.numpy_impl.trainer import Trainer
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def forked(function) -> int:

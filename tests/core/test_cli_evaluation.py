@@ -1,4 +1,4 @@
-"""The distance to held-out images during training: what is logged, which checkpoint is kept, going on; over a twin of NumPy."""
+"""The distance to held-out images during training: log, best checkpoint and resuming, over the NumPy twin."""
 
 import dataclasses
 import json
@@ -68,9 +68,10 @@ def test_evaluation_changes_no_weight_and_a_resumed_run_knows_its_best(recipe, t
 def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, tmp_path):
     base = load_recipe(recipe)
     chosen = dataclasses.replace(
-        base, data=dataclasses.replace(base.data, held_out=0.4),
+        base,
+        data=dataclasses.replace(base.data, held_out=0.4),
         evaluation=dataclasses.replace(base.evaluation, every=1, n=5, seed=3),
-    )  # fmt: skip
+    )
     dataset = open_dataset(chosen.data, chosen.image_shape)
     images = start_training(Twin("tests.numpy_impl"), chosen).draw(5, 3)
     expected = frechet_distance_from_features(
@@ -80,6 +81,7 @@ def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, 
 
 
 def test_what_does_not_fit_is_refused_before_the_first_step(recipe, tmp_path, twin):
-    assert "must be at most" in refused(2, "train", "--config", recipe, "--run", tmp_path / "run", *FLAGS, "--evaluation.n", "500")  # fmt: skip
+    command = ("train", "--config", recipe, "--run", tmp_path / "run", *FLAGS)
+    assert "must be at most" in refused(2, *command, "--evaluation.n", "500")
     assert not (tmp_path / "run").exists()
     assert "evaluation.every" in refused(2, "train", "--config", recipe, *FLAGS, "--evaluation.every", "-1")

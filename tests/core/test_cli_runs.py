@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.checkpoints.checkpoint import WEIGHTS_FILE
 from core.files import read_tensors, write_tensors
-from tests.command_line import refused, run, steps_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.command_line import RECIPE, refused, run, steps_of
 
 
 def test_a_run_leaves_what_the_architecture_says(recipe, tmp_path):
@@ -47,10 +46,10 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(recipe, tmp_path, monk
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    "form",
-    [["RUN"], ["RUN", "--n", 4], ["--n", 4, "RUN"], ["--gif", "RUN"], ["--n=4", "RUN", "--no-gif"], ["--checkpoint", "RUN"]],
-)  # fmt: skip
+FORMS = ["RUN", "RUN --n 4", "--n 4 RUN", "--gif RUN", "--n=4 RUN --no-gif", "--checkpoint RUN"]
+
+
+@pytest.mark.parametrize("form", [form.split() for form in FORMS])
 def test_a_run_to_sample_from_may_stand_anywhere(recipe, tmp_path, form):
     folder = tmp_path / "run"
     assert run("train", "--config", recipe, "--run", folder)[0] == 0
@@ -84,35 +83,49 @@ def test_a_run_is_not_started_twice_nor_resumed_as_another(recipe, tmp_path):
     assert code == 0 and "step-00000005" in out and steps_of(folder) == [1, 2, 3, 4, 5]
 
 
-def test_damaged_runs_name_the_file(recipe, tmp_path):
-    whole, other, folder = tmp_path / "whole", tmp_path / "other", tmp_path / "run"
-    assert run("train", "--config", recipe, "--run", whole, "--training.keep-checkpoints", 2)[0] == 0
-    assert run("train", "--config", recipe, "--run", other, "--model.layers-per-block", 2)[0] == 0
-    step = Path("checkpoints", "step-00000004")
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path]:
+    """A run with two checkpoints, and one of another network."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.toml").write_text(RECIPE.replace("CACHE", str(folder / "cache")))
+    for name, flag in (("whole", "--training.keep-checkpoints"), ("other", "--model.layers-per-block")):
+        assert run("train", "--config", folder / "tiny.toml", "--run", folder / name, flag, 2)[0] == 0
+    return folder / "whole", folder / "other"
 
-    def damaged(change) -> tuple[str, str]:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(whole, folder)
-        change()
-        resumed = refused(2, "train", "--resume", folder, "--training.steps", 6)
-        return resumed, refused(2, "sample", folder, "--n", 1, "--weights", "raw", "--overwrite")
 
-    def cut(name: str) -> None:
-        data = (folder / step / name).read_bytes()
-        (folder / step / name).write_bytes(data[: len(data) // 2])
+LAST = Path("checkpoints", "step-00000004")
+UNET = LAST / "unet"
 
-    for line in damaged(lambda: cut("training_state.safetensors")):
-        assert "training_state.safetensors" in line and "not a whole" in line
-    for line in damaged(lambda: cut("unet/diffusion_pytorch_model.safetensors")):
-        assert "diffusion_pytorch_model.safetensors" in line
-    for line in damaged(lambda: cut("recipe.json")):
-        assert f"{step}/recipe.json" in line
-    for line in damaged(lambda: shutil.rmtree(folder / step)):
-        assert "step-00000004" in line
-    for line in damaged(lambda: (shutil.rmtree(folder / step / "unet"), shutil.copytree(other / step / "unet", folder / step / "unet"))):  # fmt: skip
-        assert str(folder / step) in line
-    (folder / "recipe.json").write_text('{"model": ')
-    assert f"{folder / 'recipe.json'}" in refused(2, "train", "--resume", folder)
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (
+            lambda folder, other: halve(folder / LAST / "training_state.safetensors"),
+            LAST / "training_state.safetensors",
+        ),
+        (lambda folder, other: halve(folder / UNET / WEIGHTS_FILE), WEIGHTS_FILE),
+        (lambda folder, other: halve(folder / LAST / "recipe.json"), LAST / "recipe.json"),
+        (lambda folder, other: shutil.rmtree(folder / LAST), "step-00000004"),
+        (lambda folder, other: shutil.copytree(other / UNET, folder / UNET, dirs_exist_ok=True), LAST),
+    ],
+    ids=["state", "weights", "recipe", "no checkpoint", "another network"],
+)
+def test_a_damaged_run_is_refused_by_the_file_s_name(runs, tmp_path, damage, named):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    damage(folder, runs[1])
+    assert str(named) in refused(2, "train", "--resume", folder, "--training.steps", 6)
+    assert str(named) in refused(2, "sample", folder, "--n", 1, "--weights", "raw", "--overwrite")
+
+
+def test_a_run_whose_recipe_is_damaged_is_refused_by_its_name(runs, tmp_path):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    halve(folder / "recipe.json")
+    assert str(folder / "recipe.json") in refused(2, "train", "--resume", folder)
 
 
 def test_raw_weights_of_another_network_are_refused(recipe, tmp_path):
@@ -126,8 +139,8 @@ def test_raw_weights_of_another_network_are_refused(recipe, tmp_path):
 
 
 def test_a_run_that_is_not_finite_stops_and_names_the_remedy(recipe, tmp_path):
-    line = refused(1, "train", "--config", recipe, "--run", tmp_path / "run", "--training.learning-rate", 1e30,
-                   "--training.steps", 40, "--training.sample-count", 0)  # fmt: skip
+    flags = ("--training.learning-rate", 1e30, "--training.steps", 40, "--training.sample-count", 0)
+    line = refused(1, "train", "--config", recipe, "--run", tmp_path / "run", *flags)
     assert "20 steps in a row" in line and "learning_rate" in line
 
 

@@ -1,4 +1,4 @@
-"""Conditions: what is dropped in training, standardised numbers, what is asked for, and guidance as a table's column."""
+"""Conditions: dropping them in training, standardised parameters, requests, and guidance as a table's column."""
 
 import dataclasses
 
@@ -29,8 +29,17 @@ NAMES = ("theta_e", "gamma1")
 
 
 def recipe(dropout=0.25, classes=4, batch_size=64, **training):
-    model = ModelConfig((4, 4), 2, 2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
-                        block_out_channels=(8,), norm_num_groups=4, num_class_embeds=classes, vector_channels=2)  # fmt: skip
+    model = ModelConfig(
+        (4, 4),
+        2,
+        2,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        block_out_channels=(8,),
+        norm_num_groups=4,
+        num_class_embeds=classes,
+        vector_channels=2,
+    )
     options = {"batch_size": batch_size, "condition_dropout": dropout, "dtype": "float64", **training}
     return Recipe(model, data=DataConfig("pictures", condition=NAMES), training=TrainingConfig(**options))
 
@@ -102,13 +111,13 @@ def test_no_condition_keeps_the_image_beside():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"condition": ("theta_e", "mass")}, "data.condition = 'mass': must be a parameter of pictures's images: theta_e, gamma1, flat"),
-        ({"condition": ("theta_e", "flat")}, "data.condition = 'flat': must be finite and differ"),
+        ({"condition": ("theta_e", "mass")}, r"data\.condition = 'mass': must be .*theta_e, gamma1, flat"),
+        ({"condition": ("theta_e", "flat")}, r"data\.condition = 'flat': must be finite and differ"),
     ],
-)  # fmt: skip
+)
 def test_numbers_that_the_data_do_not_have(change, message):
     options = recipe()
-    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=message):
         check_condition(dataclasses.replace(options, data=dataclasses.replace(options.data, **change)), dataset())
 
 

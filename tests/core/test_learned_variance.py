@@ -15,9 +15,16 @@ from core.networks.specs import initial_weights
 from core.training.training import Training
 
 MODEL = ModelConfig(
-    (4, 6), 2, 4, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-    layers_per_block=1, norm_num_groups=4, mid_block_type=None,
-)  # fmt: skip
+    (4, 6),
+    2,
+    4,
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    block_out_channels=(8,),
+    layers_per_block=1,
+    norm_num_groups=4,
+    mid_block_type=None,
+)
 
 
 def process_of(**options):

@@ -22,7 +22,7 @@ PROCESS = make_process(ProcessConfig(100, beta_start=1e-3, beta_end=0.2, varianc
 
 
 class GaussianNetwork:
-    """The optimal network for pixels N(MEAN, DEVIATION^2), by t alone: signal and noise between levels are the flow's."""
+    """The optimal network for pixels N(MEAN, DEVIATION^2); signal and noise at a fractional t are the flow's."""
 
     def __init__(self, process=PROCESS, extra=0, shift=0.0):
         self.process, self.extra, self.shift = process, extra, shift
@@ -82,7 +82,8 @@ def test_drawn_levels_are_without_bias_and_their_error_says_so():
     full, full_error = mean_and_error(
         bound(network, PROCESS, images, BoundOptions(clip=False), 400, "float64")["total"]
     )
-    few, error = mean_and_error(bound(network, PROCESS, images, BoundOptions(levels=5, clip=False, seed=1), 400, "float64")["total"])  # fmt: skip
+    drawn = BoundOptions(levels=5, clip=False, seed=1)
+    few, error = mean_and_error(bound(network, PROCESS, images, drawn, 400, "float64")["total"])
     assert error > 2 * full_error and abs(few - full) < 5 * math.hypot(error, full_error)
 
 
@@ -99,9 +100,7 @@ def test_the_bound_and_the_flow_give_the_entropy_of_gaussian_images():
     small = bound(GaussianNetwork(), PROCESS, images, BoundOptions("fixed_small", clip=False), 64, "float64")["total"]
     flow = flow_bits(GaussianNetwork(), PROCESS, images, 1, FlowOptions(20), 64, "float64")["total"]
     error = [mean_and_error(found - expected)[1] for found in (learned, flow)]
-    print(
-        f"entropy {expected.mean():.4f}, bound {learned.mean():.4f} (fixed_small {small.mean():.4f}), flow {flow.mean():.4f}"
-    )
+    print("entropy, bound, fixed_small, flow:", *(f"{x.mean():.4f}" for x in (expected, learned, small, flow)))
     assert abs((learned - expected).mean()) < 5 * error[0] and small.mean() > learned.mean()
     assert abs((flow - expected).mean()) < 5 * error[1] + 1e-3 and max(error) < 0.05
 

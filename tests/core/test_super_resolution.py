@@ -1,4 +1,4 @@
-"""Super-resolution's condition: what stands beside an image in a batch, and beside those drawn while a network trains."""
+"""Super-resolution's condition: the small image beside an image in a batch, and beside those drawn in training."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,16 @@ from core.data.dataset import Dataset
 from core.inference.conditioning import image_beside, own_condition, shrunk
 from core.training.training import Training
 
-MODEL = ModelConfig((8, 12), 4, 2, condition_channels=2, block_out_channels=(8,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), norm_num_groups=4)  # fmt: skip
+MODEL = ModelConfig(
+    (8, 12),
+    4,
+    2,
+    condition_channels=2,
+    block_out_channels=(8,),
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    norm_num_groups=4,
+)
 RECIPE = Recipe(MODEL, data=DataConfig("a.npz", low_resolution=4), training=TrainingConfig(batch_size=4))
 IMAGES = np.random.default_rng(0).random((10, 8, 12, 2), np.float32)
 DATASET = Dataset(IMAGES, None, (), {}, np.arange(8), np.arange(8, 10), {})

@@ -1,4 +1,4 @@
-"""A third twin, of NumPy alone, for tests of what core does around a network: the modules and names of the other two."""
+"""A third twin, of NumPy alone, with the modules and names of the other two: tests of core and eval run over it."""
 
 from core.twin import Twin
 
