@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from core.config import Recipe
-from core.data.dataset import Dataset, batch_indices, symmetry, symmetry_codes
+from core.data.dataset import Dataset
+from core.data.order import batch_indices, symmetry, symmetry_codes
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
 from core.images import from_unit

@@ -18,8 +18,9 @@ from PIL import Image
 
 from core.config import DataConfig
 from core.data import dataset
-from core.data.dataset import batch_indices, epoch_permutation, open_dataset, symmetry, symmetry_codes
+from core.data.dataset import open_dataset
 from core.data.lenses import simulate
+from core.data.order import batch_indices, epoch_permutation, symmetry, symmetry_codes
 
 RNG = np.random.default_rng(0)
 
