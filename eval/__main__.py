@@ -16,7 +16,7 @@ VERBS = {
     "parity": "compare both frameworks from their tables to whole trainings",
     "benchmark": "time training and sampling in both frameworks",
     "demo": "train and sample in both frameworks, and show them side by side",
-    "damage": "spoil images in known ways and see which metrics notice",
+    "damage": "damage images in known ways and see which metrics notice",
     "conditioning": "draw lenses of known Einstein radius and measure it",
 }
 

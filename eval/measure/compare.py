@@ -148,7 +148,7 @@ def compare(
     pixel_scale: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Hold generated sets against real images; plain JSON values.
+    """Compare generated sets with real images; plain JSON values.
 
     Args:
         real: (R, H, W, C) in [0, 1], held out of training, R >= 4.
@@ -201,7 +201,7 @@ def compare(
         "curves": _curves(features, measured[REAL][1]),
         "histograms": {
             key: _histogram({name: f[key] for name, f in features.items()})
-            for key in (m.key for m in rows("images") if m.one_an_image)
+            for key in (m.key for m in rows("images") if m.each)
         },
         "nearest": nearest,
     }

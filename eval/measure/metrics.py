@@ -1,6 +1,7 @@
 """Every metric, one row each: what it measures, on which features, and how it is shown.
 
-`eval fid`, `eval compare`, `eval damage` and their pages read this table. A new metric is its function and one row.
+`eval fid`, `eval compare`, `eval damage` and their pages read this table. A new metric is its function in
+core.metrics and one row here.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Metric:
     unit: str = "intensity"
     """`length` stands for pixels or arcsec, as the result says."""
     group: Group = "images"
-    one_an_image: bool = False
-    """Whether it compares one number an image, which a page can show as a histogram."""
+    each: Callable[[Array, float], Array] | None = None
+    """Where it compares one number an image: (images, arcsec per pixel) -> (N,). A page shows its histogram."""
     shown: str = "{:.3g}"
     """Format of the value."""
 
@@ -122,8 +123,10 @@ def _of_lens(name: str, label: str, unit: str = "") -> Metric:
     return Metric(key, f"{label} (W1)", "Of the regressed values.", _wasserstein(key), unit, "lens")
 
 
-def _of_image(key: str, label: str, meaning: str, unit: str = "intensity") -> Metric:
-    return Metric(key, label, meaning, _wasserstein(key), unit, one_an_image=True)
+def _of_image(
+    key: str, label: str, meaning: str, each: Callable[[Array, float], Array], unit: str = "intensity"
+) -> Metric:
+    return Metric(key, label, meaning, _wasserstein(key), unit, each=each)
 
 
 METRICS = (
@@ -181,11 +184,27 @@ METRICS = (
         _profile_difference,
     ),
     Metric("pixel_values", "Pixel values", "How bright pixels are, wherever they lie.", _pixel_difference),
-    _of_image("ring_radius", "Ring radius", "The distance from the centre at which an image is brightest.", "length"),
-    _of_image("ellipticity", "Ellipticity", "How elongated the light is: 0 for a circle, towards 1 for a line.", ""),
-    _of_image("flux", "Total flux", "All the light of an image.", "intensity·px"),
-    _of_image("peak", "Peak", "The brightest pixel of an image."),
-    _of_image("sky_noise", "Sky noise", "The graininess of the dark border."),
+    _of_image(
+        "ring_radius",
+        "Ring radius",
+        "The distance from the centre at which an image is brightest.",
+        physics.ring_radius,
+        "length",
+    ),
+    _of_image(
+        "ellipticity",
+        "Ellipticity",
+        "How elongated the light is: 0 for a circle, towards 1 for a line.",
+        lambda images, _: physics.ellipticity(images),
+        "",
+    ),
+    _of_image(
+        "flux", "Total flux", "All the light of an image.", lambda images, _: physics.total_flux(images), "intensity·px"
+    ),
+    _of_image("peak", "Peak", "The brightest pixel of an image.", lambda images, _: physics.peak(images)),
+    _of_image(
+        "sky_noise", "Sky noise", "The graininess of the dark border.", lambda images, _: physics.sky_noise(images)
+    ),
 )
 
 
@@ -230,11 +249,7 @@ def measure_features(images: npt.NDArray[Any], pixel_scale: float = 1.0) -> tupl
                 "power": power,
                 "profile": profile,
                 "pixels": pixels.pixel_histograms(block, PIXEL_BINS),
-                "ring_radius": physics.ring_radius(block, pixel_scale),
-                "ellipticity": physics.ellipticity(block),
-                "flux": physics.total_flux(block),
-                "peak": physics.peak(block),
-                "sky_noise": physics.sky_noise(block),
+                **{metric.key: metric.each(block, pixel_scale) for metric in rows("images") if metric.each},
             }
         )
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, axes

@@ -1,4 +1,4 @@
-"""The study `damage`: simulate lenses, spoil them, and see which metrics notice."""
+"""The study `damage`: simulate lenses, damage them, and see which metrics notice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DamageStudy(Interpreters):
-    """Spoil simulated lenses in known ways and see which metrics notice: tables, damage.json and damage.md.
+    """Damage simulated lenses in known ways and see which metrics notice: tables, damage.json and damage.md.
 
     Images with seven kinds of damage at five strengths, and images without substructure, are held against undamaged
     ones. The lens extractor's metrics stand beside those of pixels and spectra. It takes some minutes on two CPU cores.

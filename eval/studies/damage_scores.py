@@ -32,15 +32,15 @@ def summary(values: Sequence[float], chance: Sequence[float] | None = None) -> d
 
 
 def score_damage(pools: Pools) -> dict[str, Any]:
-    """Every metric of every spoilt set against the reference, and the floor, over SPLITS random cuts of the real
+    """Every metric of every damaged set against the reference, and the floor, over SPLITS random cuts of the real
     images.
 
     Returns:
         floor and whole, by metric: mean, min, max; damages: key, label, strengths and, by metric, one such entry a
         strength with `seen`, above both floor and whole, and `monotone`: whether the mean rises with every step of
-        strength. `whole` are the images of which the spoilt sets are made, undamaged: they show what is chance.
+        strength. `whole` are the images of which the damaged sets are made, undamaged: they show what is chance.
     """
-    sets = {(damage.key, s): pools.spoilt(damage, s) for damage in DAMAGES for s in damage.strengths}
+    sets = {(damage.key, s): pools.damaged(damage, s) for damage in DAMAGES for s in damage.strengths}
     whole = ("whole", 0.0)
     sets[whole] = take(pools.features["other"], np.arange(pools.n))
     values: dict[tuple[str, float], list[dict[str, float]]] = {key: [] for key in sets}

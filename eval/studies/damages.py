@@ -1,7 +1,7 @@
-"""Simulated lenses, spoilt in seven ways at five strengths, as features.
+"""Simulated lenses, damaged in seven ways at five strengths, as features.
 
 All sets have N images. The reference is one random half of 2N held-out images. Its other half gives the floor: how far
-undamaged images lie from undamaged images at that N. Spoilt sets of one kind are made of the same images, so that only
+undamaged images lie from undamaged images at that N. Damaged sets of one kind are made of the same images, so that only
 the damage differs between them.
 """
 
@@ -31,7 +31,7 @@ Extract = Callable[[Images], Mapping[str, npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Damage:
-    """One way to spoil a set, from weak to strong."""
+    """One way to damage a set, from weak to strong."""
 
     key: str
     label: str
@@ -90,13 +90,13 @@ def selected(damage: Damage, strength: float, n: int, offset: Array, seed: int) 
         return [("other", np.flatnonzero(offset <= np.quantile(offset, 1 - strength))[:n])]
     if damage.key == "few":
         return [("train", np.resize(np.arange(max(1, round(n / strength))), n))]
-    spoilt = rng.permutation(n) < round(strength * n)
+    damaged = rng.permutation(n) < round(strength * n)
     pool = "train" if damage.key == "copies" else "smooth"
-    return [(pool, np.flatnonzero(spoilt)), ("other", np.flatnonzero(~spoilt))]
+    return [(pool, np.flatnonzero(damaged)), ("other", np.flatnonzero(~damaged))]
 
 
 class Pools:
-    """Simulated and spoilt images as features, by name: real and other (2n), train and every other pool (n)."""
+    """Simulated and damaged images as features, by name: real and other (2n), train and every other pool (n)."""
 
     def __init__(self, n: int, size: int, field_of_view: float, seed: int, extract: Extract) -> None:
         self.n, self.seed = n, seed
@@ -113,13 +113,15 @@ class Pools:
         }
         for damage in DAMAGES[:3]:
             for strength in damage.strengths:
-                self.features[f"{damage.key} {strength:g}"] = self._measure(self._spoilt(damage, strength, other[:n]))
+                self.features[f"{damage.key} {strength:g}"] = self._measure(
+                    self._damage_images(damage, strength, other[:n])
+                )
 
     def _simulate(self, name: str, n: int, **options: Any) -> tuple[Images, npt.NDArray[np.int64], dict[str, Array]]:
         seed = SEEDS[name] + 10 * self.seed
         return simulate("lensing", n, (self._size, self._size), seed, field_of_view=self._field, **options)
 
-    def _spoilt(self, damage: Damage, strength: float, images: Images) -> Images:
+    def _damage_images(self, damage: Damage, strength: float, images: Images) -> Images:
         if damage.key == "blur":
             return blurred(images, strength)
         if damage.key == "noise":
@@ -135,8 +137,8 @@ class Pools:
         distance, _ = nearest_images(images, self._train)
         return {**measured, **lens_features(images, self._extract, self._field), "nearest": distance}
 
-    def spoilt(self, damage: Damage, strength: float) -> Features:
-        """The n rows of a spoilt set."""
+    def damaged(self, damage: Damage, strength: float) -> Features:
+        """The n rows of a damaged set."""
         name = f"{damage.key} {strength:g}"
         if name in self.features:
             return self.features[name]

@@ -38,7 +38,7 @@ from eval.verbs.fid import Fid
 log = logging.getLogger(__name__)
 
 VARIABLES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS")
-"""What changes times, and is said on the page where it is set."""
+"""Environment variables that change times. The page names those that are set."""
 
 
 def train(place: Place, recipe: Recipe) -> None:

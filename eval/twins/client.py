@@ -24,7 +24,7 @@ from eval.twins.interpreters import PACKAGES, ROOT, Framework, child_environment
 
 
 class _Tail(threading.Thread):
-    """Reads a child's stderr to its end, keeps the last of it and passes all of it on where asked."""
+    """Reads a child's stderr to its end, keeps the last of it and, with echo, passes all of it on."""
 
     def __init__(self, descriptor: int, echo: bool) -> None:
         super().__init__(daemon=True)

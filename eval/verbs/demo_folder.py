@@ -36,7 +36,7 @@ class DemoFolder:
 
     @contextlib.contextmanager
     def timed(self, what: str, anew: bool = True) -> Iterator[None]:
-        """Note the seconds of a block, also where it is cut off; not anew: add them to those of earlier attempts."""
+        """Note the seconds of a block, also of one cut off. With anew = False, earlier attempts' are added."""
         started, before = time.monotonic(), 0.0 if anew else self.record["seconds"].get(what, 0.0)
         try:
             yield
@@ -101,8 +101,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 def first_step_seconds(run: Path, started: float) -> float:
     """Seconds from the start of Python to the end of the first optimiser step, from what a new run left behind.
 
-    run.json is written as the loop begins; the first line of metrics tells when its steps were done, of which all but
-    the first took what a step takes later on.
+    run.json is written when the loop begins. The first line of metrics.jsonl says when its steps were done; all but the
+    first step are assumed to take as long as later ones.
     """
     first, *later = read_metrics(run)
     pace = statistics.median(line["images_per_second"] for line in later or [first])

@@ -88,14 +88,14 @@ def by_damage(result, key):
 def test_spoilt_images_are_what_they_say(pools):
     whole = pools.features["other"]
     for strength in BY_KEY["theta_e"].strengths:
-        shifted = pools.spoilt(BY_KEY["theta_e"], strength)
+        shifted = pools.damaged(BY_KEY["theta_e"], strength)
         assert np.median(shifted["ring_radius"] - whole["ring_radius"][:100]) == pytest.approx(strength, abs=0.03)
     images, _, _ = simulate("lensing", 100, (32, 32), 3_000_003, field_of_view=5.0)
     np.testing.assert_allclose(whole["sky_noise"][:100], sky_noise(images), rtol=1e-12)
     for strength in BY_KEY["noise"].strengths[2:]:
-        found = np.median(pools.spoilt(BY_KEY["noise"], strength)["sky_noise"])
+        found = np.median(pools.damaged(BY_KEY["noise"], strength)["sky_noise"])
         assert found == pytest.approx(np.hypot(strength, np.median(whole["sky_noise"])), rel=0.15)
-    assert not pools.spoilt(BY_KEY["few"], 4.0)["nearest"].any() and (whole["nearest"] > 0).all()
+    assert not pools.damaged(BY_KEY["few"], 4.0)["nearest"].any() and (whole["nearest"] > 0).all()
 
 
 def test_the_study_finds_large_damage_and_leaves_whole_images_at_the_floor(result):
@@ -111,7 +111,7 @@ def test_the_study_finds_large_damage_and_leaves_whole_images_at_the_floor(resul
     few = by_damage(result, "few")["lens_frechet"]["strengths"]
     assert few[-1]["seen"] and few[-1]["mean"] > 2 * few[0]["mean"]
     for damage in result["damages"]:
-        for key, found in damage["metrics"].items():  # a spoilt set is not seen for what its images were before
+        for key, found in damage["metrics"].items():  # a damaged set is not seen for what its images were before
             chance = max(result["floor"][key]["max"], result["whole"][key]["max"])
             assert all(entry["seen"] == (entry["min"] > chance) for entry in found["strengths"])
     for metric in rows("lens", "train"):
@@ -139,7 +139,7 @@ def test_the_permutation_test_tells_alike_from_different(pools, monkeypatch):
     whole = {key: value[:100] for key, value in pools.features["real"].items()}
     errors = [side["lens_classes"][:, 0].std(ddof=1) / 10 for side in (pools.features["smooth"], whole)]
     assert high - low == pytest.approx(2 * 1.96 * np.hypot(*errors), rel=1e-9)
-    monkeypatch.setitem(pools.features, "smooth", pools.spoilt(BY_KEY["theta_e"], 0.16))
+    monkeypatch.setitem(pools.features, "smooth", pools.damaged(BY_KEY["theta_e"], 0.16))
     assert (
         score_substructure(pools)["tests"]["lens_theta_e"]["p"] == 1 / 200
     )  # the smallest that 199 permutations can give
