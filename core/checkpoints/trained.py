@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What is known of a trained network: what it takes, its process, and how it is sampled where nothing else is said."""
+    """A trained network: its configuration, its process and its default sampler."""
 
     model: ModelConfig
     process: ProcessConfig

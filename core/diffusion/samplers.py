@@ -85,7 +85,10 @@ def with_sampler(config: SamplingConfig, sampler: Sampler) -> SamplingConfig:
 
 
 def with_options(config: SamplingConfig, given: Mapping[str, Any]) -> SamplingConfig:
-    """The configuration with some options changed: steps take the place of nfe, and another sampler comes with its defaults."""
+    """The configuration with some options changed.
+
+    Given steps take the place of nfe; a given sampler comes with its own defaults.
+    """
     if given.get("sampler"):
         config = with_sampler(config, given["sampler"])
     return dataclasses.replace(config, **({"nfe": 0} if given.get("steps") else {}) | dict(given))
