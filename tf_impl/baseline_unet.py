@@ -45,7 +45,7 @@ def _max_pool(x: Any) -> Any:
     return ops.max_pool(x, 2, strides=2, padding="valid", data_format="channels_last")
 
 
-def _upsample(x: Any) -> Any:
+def upsample(x: Any) -> Any:
     """Bilinear x2 with corners on corners, which keras.ops.image.resize does not know: one product a side."""
     H, W, C = x.shape[1:]
     rows, columns = (ops.convert_to_tensor(bilinear_matrix(size), x.dtype) for size in (H, W))
@@ -111,7 +111,7 @@ class Up(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any, skip: Any, time: Any) -> Any:
-        x = ops.concatenate([skip, _upsample(x)], axis=-1)
+        x = ops.concatenate([skip, upsample(x)], axis=-1)
         return _chain(self.conv, x) + _chain(self.emb_layer, time)[:, None, None, :]
 
 

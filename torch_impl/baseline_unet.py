@@ -56,7 +56,7 @@ class Down(nn.Module):
         return self.maxpool_conv(x) + self.emb_layer(time)[:, :, None, None]
 
 
-def _upsample(x: torch.Tensor) -> torch.Tensor:
+def upsample(x: torch.Tensor) -> torch.Tensor:
     """Bilinear x2 with corners on corners."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
 
@@ -70,7 +70,7 @@ class Up(nn.Module):
         self.emb_layer = _embedding_layer(c_out)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        return self.conv(torch.cat([skip, _upsample(x)], dim=1)) + self.emb_layer(time)[:, :, None, None]
+        return self.conv(torch.cat([skip, upsample(x)], dim=1)) + self.emb_layer(time)[:, :, None, None]
 
 
 class MultiheadAttention(nn.Module):

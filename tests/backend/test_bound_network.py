@@ -1,4 +1,4 @@
-"""The twin's bound network: output and vector-Jacobian product of the U-Net in float64, against NumPy and finite differences."""
+"""The twin's bound network: output and vector-Jacobian product in float64, against NumPy and finite differences."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,18 @@ from eval.parity.tolerances import FINITE_DIFFERENCE, SAMPLER_FLOAT64
 from tests.numpy_unet import NumpyUNet
 
 MODEL = ModelConfig(
-    (4, 6), 2, 2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-    layers_per_block=1, norm_num_groups=4, mid_block_type=None, num_class_embeds=3, dropout=0.5,
-)  # fmt: skip
+    (4, 6),
+    2,
+    2,
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    block_out_channels=(8,),
+    layers_per_block=1,
+    norm_num_groups=4,
+    mid_block_type=None,
+    num_class_embeds=3,
+    dropout=0.5,
+)
 
 
 @pytest.fixture(scope="module")

@@ -3,25 +3,24 @@
 One run is trained in processes of its own; the other calls share this one, which has the framework loaded already.
 """
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from core.commands.main import main
 from core.config.recipes import load_recipe
 from core.files import file_hash, read_tensors
 from core.networks.specs import count_parameters
 from core.random import gaussian
+from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """
@@ -85,15 +84,8 @@ def recipes(folder) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def call(backend):
-    """A function that runs the command line in this process: exit code, stdout, stderr."""
-
-    def run(*argv) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = main(repr(backend), [str(word) for word in argv])
-        return code, out.getvalue(), err.getvalue()
-
-    return run
+    """The twin's command line: exit code, stdout, stderr."""
+    return partial(command_line.call, repr(backend))
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +94,12 @@ def interrupted(backend, folder, recipes) -> tuple[Path, int, str, str]:
     run = folder / "run"
     child = subprocess.Popen(
         [sys.executable, "-m", repr(backend), "train", "--config", recipes["tiny"], "--run", run],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 240
     while child.poll() is None and time.monotonic() < deadline:
         if (run / "metrics.jsonl").is_file() and (run / "metrics.jsonl").read_text().count("\n") >= 2:
@@ -172,9 +167,18 @@ def test_sample_writes_images_grid_film_and_manifest(eight, trained, backend):
     manifest = json.loads((eight / "manifest.json").read_text())
     weights = checkpoint_of(trained) / "unet" / "diffusion_pytorch_model.safetensors"
     expected = {
-        "weights_sha256": file_hash(weights), "weights": "ema", "sampler": "ddim", "steps": 4, "nfe": 4, "seed": 3,
-        "first": 0, "n": 8, "framework": backend.name, "batch_size": 3, "labels": None,
-    }  # fmt: skip
+        "weights_sha256": file_hash(weights),
+        "weights": "ema",
+        "sampler": "ddim",
+        "steps": 4,
+        "nfe": 4,
+        "seed": 3,
+        "first": 0,
+        "n": 8,
+        "framework": backend.name,
+        "batch_size": 3,
+        "labels": None,
+    }
     assert {key: manifest[key] for key in expected} == expected
     assert {"version", "threads", "seconds", "python", "numpy", "device"} <= manifest.keys()
 
@@ -222,8 +226,8 @@ def test_classes_are_trained_and_sampled_by_name(call, recipes, folder):
         for index in range(6):
             np.save(folder / "classes" / name / f"{index}.npy", rng.random((8, 8), np.float32) / 2 + shade / 2)
     run = folder / "conditional"
-    common = ("train", "--config", recipes["smallest"], "--run", run, "--data.source", folder / "classes",
-              "--training.steps", 2, "--training.sample-count", 3, "--sampling.steps", 3)  # fmt: skip
+    steps = ("--training.steps", 2, "--training.sample-count", 3, "--sampling.steps", 3)
+    common = ("train", "--config", recipes["smallest"], "--run", run, "--data.source", folder / "classes", *steps)
     code, _, err = call(*common, "--model.num-class-embeds", 1)
     assert code == 2 and "model.num_class_embeds = 1" in err and "2 classes" in err
     code, _, err = call(*common, "--model.num-class-embeds", 2)
@@ -244,38 +248,66 @@ def test_classes_are_trained_and_sampled_by_name(call, recipes, folder):
     assert index["_class_name"] != "DDPMPipeline" and "diffusers" in (checkpoint_of(run) / "README").read_text()
 
 
-def numbers(path: Path) -> dict:
-    return json.loads((path / "manifest.json").read_text())["parameters"]
-
-
-def test_images_are_asked_for_by_numbers_with_guidance(call, recipes, folder, caplog):
-    """Trained on simulated lenses; physical units in, the checkpoint's own statistics between."""
-    run, out = folder / "numbers", [folder / f"asked-{i}" for i in range(4)]
-    code, _, err = call("train", "--config", recipes["smallest"], "--run", run, "--model.vector-channels", 2,
-                        "--data.condition", "theta_e", "gamma1", "--training.condition-dropout", 0.2,
-                        "--training.steps", 2, "--training.checkpoint-every", 1, "--training.sample-count", 3,
-                        "--sampling.steps", 4, "--sampling.guidance", 2.0)  # fmt: skip
+@pytest.fixture(scope="module")
+def conditioned(call, recipes, folder) -> Path:
+    """A run of a network conditioned on two parameters of simulated lenses, with guidance."""
+    run = folder / "numbers"
+    flags = ("--model.vector-channels", 2, "--data.condition", "theta_e", "gamma1", "--training.condition-dropout", 0.2)
+    steps = ("--training.steps", 2, "--training.checkpoint-every", 1, "--training.sample-count", 3)
+    sampling = ("--sampling.steps", 4, "--sampling.guidance", 2.0)
+    code, _, err = call("train", "--config", recipes["smallest"], "--run", run, *flags, *steps, *sampling)
     assert code == 0, err
-    asked = ("--param", "theta_e=1.2", "--param=gamma1=0.05", "--n", 3)
-    code, _, err = call("sample", *asked, run, "--out", out[0])
+    return run
+
+
+def manifest_of(path: Path) -> dict:
+    return json.loads((path / "manifest.json").read_text())
+
+
+def test_images_are_conditioned_on_parameters_in_their_units(call, conditioned, tmp_path, caplog):
+    flags = ("--param", "theta_e=1.2", "--param=gamma1=0.05", "--n", 3)
+    code, _, err = call("sample", *flags, conditioned, "--out", tmp_path / "out")
     assert code == 0 and ": outside" not in caplog.text, err
-    assert numbers(out[0]) == {"theta_e": [1.2] * 3, "gamma1": [0.05] * 3}
-    manifest = json.loads((out[0] / "manifest.json").read_text())
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest["parameters"] == {"theta_e": [1.2] * 3, "gamma1": [0.05] * 3}
     found = [manifest[key] for key in ("guidance", "nfe", "network_evaluations", "guide")]
     assert found == [2.0, 4, 8, None]
-    code, _, err = call("sample", *asked, run, "--out", out[1], "--guidance", 1)
-    assert code == 0 and json.loads((out[1] / "manifest.json").read_text())["network_evaluations"] == 4, err
-    images = [np.load(path / "samples.npy") for path in out[:2]]
+
+
+def test_without_guidance_the_network_is_evaluated_once_a_level(call, conditioned, tmp_path):
+    images = []
+    for scale, evaluations in ((2, 8), (1, 4)):
+        out = tmp_path / str(scale)
+        code, _, err = call("sample", conditioned, "--n", 3, "--out", out, "--guidance", scale)
+        assert code == 0 and manifest_of(out)["network_evaluations"] == evaluations, err
+        images.append(np.load(out / "samples.npy"))
     assert np.abs(images[0] - images[1]).max() > 0
-    # One number alone: the other as in the training images, the same for a seed whatever the range.
-    code, _, err = call("sample", run, "--param", "theta_e=2.5", "--first", 1, "--n", 2, "--out", out[2], "--guidance", 2,
-                        "--guide", run / "checkpoints" / "step-00000001")  # fmt: skip
+
+
+def test_a_parameter_that_is_not_given_is_an_image_s_of_the_data_whatever_the_range(
+    call, conditioned, tmp_path, caplog
+):
+    code, _, err = call("sample", conditioned, "--n", 3, "--out", tmp_path / "whole")
+    assert code == 0, err
+    part = ("--param", "theta_e=2.5", "--first", 1, "--n", 2, "--out", tmp_path / "part")
+    code, _, err = call("sample", conditioned, *part)
     assert code == 0 and "theta_e=2.5: outside 0.9" in caplog.text, err
-    manifest = json.loads((out[2] / "manifest.json").read_text())
+    whole, found = (manifest_of(tmp_path / name)["parameters"]["gamma1"] for name in ("whole", "part"))
+    assert whole[1:] == found
+
+
+def test_an_earlier_checkpoint_guides(call, conditioned, tmp_path):
+    guide = ("--guidance", 2, "--guide", conditioned / "checkpoints" / "step-00000001")
+    code, _, err = call("sample", conditioned, "--n", 2, "--out", tmp_path / "out", *guide)
+    assert code == 0, err
+    manifest = manifest_of(tmp_path / "out")
     assert manifest["network_evaluations"] == 8 and manifest["guide"].endswith("step-00000001/unet")
-    code, _, err = call("sample", run, "--n", 3, "--out", out[3], "--guidance-min", 0.05, "--guidance-max", 50)
-    assert code == 0 and numbers(out[3])["gamma1"][1:] == numbers(out[2])["gamma1"], err
-    assert json.loads((out[3] / "manifest.json").read_text())["network_evaluations"] < 8
+
+
+def test_guidance_in_an_interval_costs_less(call, conditioned, tmp_path):
+    interval = ("--guidance-min", 0.05, "--guidance-max", 50)
+    code, _, err = call("sample", conditioned, "--n", 3, "--out", tmp_path / "out", *interval)
+    assert code == 0 and 4 <= manifest_of(tmp_path / "out")["network_evaluations"] < 8, err
 
 
 @pytest.mark.parametrize(
@@ -288,10 +320,11 @@ def test_images_are_asked_for_by_numbers_with_guidance(call, recipes, folder, ca
         (["--class-name", "vort"], "--class-name vort: the network is not class-conditional"),
     ],
 )
-def test_conditions_that_the_network_does_not_have(call, folder, trained, flags, message):
-    run = folder / "numbers"
-    words = [{"RUN": run, "OTHER": trained, "CLASSES": folder / "conditional"}.get(word, word) for word in flags]
-    code, _, err = call("sample", run, "--n", 1, "--out", folder / "none", *words)
+def test_conditions_that_the_network_does_not_have(call, folder, trained, conditioned, flags, message):
+    words = [
+        {"RUN": conditioned, "OTHER": trained, "CLASSES": folder / "conditional"}.get(word, word) for word in flags
+    ]
+    code, _, err = call("sample", conditioned, "--n", 1, "--out", folder / "none", *words)
     assert code == 2 and message in err and not (folder / "none").exists(), err
 
 
@@ -301,11 +334,11 @@ def test_a_network_that_knows_its_condition_alone_is_not_guided(call, folder, tr
 
 
 @pytest.mark.parametrize("verb", ["export", "import"])
-def test_what_only_a_checkpoint_can_say_is_not_exported_or_imported(call, backend, folder, verb):
+def test_what_only_a_checkpoint_can_say_is_not_exported_or_imported(call, backend, folder, conditioned, verb):
     formats = {"torch": ["--format", "torch-export"], "tensorflow": ["--format", "keras"]}[backend.name]
     suffix = {"torch": ".pt2", "tensorflow": ".keras"}[backend.name]
     out = folder / ("out" + (suffix if verb == "export" else ""))
-    code, _, err = call(verb, folder / "numbers", "--out", out, *(formats if verb == "export" else []))
+    code, _, err = call(verb, conditioned, "--out", out, *(formats if verb == "export" else []))
     assert code == 2 and ("numbers" in err or "recipe.json" in err) and not out.exists(), err
 
 

@@ -1,4 +1,4 @@
-"""The twin's conditioned network, loss and guided executor against the NumPy reference, and a checkpoint there and back."""
+"""The twin's conditioned network, loss and guided executor against the NumPy reference, and its checkpoint."""
 
 import dataclasses
 
@@ -20,10 +20,20 @@ from tests.numpy_unet import NumpyUNet
 
 # Classes (the last for none), three numbers, an image of two channels beside one; not square.
 MODEL = ModelConfig(
-    (4, 6), 3, 1, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, attention_head_dim=4, num_class_embeds=4,
-    vector_channels=3, condition_channels=2, center_input_sample=True,
-)  # fmt: skip
+    (4, 6),
+    3,
+    1,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(8, 8),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+    num_class_embeds=4,
+    vector_channels=3,
+    condition_channels=2,
+    center_input_sample=True,
+)
 SHAPE = (3, 4, 6, 1)
 RECIPE = Recipe(
     MODEL, data=DataConfig("pictures", condition=("a", "b", "c")), training=TrainingConfig(condition_dropout=0.2)
@@ -149,15 +159,11 @@ GUIDED = SamplingConfig("dpmsolver++", 8, guidance=2.5, guidance_min=0.2, guidan
 
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "eta": 0.5}, {"guidance_min": 0.0, "guidance_max": 0.0}])
-def test_the_guided_executor_equals_numpys_and_evaluates_twice_in_guided_rows_alone(
-    drawing, monkeypatch, options
-):  # fmt: skip
+def test_the_guided_executor_equals_numpys_and_evaluates_twice_in_guided_rows_alone(drawing, monkeypatch, options):
     table = make_table(PROCESS, dataclasses.replace(GUIDED, **options))
     given, reference = condition(), NumpyUNet(MODEL, make_weights())
     weak = no_condition(given, 3)
-    expected = run(
-        table, lambda x, t: reference(x, t, **given), X, noise, weak=lambda x, t: reference(x, t, **weak)
-    )  # fmt: skip
+    expected = run(table, lambda x, t: reference(x, t, **given), X, noise, weak=lambda x, t: reference(x, t, **weak))
     seen = counted(drawing, monkeypatch)
     found = drawing.bind(given).run(table, X, noise, drawing.bind(weak))
     require_close(found, expected, SAMPLER_FLOAT64, "image")

@@ -162,7 +162,7 @@ def our_images(backend, folder, sampling, dtype):
 
 
 def their_images(monkeypatch, pipeline, sampling, process=None, **options):
-    """The pipeline's images from our keyed noise; in float64 where a process is given, but for diffusers' casts."""
+    """The pipeline's images from our keyed noise; in float64 where a process is given."""
     import torch
 
     dtype = "float32"
@@ -202,7 +202,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_our_checkpoint_samples_the_same_images_in_diffusers(backend, tmp_path, monkeypatch, name):
-    """The pipeline of the recipe's sampler opens the folder unchanged: in float32, and in float64 where diffusers can."""
+    """The pipeline of the recipe's sampler opens the folder as it is, in float32 and where it can in float64."""
     from diffusers import DDIMPipeline, DDPMPipeline
 
     process, sampling = RUNS[name]

@@ -1,12 +1,11 @@
 """The verb export: each format is opened by its own runtime and held against the NumPy reference and diffusers."""
 
 import dataclasses
-import io
 import json
 import subprocess
 import sys
 import zipfile
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +14,13 @@ import pytest
 from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, save_checkpoint
 from core.checkpoints.diffusers_config import unet_to_diffusers
 from core.commands.export import TOLERANCE
-from core.commands.main import main
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.files import file_hash, write_json, write_tensors
 from core.networks.specs import param_specs
 from core.twin import Exported, Twin
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import NETWORK_FLOAT32
+from tests import command_line
 from tests.numpy_unet import NumpyUNet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,18 +129,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def call(backend):
-    """A function that runs the command line in this process: exit code, stdout, stderr."""
-
-    def run(*argv) -> tuple[int, str, str]:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                code = main(repr(backend), [str(word) for word in argv])
-            except SystemExit as end:
-                code = end.code or 0
-        return code, out.getvalue(), err.getvalue()
-
-    return run
+    """The twin's command line: exit code, stdout, stderr."""
+    return partial(command_line.call, repr(backend))
 
 
 @pytest.fixture(scope="module")

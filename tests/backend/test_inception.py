@@ -6,18 +6,16 @@ tests/parity/test_inception.py.
 
 import dataclasses
 import importlib
-import io
-from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from core.commands.main import main
 from core.extractors.features import extract
 from core.files import file_hash, write_tensors
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import BATCH_SIZE_FLOAT32, EXACT, RESIZE_FLOAT32, RESIZE_PILLOW
+from tests.command_line import call
 from tests.feature_file import read_features
 from tests.file_server import serving
 from tests.inception_weights import random_weights, write_graph
@@ -169,14 +167,6 @@ def test_another_file_is_refused(backend, published, weights, tmp_path):
         backend.inception.read_published(tmp_path / "some")
 
 
-def run(backend, *argv) -> tuple[int, str, str]:
-    """The command line in this process: exit code, stdout, stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
-        code = main(repr(backend), [str(word) for word in argv])
-    return code, out.getvalue(), err.getvalue()
-
-
 @pytest.fixture(scope="module")
 def fetched(backend, published, tmp_path_factory):
     """A cache into which the published file was fetched from a server on this machine, and what was said."""
@@ -186,7 +176,7 @@ def fetched(backend, published, tmp_path_factory):
         server.body = published.read_bytes()
         here = dataclasses.replace(backend.inception.PUBLISHED, url=server.url, sha256=file_hash(published))
         patch.setattr(backend.inception, "PUBLISHED", here)
-        code, out, err = run(backend, "fetch", "inception")
+        code, out, err = call(repr(backend), "fetch", "inception")
     assert code == 0, err
     return cache / "inception-2015-12-05.safetensors", out
 
@@ -208,7 +198,7 @@ def test_fetched_and_given_weights_serve_the_verb_features(
     np.save(tmp_path / "images.npy", images)
     flags = ("--extractor", "inception", "--taps", "2048,logits", "--out", out)
     more = ("--weights", published, "--batch-size", 2) if given else ()
-    code, said, err = run(backend, "features", tmp_path / "images.npy", *flags, *more)
+    code, said, err = call(repr(backend), "features", tmp_path / "images.npy", *flags, *more)
     assert code == 0, err
     assert said == f"wrote {out}: 2048 (3, 2048), logits (3, 1008)\n"
     found, manifest = read_features(out)
@@ -225,8 +215,8 @@ def test_options_reach_the_extractor(backend, weights, tmp_path):
     images = pictures(1, 16, 16, 1)
     np.save(tmp_path / "images.npy", images)
     write_tensors(tmp_path / "w.safetensors", weights)
-    code, _, err = run(
-        backend,
+    code, _, err = call(
+        repr(backend),
         "features",
         tmp_path / "images.npy",
         "--out",

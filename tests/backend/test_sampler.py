@@ -120,9 +120,12 @@ def test_the_executor_equals_numpys(executors, network, sampler, spacing, dtype)
     calls, means, wide = [], [], noise(dtype)
     found = executors[network, dtype].run(table, x_start(dtype), noise(dtype), after=noting(calls))
     expected = run(
-        table, numpy_network(network), x_start(dtype).astype(np.float64), lambda row: wide(row).astype(np.float64),
+        table,
+        numpy_network(network),
+        x_start(dtype).astype(np.float64),
+        lambda row: wide(row).astype(np.float64),
         after=noting(means),
-    )  # fmt: skip
+    )
     require_close(found, expected, TOLERANCES[dtype], "image", dtype)
     assert [row for row, _ in calls] == [row for row, _ in means] == [*range(table.nfe)]
     for (_, ours), (_, theirs) in zip(calls, means, strict=True):
@@ -131,7 +134,7 @@ def test_the_executor_equals_numpys(executors, network, sampler, spacing, dtype)
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_ddim_of_gaussian_data_has_the_closed_form(executors, dtype):
-    """With x_T fixed, DDIM's exact flow for N(m, s^2) is m + s (x_T - signal_T m) / deviation_T; 60 steps are near it."""
+    """DDIM's exact flow for N(m, s^2) is m + s (x_T - signal_T m) / deviation_T; 60 steps come near it."""
     process = PROCESSES["gaussian"]
     table = make_table(process, SamplingConfig("ddim", T, clip=False))
     found = executors["gaussian", dtype].run(table, x_start(dtype), noise(dtype))
@@ -214,9 +217,18 @@ def test_learned_variance_start_threshold_and_edit(backend):
 
 
 MODEL = ModelConfig(
-    (4, 6), 2, 2, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-    layers_per_block=1, norm_num_groups=4, mid_block_type=None, num_class_embeds=3, dropout=0.5,
-)  # fmt: skip
+    (4, 6),
+    2,
+    2,
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    block_out_channels=(8,),
+    layers_per_block=1,
+    norm_num_groups=4,
+    mid_block_type=None,
+    num_class_embeds=3,
+    dropout=0.5,
+)
 
 
 def test_the_unet_with_labels_fractional_levels_and_no_dropout(backend):
