@@ -3,7 +3,6 @@
 A step or a drawing takes a known time and is noted in calls.log; TensorFlow's images lie SHIFT above PyTorch's.
 """
 
-import sys
 import textwrap
 from pathlib import Path
 
@@ -12,7 +11,6 @@ SECONDS = {"torch": 0.02, "tensorflow": 0.04, "diffusers": 0.08}
 SHIFT = 0.01
 """In [0, 1]."""
 PACKAGES = {"torch": "torch_impl", "tensorflow": "tf_impl"}
-PYTHONS = {"torch": sys.executable, "tensorflow": sys.executable}
 
 TINY = """
     [model]

@@ -13,8 +13,9 @@ from core.networks.specs import count_parameters
 from eval.pages.page import render, write_result
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.closeness import NotCloseError
-from eval.parity.ladder import Board, Measurement, Rung, Subject, climb, open_subject, start_twins
+from eval.parity.ladder import Board, Measurement, Rung, climb, start_twins
 from eval.parity.page import ladder_text, sections
+from eval.parity.subject import Subject, open_subject
 from eval.twins.interpreters import ROOT
 
 

@@ -23,7 +23,8 @@ from core.training.training import Training
 from core.worker.tasks import as_dataset
 from eval.parity import closed_forms
 from eval.parity.closed_forms import process_tables
-from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress
+from eval.parity.ladder import Board, Twins, part
+from eval.parity.subject import Arrays, Subject, images_for, stress
 from eval.parity.tolerances import (
     EXACT,
     FORWARD_NOISE,

@@ -15,7 +15,8 @@ from core.config.recipes import to_dict
 from core.inference.conditioning import own_condition
 from core.random import gaussian
 from core.worker.tasks import as_dataset
-from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, under
+from eval.parity.ladder import Board, Twins, under
+from eval.parity.subject import Arrays, Subject, images_for
 from eval.parity.tolerances import EXACT, GREY_LEVELS
 
 SEED = 11

@@ -12,7 +12,8 @@ from core.config.recipes import to_dict
 from core.networks.specs import NETWORKS
 from core.training.training import Training
 from core.worker.tasks import as_dataset
-from eval.parity.ladder import Arrays, Board, Subject, Twins, images_for, part, stress, under
+from eval.parity.ladder import Board, Twins, part, under
+from eval.parity.subject import Arrays, Subject, images_for, stress
 from eval.parity.tolerances import (
     GRADIENT_FLOAT32,
     GRADIENT_FLOAT64,

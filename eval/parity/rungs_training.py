@@ -16,7 +16,8 @@ import numpy as np
 from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.config import Recipe
 from core.config.recipes import to_dict
-from eval.parity.ladder import PARTS, Arrays, Board, Subject, Twins, at_once, images_for, part, stress, under
+from eval.parity.ladder import PARTS, Board, Twins, at_once, part, under
+from eval.parity.subject import Arrays, Subject, images_for, stress
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, RESUMED_FLOAT64
 from eval.twins.client import Worker
 from eval.twins.interpreters import Framework

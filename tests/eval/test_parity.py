@@ -39,16 +39,18 @@ TWIN = """
             loss, lr = np.square(batch["eps"]).mean(), scalars["lr"]
             pull = {{"params": 0.5, "ema": scalars["ema_decay"], "exp_avg": 0.2, "exp_avg_sq": 0.1}}
             for part, rate in pull.items():
-                self.parts[part] = {{n: v - (lr * rate * (v + loss)).astype(v.dtype) for n, v in self.parts[part].items()}}
+                values = self.parts[part].items()
+                self.parts[part] = {{n: v - (lr * rate * (v + loss)).astype(v.dtype) for n, v in values}}
             self.count += 1
             return {{"loss": loss, "grad_norm": 2 * loss}}
 
         def state(self):
-            state = {{f"{{part}}/{{n}}": v for part, values in self.parts.items() if part != "ema" for n, v in values.items()}}
+            kept = {{part: values for part, values in self.parts.items() if part != "ema"}}
+            state = {{f"{{part}}/{{n}}": v for part, values in kept.items() for n, v in values.items()}}
             return self.parts["ema"], state, {{"adam_steps": self.count}}
 
         def load(self, ema, state, counters):
-            self.parts = {{"ema": ema, **{{part: with_prefix(state, f"{{part}}/") for part in self.parts if part != "ema"}}}}
+            self.parts = {{part: with_prefix(state, f"{{part}}/") for part in self.parts}} | {{"ema": ema}}
             self.count = counters["adam_steps"]
 
     def make_network(slope, offset, time=None):

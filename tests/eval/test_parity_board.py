@@ -7,10 +7,11 @@ import pytest
 
 from core.config import ModelConfig, Recipe
 from eval.parity.closeness import NotCloseError
-from eval.parity.ladder import Board, Subject, Twins, random_weights
+from eval.parity.ladder import Board, Twins
 from eval.parity.report import write
 from eval.parity.rungs_images import grey_levels
 from eval.parity.rungs_network import gradients
+from eval.parity.subject import Subject, random_weights
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64
 
 

@@ -12,8 +12,9 @@ import pytest
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
 from eval.parity.configurations import CONFIGURATIONS
-from eval.parity.ladder import Board, Subject, climb, random_weights
+from eval.parity.ladder import Board, climb
 from eval.parity.report import all_rungs
+from eval.parity.subject import Subject, random_weights
 
 # Attention, classes, a size that is not square; the baseline has two channels besides.
 UNET = ModelConfig(

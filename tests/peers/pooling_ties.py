@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from eval.parity.ladder import Arrays, Subject, open_subject, stress
 from eval.parity.rungs_network import first_batch
+from eval.parity.subject import Arrays, Subject, open_subject, stress
 from torch_impl.trainer import Trainer
 from torch_impl.weights import set_weights
 
