@@ -219,33 +219,58 @@ def test_a_run_that_is_not_finite_ends_with_code_1(call, recipes, folder):
     assert "20 steps in a row" in errors[0] and "lower training.learning_rate" in errors[0]
 
 
-def test_classes_are_trained_and_sampled_by_name(call, recipes, folder):
+@pytest.fixture(scope="module")
+def pictures(folder) -> Path:
+    """Six dark and six light pictures, in a folder each."""
     rng = np.random.default_rng(0)
     for shade, name in enumerate(("dark", "light")):
         (folder / "classes" / name).mkdir(parents=True)
         for index in range(6):
             np.save(folder / "classes" / name / f"{index}.npy", rng.random((8, 8), np.float32) / 2 + shade / 2)
+    return folder / "classes"
+
+
+STEPS = ("--training.steps", 2, "--training.sample-count", 3, "--sampling.steps", 3)
+
+
+@pytest.fixture(scope="module")
+def with_classes(call, recipes, folder, pictures) -> Path:
+    """A run of a network of two classes."""
     run = folder / "conditional"
-    steps = ("--training.steps", 2, "--training.sample-count", 3, "--sampling.steps", 3)
-    common = ("train", "--config", recipes["smallest"], "--run", run, "--data.source", folder / "classes", *steps)
-    code, _, err = call(*common, "--model.num-class-embeds", 1)
-    assert code == 2 and "model.num_class_embeds = 1" in err and "2 classes" in err
-    code, _, err = call(*common, "--model.num-class-embeds", 2)
+    command = ("train", "--config", recipes["smallest"], "--run", run, "--data.source", pictures, *STEPS)
+    code, _, err = call(*command, "--model.num-class-embeds", 2)
     assert code == 0, err
+    return run
+
+
+def test_more_classes_than_the_network_has_are_refused(call, recipes, folder, pictures):
+    command = ("train", "--config", recipes["smallest"], "--run", folder / "none", "--data.source", pictures, *STEPS)
+    code, _, err = call(*command, "--model.num-class-embeds", 1)
+    assert code == 2 and "model.num_class_embeds = 1" in err and "2 classes" in err
+
+
+def test_a_class_is_sampled_by_name_or_number_and_all_in_turn(call, with_classes, tmp_path):
+    images = []
     for choice, labels in ((["--class-name", "light"], [1, 1, 1]), (["--class-name", "0"], [0, 0, 0]), ([], [0, 1, 0])):
-        out = folder / f"images-{labels}"
-        code, _, err = call("sample", run, "--n", 3, "--out", out, *choice)
+        out = tmp_path / "".join(map(str, labels))
+        code, _, err = call("sample", with_classes, "--n", 3, "--out", out, *choice)
         assert code == 0, err
         assert json.loads((out / "manifest.json").read_text())["labels"] == labels
-    images = {
-        str(labels): np.load(folder / f"images-{labels}" / "samples.npy") for labels in ([1] * 3, [0] * 3, [0, 1, 0])
-    }
-    assert not np.array_equal(images["[1, 1, 1]"], images["[0, 0, 0]"])
-    assert np.abs(images["[0, 1, 0]"][1] - images["[1, 1, 1]"][1]).max() <= 1 / 255
-    code, _, err = call("sample", run, "--n", 1, "--class-name", "grey", "--out", folder / "grey")
+        images.append(np.load(out / "samples.npy"))
+    light, dark, both = images
+    assert not np.array_equal(light, dark) and np.abs(both[1] - light[1]).max() <= 1 / 255
+
+
+def test_a_class_that_does_not_exist_is_refused(call, with_classes, tmp_path):
+    code, _, err = call("sample", with_classes, "--n", 1, "--class-name", "grey", "--out", tmp_path / "grey")
     assert code == 2 and "--class-name grey: must be one of dark, light" in err
-    index = json.loads((checkpoint_of(run) / "model_index.json").read_text())
-    assert index["_class_name"] != "DDPMPipeline" and "diffusers" in (checkpoint_of(run) / "README").read_text()
+
+
+def test_a_network_with_classes_is_no_unconditional_pipeline_to_diffusers(with_classes):
+    index = json.loads((checkpoint_of(with_classes) / "model_index.json").read_text())
+    assert (
+        index["_class_name"] != "DDPMPipeline" and "diffusers" in (checkpoint_of(with_classes) / "README").read_text()
+    )
 
 
 @pytest.fixture(scope="module")
