@@ -1,6 +1,6 @@
 """Prove that the parity ladder finds faults: `python -m tests.mutations [--only NAME ...] [--out FILE]`.
 
-One fault at a time (tests/faults.py) is done to a copy of the checkout, and `python -m eval parity` climbs in that copy
+One fault at a time (tests/faults.toml) is done to a copy of the checkout, and `python -m eval parity` climbs in that copy
 until a rung is red. Every fault must turn its rung red, and without a fault everything must be green: exit code 0, else
 1. Run by the PyTorch environment's Python, like the tests; minutes.
 """
@@ -67,7 +67,7 @@ def mutated(folder: Path, fault: Fault) -> str:
     if text.count(fault.old) != 1:
         raise ValueError(
             f"fault {fault.name!r}: what it replaces stands {text.count(fault.old)} times in {fault.file}, "
-            "must be once; write it anew in tests/faults.py"
+            "must be once; write it anew in tests/faults.toml"
         )
     return text.replace(fault.old, fault.new)
 

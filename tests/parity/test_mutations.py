@@ -1,4 +1,4 @@
-"""The parity ladder finds every fault of tests/faults.py on its rung, and finds nothing where there is no fault.
+"""The parity ladder finds every fault of tests/faults.toml on its rung, and finds nothing where there is no fault.
 
 One fault alone: `python -m tests.mutations --only NAME`.
 """
