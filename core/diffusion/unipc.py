@@ -21,7 +21,7 @@ ADAMS_BASHFORTH = (
 """Weights of the newest to the oldest slope on an even grid; Hairer, Norsett & Wanner 1993, III.1."""
 
 
-def _update(levels: list[Level], now: int, order: int, variant: str, corrector: bool) -> tuple[float, Array]:
+def update(levels: list[Level], now: int, order: int, variant: str, corrector: bool) -> tuple[float, Array]:
     """One step from levels[now] as x' = keep x + sum of weights[k] m[k].
 
     m[0] is x0 at levels[now], m[1], ... those before it; for the corrector the last is x0 at levels[now + 1].
@@ -72,10 +72,10 @@ def unipc(levels: list[Level], config: SamplingConfig) -> list[Step]:
         entries = np.eye(size + 2)
         values = entries[[-2, *range(2, size)]]  # x0 now, x0 before, ...
         corrected = entries[1] + c * entries[-2] if i else entries[0]
-        keep, weights = _update(levels, i, number, config.unipc_variant, corrector=False)
+        keep, weights = update(levels, i, number, config.unipc_variant, corrector=False)
         lines = [keep * corrected + weights @ values[:number]]
         if i + 2 < len(levels):
-            keep, weights = _update(levels, i, number, config.unipc_variant, corrector=True)
+            keep, weights = update(levels, i, number, config.unipc_variant, corrector=True)
             c = float(weights[-1])
             lines += [keep * corrected + weights[:-1] @ values[:number], *values[:kept]]
         steps.append(Step(levels[i], np.stack(lines)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.config import ProcessConfig, Sampler, SamplingConfig
-from core.diffusion import dpm_solver
+from core.diffusion import dpm_solver, unipc
 from core.diffusion.grids import Level, level_of, levels_at, sampling_grid
 from core.diffusion.process import make_process
 from core.diffusion.samplers import SAMPLERS, make_steps, make_table, steps_of, table_of, with_sampler
@@ -347,12 +347,10 @@ def test_ddim_under_other_names(name, other):
 
 def test_unip_2_is_the_midpoint_form():
     """The predictor of UniPC-2 with bh2 and no corrector is DPM++ 2M; of UniPC-3, 3M."""
-    from core.diffusion.unipc import _update
-
     levels = sampling_grid(X0, "log_snr", 9)
     for order in (2, 3):
         ours = dpm_solver.multistep(levels, 4, order)
-        theirs = _update(levels, 4, order, "bh2", corrector=False)
+        theirs = unipc.update(levels, 4, order, "bh2", corrector=False)
         assert ours[0] == pytest.approx(theirs[0], rel=1e-14)
         np.testing.assert_allclose(theirs[1], ours[1], rtol=1e-11)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,30 +211,44 @@ def test_what_cannot_be_done_is_one_line(trained, words, message):
     assert code == 2 and message in err.splitlines()[-1], err
 
 
-def test_small_images_are_upscaled_from_files_and_from_held_out_ones(tmp_path):
-    text = RECIPE.replace("CACHE", str(tmp_path / "cache")).replace(
-        "[data]", "[data]\nheld_out = 0.4\nlow_resolution = 2"
-    )
+@pytest.fixture(scope="module")
+def upscaler(tmp_path_factory) -> Path:
+    """A run of a network that doubles the size of an image."""
+    folder = tmp_path_factory.mktemp("upscaler")
+    text = RECIPE.replace("CACHE", str(folder / "cache")).replace("sample_count = 2", "sample_count = 0")
+    text = text.replace("[data]", "[data]\nheld_out = 0.4\nlow_resolution = 2")
     text = text.replace("[model]", "[model]\nin_channels = 2\nout_channels = 1\ncondition_channels = 1")
-    (tmp_path / "up.toml").write_text(text.replace("sample_count = 2", "sample_count = 0"))
-    code, _, err = run("train", "--config", tmp_path / "up.toml", "--run", tmp_path / "run")
+    (folder / "up.toml").write_text(text)
+    code, _, err = run("train", "--config", folder / "up.toml", "--run", folder / "run")
     assert code == 0, err
-    code, out, err = run("edit", "upscale", tmp_path / "run", "--n", 2, "--out", tmp_path / "out")
+    return folder / "run"
+
+
+def test_held_out_images_are_upscaled_beside_the_originals(upscaler, tmp_path):
+    code, out, err = run("edit", "upscale", upscaler, "--n", 2, "--out", tmp_path / "out")
     assert code == 0, err
     assert out.startswith("rms of bicubic grey levels: ")
     with Image.open(tmp_path / "out" / "grid.png") as picture:
         assert picture.size == (3 * 18 + 2, 2 * 10 + 2)
+
+
+def test_small_images_of_a_file_are_upscaled(upscaler, tmp_path):
     np.save(tmp_path / "small.npy", np.random.default_rng(0).random((3, 4, 8)))
-    code, _, err = run(
-        "edit", "upscale", tmp_path / "run", tmp_path / "small.npy", "--n", 3, "--out", tmp_path / "files"
-    )
+    code, _, err = run("edit", "upscale", upscaler, tmp_path / "small.npy", "--n", 3, "--out", tmp_path / "out")
     assert code == 0, err
-    assert np.load(tmp_path / "files" / "samples.npy").shape == (3, 8, 16, 1)
-    with Image.open(tmp_path / "files" / "grid.png") as picture:
+    assert np.load(tmp_path / "out" / "samples.npy").shape == (3, 8, 16, 1)
+    with Image.open(tmp_path / "out" / "grid.png") as picture:
         assert picture.size == (2 * 18 + 2, 3 * 10 + 2)
+
+
+def test_images_that_are_not_small_are_not_upscaled(upscaler, tmp_path):
     np.save(tmp_path / "large.npy", np.zeros((3, 8, 16)))
-    code, _, err = run("edit", "upscale", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
-    assert code == 2 and "8x16 pixels: must have 4x8" in err
-    code, _, err = run("edit", "img2img", tmp_path / "run", tmp_path / "large.npy", "--n", 3)
-    assert code == 2 and "must be held-out, since the network is conditioned on a small image" in err
-    assert run("edit", "img2img", tmp_path / "run", "--n", 2)[0] == 0
+    code, _, err = run("edit", "upscale", upscaler, tmp_path / "large.npy", "--n", 3)
+    assert code == 2 and "8x16" in err and "4x8" in err
+
+
+def test_a_network_conditioned_on_a_small_image_edits_held_out_images_alone(upscaler, tmp_path):
+    np.save(tmp_path / "large.npy", np.zeros((3, 8, 16)))
+    code, _, err = run("edit", "img2img", upscaler, tmp_path / "large.npy", "--n", 3)
+    assert code == 2 and "held-out" in err
+    assert run("edit", "img2img", upscaler, "--n", 2, "--out", tmp_path / "out")[0] == 0
