@@ -140,6 +140,18 @@ def _warnings(
     return result
 
 
+def _check(sets: Mapping[str, Array]) -> None:
+    """Refuse images that are not in [0, 1] or not of the real ones' size."""
+    size = sets[REAL].shape[1:]
+    for name, images in sets.items():
+        pixels.check_images(images, name)
+        if images.shape[1:] != size:
+            raise ValueError(
+                f"{name}: images of {images.shape[1:]} (height, width, channels): must be {size} as in real; "
+                "prepare both with the same function"
+            )
+
+
 def compare(
     real: npt.NDArray[Any],
     generated: Mapping[str, npt.NDArray[Any]],
@@ -167,21 +179,13 @@ def compare(
     if not generated or REAL in generated:
         raise ValueError(f"generated: names {list(generated)}: must be at least one, none of them {REAL!r}")
     sets = {REAL: real, **generated}
-    checked = {**sets, "train": train} if train is not None else sets
-    for name, images in checked.items():
-        pixels.check_images(images, name)
-        if images.shape[1:] != real.shape[1:]:
-            raise ValueError(
-                f"{name}: images of {images.shape[1:]} (height, width, channels): must be {real.shape[1:]} as in real; "
-                "prepare both with the same function"
-            )
+    _check({**sets, "train": train} if train is not None else sets)
     counts = {name: len(images) for name, images in sets.items()}
     n = min(counts[REAL] // 2, *(counts[name] for name in generated))
     if n < 2:
         raise ValueError(f"images: {counts}: must be at least 4 real and 2 of every generated set")
-    measured = {
-        name: measure_features(images, 1.0 if pixel_scale is None else pixel_scale) for name, images in sets.items()
-    }
+    scale = 1.0 if pixel_scale is None else pixel_scale
+    measured = {name: measure_features(images, scale) for name, images in sets.items()}
     features = {name: f for name, (f, _) in measured.items()}
     undefined = {name: int(np.isnan(f["ellipticity"]).sum()) for name, f in features.items()}
     nearest = _nearest(sets, train) if train is not None else None

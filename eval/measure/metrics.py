@@ -129,6 +129,11 @@ def _of_image(
     return Metric(key, label, meaning, _wasserstein(key), unit, each=each)
 
 
+def _unscaled(each: Callable[[Array], Array]) -> Callable[[Array, float], Array]:
+    """A number of an image that does not depend on the pixel scale."""
+    return lambda images, _: each(images)
+
+
 METRICS = (
     Metric("kid", "KID", "unbiased, ± standard error", _kid, "", "features", shown=ESTIMATE),
     _of_features("precision", "share of generated images that lie among real ones", _precision_recall),
@@ -195,16 +200,12 @@ METRICS = (
         "ellipticity",
         "Ellipticity",
         "How elongated the light is: 0 for a circle, towards 1 for a line.",
-        lambda images, _: physics.ellipticity(images),
+        _unscaled(physics.ellipticity),
         "",
     ),
-    _of_image(
-        "flux", "Total flux", "All the light of an image.", lambda images, _: physics.total_flux(images), "intensity·px"
-    ),
-    _of_image("peak", "Peak", "The brightest pixel of an image.", lambda images, _: physics.peak(images)),
-    _of_image(
-        "sky_noise", "Sky noise", "The graininess of the dark border.", lambda images, _: physics.sky_noise(images)
-    ),
+    _of_image("flux", "Total flux", "All the light of an image.", _unscaled(physics.total_flux), "intensity·px"),
+    _of_image("peak", "Peak", "The brightest pixel of an image.", _unscaled(physics.peak)),
+    _of_image("sky_noise", "Sky noise", "The graininess of the dark border.", _unscaled(physics.sky_noise)),
 )
 
 

@@ -148,8 +148,7 @@ def measure(
         protocol, machine, contestants (environment, first_step_seconds, training in images/s, sampling in seconds an
         image, peak_bytes) and ratios (of speeds, paired by repetition).
     Raises:
-        ValueError: a number or peer out of range, or an interpreter that is not there.
-        RunError: a worker failed, or runs another number of threads.
+        ValueError: a number or peer out of range. RunError: a worker failed, or runs another number of threads.
     """
     numbers = {"repetitions": repetitions, "steps": steps, "samples": samples, "threads": threads}
     for name, value in numbers.items():
@@ -173,8 +172,7 @@ def measure(
         seconds = _interleaved(sampling, repetitions, lambda name: race.sampling_seconds(name, samples)[0])
         peaks_after = race.peaks()
     for name, entry in result.items():
-        entry["training_images_per_second"] = summary(rates[name])
-        entry["peak_bytes"] = {"training": peaks[name]}
+        entry |= {"training_images_per_second": summary(rates[name]), "peak_bytes": {"training": peaks[name]}}
         if name in sampling:
             entry["sampling_seconds_per_image"] = summary(seconds[name])
             entry["peak_bytes"]["training_and_sampling"] = peaks_after[name]

@@ -60,26 +60,23 @@ def sweep(
     real = read_image_set(run, "real", lambda path: path)
     held_out, others = real.all_images(), real.others
     n = n or min(PROTOCOL_N, len(held_out), len(held_out if others is None else others))
+    points = [(sampler, count) for sampler in samplers for count in sorted({spent(sampler, b) for b in nfe})]
     part, main = cut(real, ImageSet(run, held_out), n, SEED), network.taps[0]
     rows = []
     with Worker(twin, timeout=24 * 3600.0) as worker:
         features = FeatureWorker(worker, network)
         reference, spare = (features(images)[main] for images in (part.real, part.spare))
         floor = frechet_distance_from_features(reference, spare[:n])
-        for sampler in samplers:
-            for count in sorted({spent(sampler, budget) for budget in nfe}):
-                options: dict[str, str | int] = {"sampler": sampler, "nfe": count}
-                options |= {"spacing": spacing} if spacing else {}
-                name = "-".join(str(value) for value in options.values())
-                drawn = draw_from(folder, n, twin, f"sweep/{twin}/{name}", **options)
-                images, manifest = (
-                    np.load(drawn / "samples.npy", allow_pickle=False),
-                    read_json(drawn / "manifest.json"),
-                )
-                if manifest["nfe"] != count:
-                    raise RunError(f"{drawn}: took {manifest['nfe']} evaluations: must be {count}")
-                distance = frechet_distance_from_features(features(images)[main], reference)
-                rows.append({"sampler": sampler, "nfe": count, "distance": distance, "seconds": manifest["seconds"]})
+        for sampler, count in points:
+            options: dict[str, str | int] = {"sampler": sampler, "nfe": count}
+            options |= {"spacing": spacing} if spacing else {}
+            name = "-".join(str(value) for value in options.values())
+            drawn = draw_from(folder, n, twin, f"sweep/{twin}/{name}", **options)
+            images, manifest = np.load(drawn / "samples.npy", allow_pickle=False), read_json(drawn / "manifest.json")
+            if manifest["nfe"] != count:
+                raise RunError(f"{drawn}: took {manifest['nfe']} evaluations: must be {count}")
+            distance = frechet_distance_from_features(features(images)[main], reference)
+            rows.append({"sampler": sampler, "nfe": count, "distance": distance, "seconds": manifest["seconds"]})
     return {
         "run": run,
         "n": n,

@@ -11,11 +11,6 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3g}"
 
 
-def plus_minus(value: float, error: float) -> str:
-    """A value with its error."""
-    return f"{number(value)} ± {error:.2g}"
-
-
 def span(low: float | None, high: float | None, between: str = " to ") -> str:
     """A range, or nothing where it is not defined."""
     return "" if low is None or high is None else f"{number(low)}{between}{number(high)}"
