@@ -82,7 +82,7 @@ OBJECTIVES = {
         training=TrainingConfig(timestep_sampling="log_normal", ema_profiles=(0.05, 0.1)),
     ),
 }
-RUNGS = all_rungs(images=64, ddpm_images=0, long_steps=0)
+RUNGS = all_rungs(images=16, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
 QUICK = ("flow", "hybrid")
 """Of OBJECTIVES; the others are slow."""
