@@ -1,8 +1,8 @@
 """Prove that the parity ladder finds faults: `python -m tests.mutations [--only NAME ...] [--out FILE]`.
 
-One fault at a time (tests/faults.toml) is done to a copy of the checkout, and `python -m eval parity` climbs in that copy
-until a rung is red. Every fault must turn its rung red, and without a fault everything must be green: exit code 0, else
-1. Run by the PyTorch environment's Python, like the tests; minutes.
+One fault at a time (tests/faults.toml) is done to a copy of the checkout, and `python -m eval parity` climbs in
+that copy until a rung is red. Every fault must turn its rung red, and without a fault everything must be green:
+exit code 0, else 1. Run by the PyTorch environment's Python, like the tests; minutes.
 """
 
 from __future__ import annotations

@@ -18,9 +18,14 @@ def package(backend):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     model = ModelConfig(
-        (8, 8), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,),
-        layers_per_block=1, norm_num_groups=4, mid_block_type=None,
-    )  # fmt: skip
+        (8, 8),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        block_out_channels=(8,),
+        layers_per_block=1,
+        norm_num_groups=4,
+        mid_block_type=None,
+    )
     data = DataConfig(simulate_count=12, held_out=0.4, cache=str(tmp_path_factory.mktemp("cache")))
     training = TrainingConfig(steps=3, batch_size=4, checkpoint_every=3, sample_count=0)
     return Recipe(model, ProcessConfig(50, prediction="v"), data, training, SamplingConfig(steps=4))

@@ -1,10 +1,10 @@
 """How much faster the baseline network is here than in its authors' formulation, on one batch forward and backward.
 
-Run by the PyTorch interpreter from the checkout: `python -m tests.peers.baseline_speed [--threads N]`. Both networks have
-the same weights and take turns, so that what else the machine does falls on both alike. The original's attention
-returns its weights, which is what calling `mha(x, x, x)` does, and so builds them: 1 GB a layer at 64 x 64 and batch 4.
-Then ours' forward pass by stage, so that one sees what attention at full resolution (sa6) takes of it. `--only NAME` runs
-one network alone, for its peak of main memory.
+Run by the PyTorch interpreter from the checkout: `python -m tests.peers.baseline_speed [--threads N]`. Both
+networks have the same weights and take turns, so that what else the machine does falls on both alike. The
+original's attention returns its weights, which is what calling `mha(x, x, x)` does, and so builds them: 1 GB a
+layer at 64 x 64 and batch 4. Then ours' forward pass by stage, so that one sees what attention at full resolution
+(sa6) takes of it. `--only NAME` runs one network alone, for its peak of main memory.
 """
 
 import argparse

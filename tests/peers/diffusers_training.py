@@ -1,8 +1,8 @@
 """A peer for the benchmark: diffusers' UNet2DModel under the training step of torch_impl/trainer.py.
 
-Everything but the network is as in our PyTorch twin, so that a difference in speed is the network's. Speaks the worker's
-protocol (core/worker/tasks.py), tasks `time_training`, `peak_memory` and `describe`; run by the PyTorch interpreter from the
-checkout: `python -m tests.peers.diffusers_training`.
+Everything but the network is as in our PyTorch twin, so that a difference in speed is the network's. Speaks the
+worker's protocol (core/worker/tasks.py), tasks `time_training`, `peak_memory` and `describe`; run by the PyTorch
+interpreter from the checkout: `python -m tests.peers.diffusers_training`.
 """
 
 import copy

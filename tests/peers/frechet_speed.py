@@ -1,9 +1,9 @@
 """How much faster the Fréchet distance is here than in pytorch-fid and torch-fidelity, and what memory each takes.
 
-Run by the PyTorch interpreter from the checkout: `OPENBLAS_NUM_THREADS=2 python -m tests.peers.frechet_speed`; some three
-minutes on two cores, nearly all of it the peers'. From moments (means and covariances of 10,000 rows) to the number, and
-from features (500 rows) to the number. All take turns, so that what else the machine does falls on all alike. Linux only,
-for the memory: the rise of the process's peak above what it held before.
+Run by the PyTorch interpreter from the checkout: `OPENBLAS_NUM_THREADS=2 python -m tests.peers.frechet_speed`; some
+three minutes on two cores, nearly all of it the peers'. From moments (means and covariances of 10,000 rows) to the
+number, and from features (500 rows) to the number. All take turns, so that what else the machine does falls on all
+alike. Linux only, for the memory: the rise of the process's peak above what it held before.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Images a second through Inception: both twins and torch-fidelity's network, with the same random weights.
 
-Run by the PyTorch interpreter from the checkout: `python -m tests.peers.inception_speed [--threads N]`; both environments
-are needed. 32 images of 64 x 64 x 3, brought to 299 pixels by the legacy resize, the pool of 2,048 out. All take turns, so
-that what else the machine does falls on all alike.
+Run by the PyTorch interpreter from the checkout: `python -m tests.peers.inception_speed [--threads N]`; both
+environments are needed. 32 images of 64 x 64 x 3, brought to 299 pixels by the legacy resize, the pool of 2,048
+out. All take turns, so that what else the machine does falls on all alike.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main() -> None:
     ):
         path = Path(folder) / "weights.safetensors"
         write_tensors(path, weights)
-        options = {"extractor": "inception", "weights": str(path), "resize": "legacy", "dtype": "float32", "taps": ["2048"], "batch_size": 32}  # fmt: skip
+        options = {"extractor": "inception", "weights": str(path), "resize": "legacy", "dtype": "float32"}
+        options |= {"taps": ["2048"], "batch_size": 32}
         arrays = {"images": pixels / np.float32(255)}
         calls: dict[str, Callable[[], object]] = {
             "PyTorch": lambda: first.call("features", arrays, **options),

@@ -1,8 +1,8 @@
 """What every metric costs at the size that FID is published at: seconds and memory, ours alone.
 
-Run by the PyTorch interpreter from the checkout: `OPENBLAS_NUM_THREADS=2 python -m tests.peers.metrics_cost`; some three
-minutes on two cores. One call each, after the features are made. The memory is the rise of the process's peak, which
-Linux alone tells.
+Run by the PyTorch interpreter from the checkout: `OPENBLAS_NUM_THREADS=2 python -m tests.peers.metrics_cost`; some
+three minutes on two cores. One call each, after the features are made. The memory is the rise of the process's
+peak, which Linux alone tells.
 """
 
 import argparse

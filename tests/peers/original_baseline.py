@@ -1,8 +1,8 @@
 """A peer of the baseline network: the original's structure in PyTorch's own layers, as its authors composed it.
 
 Re-written from dome272/Diffusion-Models-pytorch, modules.py: `nn.MultiheadAttention` that returns its weights, an
-embedding repeated over the pixels, and sizes wired in. Two departures: the image's size and the width are arguments, and
-the time embedding is formed in the precision of the input, so that float64 is float64.
+embedding repeated over the pixels, and sizes wired in. Two departures: the image's size and the width are
+arguments, and the time embedding is formed in the precision of the input, so that float64 is float64.
 """
 
 import torch

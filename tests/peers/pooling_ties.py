@@ -1,7 +1,8 @@
-"""Why float32 gradients through max pooling differ: windows whose largest pixel is another one in float32 than in float64.
+"""Why float32 gradients through max pooling differ: some windows have another largest pixel than in float64.
 
-Run by the PyTorch interpreter from the checkout: `python -m tests.peers.pooling_ties`. On the parity ladder's first batch
-the baseline network is run forward and backward in float64, in float32, and in float32 with float64's choice of pixels.
+Run by the PyTorch interpreter from the checkout: `python -m tests.peers.pooling_ties`. On the parity ladder's first
+batch the baseline network is run forward and backward in float64, in float32, and in float32 with float64's choice
+of pixels.
 """
 
 import argparse
@@ -62,12 +63,20 @@ def main() -> None:
         for part, (a, b, gaps) in enumerate(zip(pool.chosen, single[stage].chosen, pool.gaps, strict=True)):
             windows += a.numel()
             for index in (a != b).nonzero().tolist():
-                print(f"{stage}, part {part} of the batch, (image, channel, row, column) {index}: the two largest are {float(gaps[tuple(index)]):.1e} apart, values up to {pool.largest:.1f}")  # fmt: skip
+                gap = float(gaps[tuple(index)])
+                print(
+                    f"{stage}, part {part} of the batch, (image, channel, row, column) {index}: "
+                    f"the two largest are {gap:.1e} apart, values up to {pool.largest:.1f}"
+                )
     print(f"{windows:,} windows in all")
     for name, found in (("float32", rounded), ("float32 with float64's pixels", steered)):
         apart = {n: float(np.abs(found[n] - g).max() / np.abs(g).max()) for n, g in gradients.items()}
         worst = max(apart, key=apart.__getitem__)
-        print(f"{name}: gradients at most {apart[worst]:.1e} from float64's ({worst}, at most {np.abs(gradients[worst]).max():.2g}); sa1.ff_self.3.bias {apart['sa1.ff_self.3.bias']:.1e}")  # fmt: skip
+        largest = np.abs(gradients[worst]).max()
+        print(
+            f"{name}: gradients at most {apart[worst]:.1e} from float64's ({worst}, at most {largest:.2g}); "
+            f"sa1.ff_self.3.bias {apart['sa1.ff_self.3.bias']:.1e}"
+        )
 
 
 if __name__ == "__main__":

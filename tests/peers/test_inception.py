@@ -1,4 +1,5 @@
-"""PyTorch's Inception against pytorch-fid's and torch-fidelity's, with the same random weights: every tap, the whole chain.
+"""PyTorch's Inception against pytorch-fid's and torch-fidelity's, with the same random weights: every tap, the whole
+chain.
 
 TensorFlow's is held against PyTorch's in tests/parity/test_inception.py.
 """

@@ -1,9 +1,9 @@
 """Make `import torchvision` work beside a CPU build of PyTorch; importing this module first is enough.
 
 The wheel on the package index is linked to CUDA, so beside a CPU torch its operators do not load, and `import
-torchvision` ends with "operator torchvision::nms does not exist". What imports it here (pytorch-fid, torch-fidelity, and
-diffusers where it is installed) calls none of its operators: two names, declared, are all that is missing. Where its
-operators load, or it is not installed, nothing is done.
+torchvision` ends with "operator torchvision::nms does not exist". What imports it here (pytorch-fid,
+torch-fidelity, and diffusers where it is installed) calls none of its operators: two names, declared, are all that
+is missing. Where its operators load, or it is not installed, nothing is done.
 """
 
 import importlib.util
