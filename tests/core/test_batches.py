@@ -1,4 +1,4 @@
-"""What a training step is fed: pure in (recipe, step), images and labels together, noise keyed by position."""
+"""A training batch is a function of (recipe, step): images and labels together, noise keyed by position."""
 
 import dataclasses
 
@@ -51,7 +51,7 @@ def batch(recipe, step, data=None):
 
 
 def which(x_0):
-    """The image that each of a batch is, by its values."""
+    """The index of each image of a batch, read from its values."""
     return np.floor((x_0.reshape(len(x_0), -1).min(axis=1) + 1) / 2 * COUNT + 1e-4).astype(int)
 
 
@@ -102,7 +102,7 @@ def test_images_and_noise_do_not_depend_on_the_split_or_the_batch_size_where_pos
 
 
 def symmetries(image):
-    """The eight (four where H != W) images of a picture's own symmetries, by numpy."""
+    """The images of a picture under its symmetries, by NumPy: eight of a square, four otherwise."""
     turns = range(4) if image.shape[0] == image.shape[1] else (0, 2)
     return [np.flip(turned, 1) if flip else turned for k in turns for turned in [np.rot90(image, k)] for flip in (0, 1)]
 

@@ -176,7 +176,7 @@ def test_a_failure_anywhere_leaves_the_old_checkpoint_and_nothing_else(tmp_path,
 
 @contextlib.contextmanager
 def file_size_limit(size):
-    """Writes beyond `size` bytes a file fail, as the system itself makes them fail."""
+    """The system refuses writes beyond `size` bytes a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -376,7 +376,7 @@ def test_a_bare_folder_opens_and_one_without_a_configuration_does_not(copy, tmp_
 
 
 class Canary:
-    """Unpickled, it makes the file that it names."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path):
         self.path = str(path)

@@ -45,7 +45,7 @@ def recipe(dropout=0.25, classes=4, batch_size=64, **training):
 
 
 def dataset():
-    """The held-out images' numbers would change every statistic."""
+    """Random parameters; those of held-out images would change every statistic."""
     rng = np.random.default_rng(0)
     parameters = {
         "theta_e": rng.uniform(0.9, 1.5, COUNT),
@@ -173,7 +173,7 @@ def guided(sampler="ddim", **options):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_interval_is_of_sigma(sampler):
-    """Rows between the bounds are guided, others not; sigma = noise / signal at the row's level."""
+    """Only rows whose sigma = noise / signal lies between the bounds are guided."""
     table = guided(sampler, guidance=3.0, guidance_min=0.7, guidance_max=4.0)
     known = np.interp([row.t for row in table.rows], PROCESS.time, np.log(PROCESS.noise / PROCESS.signal))
     inside = (np.exp(known) > 0.7) & (np.exp(known) <= 4.0)
@@ -184,7 +184,7 @@ def test_the_interval_is_of_sigma(sampler):
 
 
 def test_a_guided_loop_is_the_loop_of_the_mixed_network():
-    """weak + g (output - weak) of two networks is one network; weak is asked in guided rows alone."""
+    """Guidance equals one network, weak + g (output - weak); weak is evaluated only in guided rows."""
     strong, weak, asked = (lambda x, t: np.sin(x) + t / 50), (lambda x, t: np.cos(x)), []
 
     def counted(x, t):

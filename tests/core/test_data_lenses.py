@@ -212,7 +212,7 @@ def test_height_and_width_may_differ():
 
 
 def test_the_stream_is_pinned():
-    """NumPy does not promise its distributions' streams: a change here makes every simulated set another one."""
+    """NumPy does not promise equal streams between versions; a change would alter every simulated data set."""
     image, _, drawn = simulator("lensing", (32, 32), seed=1)(1)
     np.testing.assert_allclose([drawn.theta_e, drawn.source_x], PINNED[:2], rtol=1e-12)
     np.testing.assert_allclose([image[16, 8, 0], image[10, 10, 0], float(image.sum())], PINNED[2:], rtol=1e-5)

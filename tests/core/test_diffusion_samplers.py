@@ -95,7 +95,7 @@ def peer_options(options, spacing):
 @pytest.mark.parametrize(("spacing", "count"), [("leading", 20), ("trailing", 20), ("trailing", 30), ("linspace", 30)])
 @pytest.mark.parametrize("name", PROCESSES)
 def test_ddpm_equals_diffusers(name, spacing, count, variance, clip):
-    """diffusers adds noise to the final image where the grid does not end at t = 0; that one draw is silenced."""
+    """diffusers adds noise to the final image where the grid does not end at t = 0; the test sets that draw to 0."""
     copy = float64_copy("scheduling_ddpm")
     options = PROCESSES[name]
     peer = copy.DDPMScheduler(variance_type=variance, clip_sample=clip, **peer_options(options, spacing))
@@ -249,7 +249,7 @@ def test_a_scheduler_that_cannot_be_sampled_is_refused_by_name(values, message):
 
 @pytest.mark.diffusers
 def test_what_is_not_followed_changes_diffusers_samples():
-    """The reason for the notes; only a first level that is not counted as clean could be mistaken for rounding."""
+    """Each option that is only noted changes diffusers' samples by far more than rounding."""
     copy = float64_copy("scheduling_ddim")
     for values, least in (
         (dict(steps_offset=1), 1e-4),
@@ -440,7 +440,7 @@ def test_ddim_with_eta_1_is_ddpm_fixed_small(name, spacing):
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_ddim_is_dpmsolver_plus_plus_of_order_1(name):
-    """In its first and last row; in between the two weights of the image history add up to the order-1 weight."""
+    """Equal in the first and last row; between them the two weights of the history add up to the order-1 weight."""
     process = make_process(ProcessConfig(**PROCESSES[name]))
     ddim = make_table(process, SamplingConfig("ddim", 33, "trailing"))
     second = make_table(process, SamplingConfig("dpmsolver++", 33, "trailing"))
@@ -638,7 +638,7 @@ def test_order_of_convergence_on_flow_and_edm(config, sampler, order):
 @pytest.mark.parametrize("shift", (1.0, 3.0))
 @pytest.mark.parametrize("count", (1, 7, 20))
 def test_flow_euler_equals_diffusers(count, shift):
-    """Its own grid shifts the sigmas that it is given; ours are handed over before the shift."""
+    """diffusers shifts the sigmas that it is given, so it gets ours before the shift."""
     import torch
 
     copy = float64_copy("scheduling_flow_match_euler_discrete")
@@ -671,7 +671,7 @@ def denoiser(network, config, x, sigma):
 )
 @pytest.mark.parametrize("spacing", ("karras", "trailing"))
 def test_heun_on_edm_is_the_papers_algorithm_2(spacing, churn):
-    """Written out in sigma and unscaled x, on eq. 5's grid of 18 steps and on a part of the training grid."""
+    """Algorithm 2 in sigma and unscaled x, on the grid of eq. 5 with 18 steps and on a part of the training grid."""
     config = EDM
     n, process = 18, make_process(config)
     if spacing == "karras":

@@ -134,7 +134,7 @@ def test_bh1_is_of_the_same_order(order):
 
 
 def test_half_the_second_difference_is_of_order_2(monkeypatch):
-    """What diffusers' DPM++ 3M does; so the test of the order sees a wrong weight."""
+    """Half the second difference, as in diffusers' DPM++ 3M, has a lower order: the test of order sees it."""
     ours = dpm_solver.multistep
 
     def halved(levels, now, order):
@@ -206,7 +206,7 @@ def test_sde_2m_equals_diffusers(name, count, spacing):
 @pytest.mark.parametrize("count", (3, 10, 14))
 @pytest.mark.parametrize("name", NO_ZERO_SNR)
 def test_3m_equals_diffusers_but_for_the_second_difference(name, count, monkeypatch):
-    """Below 15 steps, where diffusers too lowers the order towards the end."""
+    """With fewer than 15 steps, where diffusers lowers the order towards the end as well."""
     copy = float64_copy("scheduling_dpmsolver_multistep")
     peer = copy.DPMSolverMultistepScheduler(solver_order=3, **peer_options(PROCESSES[name], "trailing"))
     expected = diffusers_loop(copy, peer, count)
@@ -231,7 +231,7 @@ def test_3m_equals_diffusers_but_for_the_second_difference(name, count, monkeypa
 @pytest.mark.parametrize("count", (2, 6, 20))
 @pytest.mark.parametrize("name", NO_ZERO_SNR)
 def test_unipc_equals_diffusers(name, count, order, variant, clip):
-    """bh1's last step is NaN there: up to it, by making the last sigma the one before (a step of length 0 apart)."""
+    """diffusers' last step of bh1 is NaN, so its last sigma is set to the one before."""
     copy = float64_copy("scheduling_unipc_multistep")
     peer = copy.UniPCMultistepScheduler(
         solver_order=order,
@@ -264,7 +264,7 @@ def test_unipc_equals_diffusers(name, count, order, variant, clip):
 @pytest.mark.diffusers
 @pytest.mark.parametrize("order", (1, 2, 3, 4))
 def test_ipndm_equals_diffusers_formulas(order):
-    """Its scheduler has a grid of its own; here it is given ours, and an end that is not clean."""
+    """diffusers' scheduler gets our grid, whose last level is not clean."""
     import torch
 
     copy = float64_copy("scheduling_ipndm")
@@ -294,7 +294,7 @@ def test_ipndm_equals_diffusers_formulas(order):
 @pytest.mark.parametrize(("sampler", "clip"), [("heun", True), ("heun", False), ("euler", False)])  # no clip in Euler's
 @pytest.mark.parametrize("name", ["linear-eps", "cosine-v"])
 def test_heun_and_euler_equal_diffusers(name, sampler, clip, karras):
-    """Theirs step in x / signal; on Karras's grid their t is interpolated as ours."""
+    """diffusers steps in x / signal; on Karras's grid both interpolate t alike."""
     import torch
 
     copy = float64_copy(f"scheduling_{sampler}_discrete")

@@ -1,4 +1,4 @@
-"""Features without a network: batches, memory, reading ahead, what is refused, the file, the verb over a NumPy twin."""
+"""Features: batches, memory, reading ahead, errors, the file, and the verb over the NumPy twin."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def moments(images: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class Reader:
-    """Hands out images and notes who asked for which."""
+    """Gives images and records which were requested."""
 
     def __init__(self, count: int) -> None:
         self.images = np.random.default_rng(0).random((count, 4, 5, 1))

@@ -38,7 +38,7 @@ def test_the_parameters_fill_the_published_file():
 
 
 def test_channels_and_sizes_follow_through_the_network():
-    """Every layer takes what the one before gives; 299 pixels become 8."""
+    """Each layer's input is the output before it; 299 pixels become 8."""
 
     def follow(layers, channels: int, size: int) -> tuple[int, int]:
         for layer in layers:

@@ -1,4 +1,4 @@
-"""The lens extractor as data: sizes, initial weights, what goes in, the committed weights and what is said of them."""
+"""The lens extractor as data: sizes, initial weights, input, and the committed weights with their manifest."""
 
 import json
 import math

@@ -71,7 +71,7 @@ def test_a_reflected_image_is_that_of_the_reflected_parameters(upside_down, mirr
 
 
 def test_degraded_images_have_the_blur_and_the_noise_that_their_targets_say():
-    """Of a point on a grey sky: its second moment, and the deviation of the sky."""
+    """A point on a grey sky has the blur's second moment, and the sky the noise's deviation."""
     x = np.full((400, 64, 64, 1), 0.25, np.float32)
     x[:, 32, 32] += 0.5
     found, targets = degrade(x, np.full((400, 8), 7.0), np.random.default_rng(0))

@@ -22,7 +22,7 @@ def losses_of(t):
 
 
 def warm(levels, rounds=HISTORY):
-    """Every level's losses as often as they are remembered."""
+    """A sampler that has seen ten losses of every timestep."""
     t = np.repeat(np.arange(levels.count), rounds)
     levels.note({"t": t, "importance": np.ones(len(t))}, {"losses": losses_of(t)})
     return levels
@@ -76,7 +76,7 @@ def test_a_stratified_batch_has_low_discrepancy(way):
 
 
 def test_plain_uniform_levels_are_those_that_they_were():
-    """Whole numbers of their own stream: runs made before the other ways came still go on."""
+    """Uniform timesteps come from a stream of integers of their own, so that older runs go on exactly."""
     from core.random import integers
 
     t, factor = sampler().draw(7)

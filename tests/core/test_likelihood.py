@@ -1,4 +1,4 @@
-"""Likelihood of images: batches, keyed noise, runs of levels, errors, and the verb, over a network in closed form."""
+"""Likelihood of images: batches, keyed noise, groups of levels, errors and the verb, over networks in closed form."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def test_the_bound_does_not_depend_on_the_batch_and_sums_its_terms():
 
 
 def test_drawn_levels_are_without_bias_and_their_error_says_so():
-    """One image again and again under other seeds' noise: the mean over all levels lies within five standard errors."""
+    """Over 400 draws of one image the estimate from few levels is within five standard errors of the whole bound."""
     images, network = np.repeat(pictures(1), 400, axis=0), GaussianNetwork()
     full, full_error = mean_and_error(
         bound(network, PROCESS, images, BoundOptions(clip=False), 400, "float64")["total"]
@@ -119,7 +119,7 @@ def test_the_flow_does_not_depend_on_the_batch(options):
 
 
 def test_without_dequantisation_the_flow_gives_a_density():
-    """That of the images' own values, less by the bits of a grey level's width but for the noise that was added."""
+    """Without dequantisation the density is that of the images' values; the difference is the bin's width in bits."""
     images = np.rint(pictures(20, (2, 2, 1)) * 255) / 255
     density = flow_bits(
         GaussianNetwork(), PROCESS, images, 1, FlowOptions(20, "exact", dequantise=False), 64, "float64"
@@ -129,7 +129,7 @@ def test_without_dequantisation_the_flow_gives_a_density():
 
 
 def test_dequantisation_fills_the_bin_of_each_grey_level():
-    """What the network sees first, at level 0: uniform within half a grey level of the rounded image."""
+    """The network's first input, at t = 0, is uniform within half a grey level of the rounded image."""
     seen = []
 
     class Watching(GaussianNetwork):

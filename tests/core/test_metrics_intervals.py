@@ -69,7 +69,7 @@ def test_where_the_distributions_are_equal_the_standard_error_is_on_the_safe_sid
 
 
 def test_the_bootstrap_adds_the_excess_again_and_the_jackknife_does_not():
-    """The figures in the module's first paragraphs: 0.297, 0.588."""
+    """The distances stated in the module's docstring: 0.297 and 0.588."""
     gaussians = Gaussians(32, 0.0, 1.0, decay=0.0)
     x, y = gaussians.draw(0, 2000, 2000)
     rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from eval.parity.tolerances import STATISTICS_SIGMA
 
 
 def fractions_kid(x, y):
-    """The definition, over rationals."""
+    """KID by its definition, in exact fractions."""
     d = Fraction(len(x[0]))
 
     def k(a, b):

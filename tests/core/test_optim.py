@@ -1,4 +1,4 @@
-"""Scalars by step by hand, and the reference Adam against torch.optim."""
+"""The scalars of each step, computed by hand, and the reference Adam against torch.optim."""
 
 import numpy as np
 import pytest

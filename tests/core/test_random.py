@@ -106,7 +106,7 @@ def test_neighbouring_keys_are_independent():
 
 
 def test_moments_of_the_normal_distribution():
-    """Across samples, not along one stream: this is the direction in which a batch is drawn."""
+    """The moments are taken across samples, as in a batch, not along one stream."""
     n = 4000
     values = gaussian(3, "training_eps", range(n), 17, (5,))
     assert np.max(np.abs(values.mean(axis=0))) < SIGMAS / np.sqrt(n)

@@ -1,4 +1,4 @@
-"""Drawing: keyed noise and batches that change nothing, labels, frames and the files written."""
+"""Drawing: keyed noise, independence of the batch size, labels, frames and the files written."""
 
 import json
 from types import SimpleNamespace

@@ -53,7 +53,7 @@ def test_a_pair_that_is_missing_is_found():
 
 
 def test_every_option_of_the_network_is_a_factor():
-    """A new key of ModelConfig must join the pairs, or stand here with the reason why not."""
+    """Every key of ModelConfig is among the pairs, or is listed here with a reason."""
     elsewhere = {
         "out_channels",  # equal to in_channels in a Recipe
         "down_block_types",

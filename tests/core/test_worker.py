@@ -171,7 +171,7 @@ def test_train_keeps_its_trainer_and_begins_anew_without_a_state(whole):
 
 
 def keyed(seed: int, samples: list[int]):
-    """The noise of a row for images of MODEL, as the executor must get it."""
+    """The noise that the executor must get in each row, for images of MODEL."""
     return lambda row, dtype="float32": gaussian(seed, "sampler", samples, row, (4, 8, 1), dtype)
 
 
