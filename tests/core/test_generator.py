@@ -14,7 +14,7 @@ from core.inference.generator import Generator, open_generator
 from core.training.loop import start_training
 from core.training.run import train_in
 from core.twin import Twin
-from tests.core.test_cli import RECIPE
+from tests.command_line import RECIPE
 from tests.numpy_impl.sampler import Network
 
 TWIN = Twin("tests.numpy_impl")
