@@ -88,7 +88,8 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
         ValueError: missing or unknown.
         SystemExit: code 0, after printing the list, for -h or --help.
     """
-    listed = "\n".join(f"  {name:<10} {text}" for name, text in verbs.items())
+    width = max(10, *map(len, verbs))
+    listed = "\n".join(f"  {name:<{width}} {text}" for name, text in verbs.items())
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
         raise SystemExit(0)
