@@ -39,6 +39,10 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | 
     """
     import tyro
 
+    for i, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if word.startswith("--") and ((equals and not value) or (not equals and argv[i + 1 : i + 2] == [""])):
+            raise ValueError(f"{flag}: its value is empty; a shell variable may not be set")
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):

@@ -77,4 +77,4 @@ def train(recipe: Recipe, run: str | Path, resume: bool = False) -> bool:
     """
     from core.training.run import train_in
 
-    return train_in(TWIN, recipe, Path(run), resume)
+    return train_in(TWIN, recipe, Path(run), resume) == 0

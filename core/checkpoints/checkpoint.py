@@ -11,6 +11,7 @@ Networks that others saved are read by core.checkpoints.importing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from core.config import ModelConfig, Recipe
 from core.config.recipes import load_recipe, to_dict
 from core.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text_atomic
 from core.networks.specs import NETWORKS, check_weights
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 FORMAT_VERSION = 1
@@ -136,6 +139,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(recipe, ema, state, progress, read_json(folder / "data.json"))
 
 
+def checkpoints_of(run: Path) -> list[Path]:
+    """The checkpoint folders of a run: the one that its file `latest` names, then the others, newest first.
+
+    Where `latest` is missing or damaged it is said, and the newest comes first.
+    """
+    named = run / "latest"
+    folders = sorted((path for path in (run / "checkpoints").glob("step-*") if path.is_dir()), reverse=True)
+    name = named.read_text(encoding="utf-8", errors="replace").strip() if named.is_file() else ""
+    latest = next((path for path in folders if path.name == name), None)
+    if latest is None:
+        if folders:
+            why = f"names no checkpoint ({name[:40]!r})" if name else "is missing or empty"
+            logger.warning("%s: %s; taking the newest checkpoint, %s", named, why, folders[0].name)
+        return folders
+    return [latest, *(path for path in folders if path != latest)]
+
+
 def resolve_checkpoint(path: str | Path) -> Path:
     """The checkpoint folder that a path names: a run (its `latest`), the `best` of a run, or a checkpoint itself.
 
@@ -143,9 +163,11 @@ def resolve_checkpoint(path: str | Path) -> Path:
         ValueError: neither; the message says what is missing.
     """
     path = Path(path)
-    named = path if path.name in ("latest", "best") else path / "latest"
-    if named.is_file():
-        path = named.parent / "checkpoints" / named.read_text(encoding="utf-8").strip()
+    if path.name == "best" and path.is_file():
+        path = path.parent / "checkpoints" / path.read_text(encoding="utf-8", errors="replace").strip()
+    else:
+        run = path.parent if path.name == "latest" and path.is_file() else path
+        path = next(iter(checkpoints_of(run)), run)
     if not path.is_dir():
         raise ValueError(f"{path}: no such run or checkpoint folder")
     if not (path / "unet" / "config.json").is_file() and not (path / "config.json").is_file():

@@ -5,16 +5,21 @@ runs/NAME/{recipe.json, run.json, metrics.jsonl, samples/, checkpoints/step-0000
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import logging
 import math
+import os
+import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
+from core.checkpoints.checkpoint import Checkpoint, checkpoints_of, load_checkpoint, save_checkpoint
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.files import (
@@ -26,6 +31,8 @@ from core.files import (
     write_tensors,
     write_text_atomic,
 )
+
+logger = logging.getLogger(__name__)
 
 
 def _step_of(path: Path) -> int:
@@ -66,6 +73,62 @@ class RunFolder:
         (self.path / "checkpoints").mkdir(exist_ok=True)
         write_json(self.path / "recipe.json", to_dict(recipe))
         self.metrics_path.touch()
+
+    def load_last(self) -> Checkpoint | None:
+        """The checkpoint to go on from: the one that `latest` names, or else the newest that is whole.
+
+        Returns:
+            The checkpoint; None where the run has none yet.
+        Raises:
+            ValueError: there are checkpoints, and none of them is whole.
+        """
+        folders, damaged = checkpoints_of(self.path), []
+        for folder in folders:
+            try:
+                checkpoint = load_checkpoint(folder)
+            except ValueError as error:
+                damaged.append(str(error))
+                continue
+            if damaged:
+                logger.warning("%s; going on from %s", "; ".join(damaged), folder)
+            return checkpoint
+        if damaged:
+            raise ValueError(
+                f"{self.path / 'checkpoints'}: no checkpoint is whole ({'; '.join(damaged)}); nothing was changed; "
+                "name another --run to start again"
+            )
+        return None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run's lock, the file `lock`, so that one process at a time trains in the folder.
+
+        The system gives a dead process's lock back. On a network file system without locks nothing is locked.
+
+        Raises:
+            ValueError: another process holds it; the message names host and process.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / "lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = " ".join(file.read(200).split()) or "another process"
+                raise ValueError(f"{self.path}: {holder} trains in this folder; wait for it, or stop it") from None
+            except OSError as error:
+                logger.warning("%s: cannot be locked (%s): start no second training in it", self.path, error.strerror)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+            yield
+
+    def note_change(self, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
+        """Append to changes.jsonl what of the recipe was changed when the run went on, old and new by key."""
+        if changes:
+            values = {key: {"old": old, "new": new} for key, (old, new) in changes.items()}
+            with open(self.path / "changes.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
 
     def recover(self, step: int) -> None:
         """Tidy up after a run that was killed.

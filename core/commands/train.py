@@ -10,9 +10,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from core.command_line import read_flags
+from core.command_line import given, read_flags
 from core.config import (
     DataConfig,
     EvaluationConfig,
@@ -25,16 +24,7 @@ from core.config import (
 from core.config.recipes import load_recipe, to_dict
 from core.twin import Twin
 
-if TYPE_CHECKING:
-    pass
-
 logger = logging.getLogger(__name__)
-
-# What may change when a run goes on: nothing that the numbers depend on, except the number of steps.
-RESUMABLE = {
-    *(f"training.{key}" for key in ("steps", "log_every", "sample_every", "sample_count", "checkpoint_every")),
-    *("training.keep_checkpoints", "training.threads", "evaluation.every"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,6 +47,8 @@ class TrainCommand:
     """Folder of the run; runs/RECIPE-FRAMEWORK where it is not given."""
     resume: str = ""
     """Folder of a run to go on with, from its last checkpoint; its own recipe holds."""
+    retune: bool = False
+    """With --resume, take another learning rate, clipping norm, decay or averaging; the run's changes.jsonl notes it."""
     dry_run: bool = False
     """Print the resolved recipe, parameters, memory and the time to expect from three timed steps; write nothing."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -67,19 +59,13 @@ class TrainCommand:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
 
-def _given(argv: list[str], flag: str) -> str | None:
-    """A flag's value, read ahead of the real parser, which needs the recipe that it names for its defaults."""
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(f"{flag}="):
-            return word.split("=", 1)[1]
-    return None
-
-
 def train(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
-    config, resume = _given(argv, "--config"), _given(argv, "--resume")
+    if not argv:
+        raise ValueError(
+            f"train: nothing to train; give a recipe, for example: {twin.prog} train --config configs/demo.toml"
+        )
+    config, resume = given(argv, "--config"), given(argv, "--resume")
     if config and resume:
         raise ValueError("--config with --resume: a resumed run keeps its own recipe; give one of the two")
     if resume and not (Path(resume) / "recipe.json").is_file():
@@ -88,31 +74,24 @@ def train(twin: Twin, argv: list[str]) -> int:
     parts = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
     command = read_flags(TrainCommand(**parts), twin.package, argv, "train")
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
-    if resume:
-        _check_resumable(base, recipe)
+    if command.retune and not resume:
+        raise ValueError("--retune: is for --resume RUN; a new run takes any value")
     if command.dry_run:
         return _dry_run(twin, recipe)
     stem = Path(config).stem if config else "default"
     run = Path(resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}")
     from core.checkpoints.checkpoint import resolve_checkpoint
-    from core.training.run import train_in
+    from core.training.run import check_resumable, train_in
 
-    if train_in(twin, recipe, run, bool(resume)):
+    if resume:
+        check_resumable(base, recipe, command.retune)
+    signum = train_in(twin, recipe, run, bool(resume), command.retune)
+    if not signum:
         print(f"wrote {resolve_checkpoint(run)}")
         return 0
-    print(f"interrupted; saved {resolve_checkpoint(run)}; go on with: {twin.prog} train --resume {run}")
-    return 130
-
-
-def _check_resumable(base: Recipe, recipe: Recipe) -> None:
-    old, new = to_dict(base), to_dict(recipe)
-    for part, values in new.items():
-        for key, value in values.items():
-            if value != old[part][key] and f"{part}.{key}" not in RESUMABLE:
-                raise ValueError(
-                    f"--{part}.{key} = {value!r} with --resume: the run was started with {old[part][key]!r}; "
-                    f"only {', '.join(sorted(RESUMABLE))} may change"
-                )
+    go_on = f"go on with: {twin.prog} train --resume {run}"
+    print(f"interrupted; the last checkpoint is {resolve_checkpoint(run)}; {go_on}")
+    return 128 + signum
 
 
 def _dry_run(twin: Twin, recipe: Recipe) -> int:

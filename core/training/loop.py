@@ -9,6 +9,7 @@ import contextlib
 import logging
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from core.checkpoints.checkpoint import Checkpoint
+from core.checkpoints.checkpoint import Checkpoint, checkpoints_of
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.trained import of_recipe
 from core.command_line import RunError
@@ -97,27 +98,35 @@ def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
 
 
 class Stopper:
-    """Turns the first Ctrl-C into a request to stop after the step; the second one stops at once."""
+    """Turns the first signal into a request to save and stop after the step; a second one stops at once."""
 
-    requested = False
+    signum = 0
+    """The signal that asked to stop; 0 while none has."""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Handle SIGINT."""
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        logger.info("stopping after this step; Ctrl-C again stops at once, without saving")
+        """Handle a signal."""
+        if self.signum:
+            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
+        self.signum = signum
+        logger.info("stopping after this step, to save; a second signal or Ctrl-C stops at once, without saving")
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[Stopper]:
-    """Install a Stopper for SIGINT, and put the old handler back at the end."""
-    stopper = Stopper()
-    previous = signal.signal(signal.SIGINT, stopper)
+def stop_on_signals() -> Iterator[Stopper]:
+    """Install a Stopper for SIGINT, SIGTERM and SIGHUP, and put the old handlers back at the end.
+
+    SIGHUP stays ignored where it is, as under nohup. Only a process's main thread can handle signals.
+    """
+    stopper, previous = Stopper(), {}
+    if threading.current_thread() is threading.main_thread():
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
+                previous[signum] = signal.signal(signum, stopper)
     try:
         yield stopper
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 class Meter:
@@ -148,7 +157,7 @@ class Meter:
         }
 
 
-def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = None) -> bool:
+def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = None) -> int:
     """Train to the recipe's last step, and keep what happens in the run's folder.
 
     Args:
@@ -156,7 +165,7 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
         folder: where metrics, samples and checkpoints go.
         evaluation: measures the network now and then; the best checkpoint by it is kept.
     Returns:
-        Whether the end was reached; False after an interrupt, with everything saved.
+        0 at the end; else the number of the signal that stopped the training, with everything saved.
     Raises:
         RunError: 20 steps in a row were not finite.
         OSError: disk full or not writable; the checkpoints so far are whole.
@@ -166,13 +175,13 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
     config, started = run.recipe.training, time.monotonic()
     meter, best = Meter(), folder.best_distance() if evaluation else math.inf
     progress = tqdm(initial=run.step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
-    with stop_on_interrupt() as stopper, progress:
+    with stop_on_signals() as stopper, progress:
         while run.step < config.steps:
             metrics = run.advance()
             meter.losses.append(metrics["loss"])
             progress.update()
             step, end = run.step, run.step == config.steps
-            last = end or stopper.requested
+            last = end or bool(stopper.signum)
             _check_finite(metrics, step, folder)
             due = evaluation is not None and evaluation.due(step)
             if step % config.log_every == 0 or last or due:
@@ -188,14 +197,14 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
                 meter.restart()
             better = due and line["distance"] < best
             if step % config.checkpoint_every == 0 or last or better:
-                saved = save(run, folder, run.seconds + time.monotonic() - started)
+                saved = save(run, folder, run.seconds + time.monotonic() - started, int(metrics["skipped_in_a_row"]))
                 meter.restart()
-                if better:
+                if better and saved:
                     best = line["distance"]
                     folder.keep_best(saved)
-            if stopper.requested:
-                return end
-    return True
+            if stopper.signum:
+                return 0 if end else stopper.signum
+    return 0
 
 
 def _check_finite(metrics: dict[str, Any], step: int, folder: RunFolder) -> None:
@@ -203,10 +212,34 @@ def _check_finite(metrics: dict[str, Any], step: int, folder: RunFolder) -> None
     if int(metrics["skipped_in_a_row"]) >= MOST_SKIPPED_IN_A_ROW:
         raise RunError(
             f"{MOST_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite; the last was step {step}; "
-            f"lower training.learning_rate and start again, or go on from the last checkpoint in {folder.path}"
+            f"lower training.learning_rate and start again, or go on from {_last_good(folder)} with another rate: "
+            f"train --resume {folder.path} --retune --training.learning-rate RATE"
         )
 
 
-def save(run: TrainingRun, folder: RunFolder, seconds: float) -> Path:
-    """Write a checkpoint of the run."""
-    return folder.save(run.checkpoint(seconds), run.recipe.training.keep_checkpoints)
+def _last_good(folder: RunFolder) -> str:
+    return str(next(iter(checkpoints_of(folder.path)), "(no checkpoint yet)"))
+
+
+def save(run: TrainingRun, folder: RunFolder, seconds: float, skipped_in_a_row: int = 0) -> Path | None:
+    """Write a checkpoint of the run; while steps are being skipped nothing is written, and None is returned.
+
+    At the recipe's last step the weights, which are those of the last finite step, are kept all the same.
+
+    Raises:
+        RunError: the weights are not finite; nothing is written.
+    """
+    if skipped_in_a_row and run.step < run.recipe.training.steps:
+        logger.warning(
+            "step %d: not saved, since the last %d steps were not finite; the last good checkpoint is %s",
+            run.step, skipped_in_a_row, _last_good(folder),
+        )  # fmt: skip
+        return None
+    checkpoint = run.checkpoint(seconds)
+    for name, value in (*checkpoint.ema.items(), *checkpoint.state.items()):
+        if not np.isfinite(value).all():
+            raise RunError(
+                f"step {run.step}: {name} is not finite, so nothing was saved; "
+                f"the last good checkpoint is {_last_good(folder)}"
+            )
+    return folder.save(checkpoint, 0 if skipped_in_a_row else run.recipe.training.keep_checkpoints)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
-from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, resolve_checkpoint
+from core.checkpoints.checkpoint import Checkpoint
 from core.checkpoints.run_folder import RunFolder
 from core.command_line import RunError
 from core.config import Recipe
@@ -20,58 +23,113 @@ from core.twin import Twin
 
 logger = logging.getLogger(__name__)
 
+RESUMABLE = (
+    *(f"training.{key}" for key in ("steps", "log_every", "sample_every", "sample_count", "checkpoint_every")),
+    *("training.keep_checkpoints", "training.threads", "evaluation.every"),
+)
+"""What may change when a run goes on: nothing that the numbers of a step depend on."""
+RETUNABLE = (
+    "training.learning_rate",
+    "training.clip_norm",
+    "training.ema_decay",
+    "training.decay",
+    "training.final_fraction",
+)
+"""What may also change where it is asked for: how the optimiser goes on from the weights and moments that it has.
+Data, objective, network and seed may not: another value of these is another run."""
 
-def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False) -> bool:
+
+def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retune: bool = False) -> int:
     """Train in a run's folder.
 
     Args:
         twin: the framework.
         recipe: what to train.
         path: the folder; a new one, unless `resume`.
-        resume: go on from the run's last checkpoint.
+        resume: go on from the run's last whole checkpoint.
+        retune: let RETUNABLE values differ from the checkpoint's recipe; the change is noted in changes.jsonl.
     Returns:
-        Whether the end was reached; False after Ctrl-C, with everything saved.
+        0 at the end; else the number of the signal that stopped the training, with everything saved.
     Raises:
-        ValueError: a folder that holds a run already, a run that has reached its end, or data that changed.
+        ValueError: a folder that holds a run already, or that another process trains in; a run that has reached its
+            end, whose checkpoints are all damaged, or whose recipe or data is not the checkpoint's.
         RunError: the disk is full or not writable, or the training diverged; no checkpoint is harmed.
     """
-    checkpoint = None
-    if resume and (path / "latest").is_file():
-        checkpoint = load_checkpoint(resolve_checkpoint(path))
-        if checkpoint.progress["step"] >= recipe.training.steps:
-            raise ValueError(
-                f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
-            )
-    training = Training(recipe, open_dataset(recipe.data, recipe.image_shape))
-    if checkpoint and checkpoint.data.get("sha256") != training.dataset.manifest.get("sha256"):
-        raise ValueError(f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})")
+    folder, checkpoint, changes = RunFolder(path), None, {}
+    if resume and not (path / "recipe.json").is_file():
+        raise ValueError(f"{path}: no run there (no recipe.json)")
+    if not resume:
+        folder.check_new()
     try:
-        return _train(twin, training, RunFolder(path), checkpoint, resume)
+        with (
+            contextlib.ExitStack() as stack
+        ):  # a new run's folder, and so its lock, is made when all else is known to fit
+            if resume:
+                stack.enter_context(folder.locked())
+                checkpoint = folder.load_last()
+            if checkpoint:
+                changes = check_resumable(checkpoint.recipe, recipe, retune)
+                if checkpoint.progress["step"] >= recipe.training.steps:
+                    raise ValueError(
+                        f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
+                    )
+            training = Training(recipe, open_dataset(recipe.data, recipe.image_shape))
+            if checkpoint and checkpoint.data.get("sha256") != training.dataset.manifest.get("sha256"):
+                raise ValueError(
+                    f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})"
+                )
+            return _train(twin, training, folder, checkpoint, changes, None if resume else stack)
     except OSError as error:
         go_on = f"go on with: {twin.prog} train --resume {path}"
         after = f"; no checkpoint is harmed: put it right, then {go_on}" if (path / "recipe.json").is_file() else ""
         raise RunError(f"{error.filename or path}: {error.strerror or error}{after}") from error
 
 
-def _train(twin: Twin, training: Training, folder: RunFolder, checkpoint: Checkpoint | None, resume: bool) -> bool:
-    """Make or tidy the folder, make the trainer, and train."""
+def check_resumable(trained: Recipe, recipe: Recipe, retune: bool = False) -> dict[str, tuple[Any, Any]]:
+    """What differs from the recipe that a checkpoint was trained with, old and new by key.
+
+    Raises:
+        ValueError: it may not differ.
+    """
+    old, new, changes = to_dict(trained), to_dict(recipe), {}
+    allowed = (*RESUMABLE, *(RETUNABLE if retune else ()))
+    for part, values in new.items():
+        for key, value in values.items():
+            name = f"{part}.{key}"
+            if value == old[part][key]:
+                continue
+            if name not in allowed:
+                hint = "; --retune allows it" if name in RETUNABLE else ""
+                raise ValueError(
+                    f"--{name} = {value!r} with --resume: the checkpoint was trained with {old[part][key]!r}{hint}; "
+                    f"only {', '.join(sorted(allowed))} may change"
+                )
+            changes[name] = (old[part][key], value)
+    return changes
+
+
+def _train(
+    twin: Twin, training: Training, folder: RunFolder, checkpoint: Checkpoint | None,
+    changes: dict[str, tuple[Any, Any]], new: contextlib.ExitStack | None,
+) -> int:  # fmt: skip
+    """Make or tidy the folder, make the trainer, and train; `new` holds the lock of a new run's folder."""
     recipe, path, evaluation = training.recipe, folder.path, None
-    if not resume:
-        folder.check_new()
     twin.set_threads(recipe.training.threads)
     if recipe.evaluation.every:
         evaluation = Evaluation(recipe, training.dataset, make_extract(twin, recipe))
-    if resume:
+    if new is None:
         write_json(path / "recipe.json", to_dict(recipe))
     else:
+        new.enter_context(folder.locked())
         folder.create(recipe)
     step = checkpoint.progress["step"] if checkpoint else 0
+    folder.note_change(step, changes)
     folder.recover(step)
     run = TrainingRun(training, twin.make_trainer(recipe))
     if checkpoint:
         training.levels.load(checkpoint.state)
         run.trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
-        run.step, run.seconds = step, checkpoint.progress["seconds"]
+        run = dataclasses.replace(run, step=step, seconds=checkpoint.progress["seconds"])
     write_json(path / "run.json", twin.environment())
     parameters, images = count_parameters(recipe.model), len(training.dataset.train)
     verb = "goes on" if checkpoint else "starts"

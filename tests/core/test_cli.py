@@ -83,7 +83,7 @@ def test_help_answers_at_once_and_without_a_framework(package, verb):
         (["sample", "a", "--param", "theta_e"], ["--param theta_e: must be NAME=VALUE"]),
         (["sample", "--param", "theta_e=wide", "a"], ["--param theta_e=wide: must be NAME=VALUE with a number"]),
         (["sample", "a", "--param", "b=1", "--param=b=2"], ["--param b=2", "each name once"]),
-        (["sample", "a", "--param"], ["--param : must be NAME=VALUE"]),
+        (["sample", "a", "--param"], ["--param: its value is empty"]),
         (["worker", "--thread", "2"], ["worker --thread 2", "--threads N"]),
     ],
 )

@@ -1,15 +1,19 @@
 """A run that is stopped at any moment: a full disk, Ctrl-C, SIGKILL before any operation on a file."""
 
+import json
 import os
 import resource
 import shutil
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
-from core.checkpoints.checkpoint import load_checkpoint
-from tests.command_line import run, steps_of, weights_of
+from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
+from core.training.loop import stop_on_signals
+from tests.command_line import refused, run, steps_of, weights_of
 from tests.numpy_impl.trainer import Trainer
 
 
@@ -49,18 +53,81 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_whole(recipe, tmp_path,
     assert steps_of(folder) == [1, 2, 3, 4]
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("signum", "expected"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=lambda n: str(int(n)),
+)
+def test_a_signal_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch, signum, expected):
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert run("train", "--config", recipe, "--run", whole)[0] == 0
     monkeypatch.setattr(Trainer, "interrupt_at", 3)
+    monkeypatch.setattr(Trainer, "interrupt_with", signum)
     code, out, err = run("train", "--config", recipe, "--run", folder)
-    assert code == 130 and out.endswith(f"go on with: python -m tests.numpy_impl train --resume {folder}\n"), err
+    assert code == expected, err
+    assert out.endswith(f"go on with: python -m tests.numpy_impl train --resume {folder}\n")
     assert (folder / "latest").read_text() == "step-00000003\n"
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
     monkeypatch.undo()
     assert run("train", "--resume", folder)[0] == 0
     assert weights_of(folder) == weights_of(whole) and steps_of(folder) == steps_of(whole) == [1, 2, 3, 4]
+
+
+def test_under_nohup_a_hangup_is_ignored(recipe, tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(Trainer, "interrupt_at", 2)
+        monkeypatch.setattr(Trainer, "interrupt_with", signal.SIGHUP)
+        assert run("train", "--config", recipe, "--run", tmp_path / "run")[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "run" / "latest").read_text() == "step-00000004\n"
+
+
+def test_a_second_signal_ends_at_once():
+    with stop_on_signals() as stopper:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopper.signum == signal.SIGTERM
+        with pytest.raises(SystemExit) as end:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert end.value.code == 143
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_training_in_a_thread_leaves_signals_alone():
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: stop_on_signals().__enter__()).result()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_diverging_run_keeps_its_last_good_checkpoint(recipe, tmp_path):
+    """The rate makes the weights overflow; the folder keeps one checkpoint, every step may write one."""
+    folder = tmp_path / "run"
+    flags = ("--training.learning-rate", 1e30, "--training.steps", 40, "--training.checkpoint-every", 1)
+    line = refused(1, "train", "--config", recipe, "--run", folder, *flags, "--training.sample-count", 0)
+    checkpoint = load_checkpoint(resolve_checkpoint(folder))
+    assert str(resolve_checkpoint(folder)) in line and "--retune" in line
+    steps = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+    good = [values["step"] for values in steps if not values["skipped"]]
+    assert checkpoint.progress["step"] == good[-1], "nothing was saved while steps were skipped"
+
+
+def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, monkeypatch):
+    folder, step = tmp_path / "run", Trainer.step
+
+    def poisoned(self, batch, scalars):
+        metrics = step(self, batch, scalars)
+        if self.counters["adam_steps"] == 3:
+            self.params["conv_in.bias"][0] = np.nan
+        return metrics
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    flags = ("--training.checkpoint-every", 1, "--training.sample-count", 0)
+    line = refused(1, "train", "--config", recipe, "--run", folder, *flags)
+    assert "params/conv_in.bias is not finite" in line and "step-00000002" in line
+    assert load_checkpoint(resolve_checkpoint(folder)).progress["step"] == 2
 
 
 OPERATIONS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir"}

@@ -1,7 +1,10 @@
 """Runs by the command line: what a run leaves, samples of it, going on, and damaged runs."""
 
 import json
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE
 from core.files import read_tensors, write_tensors
-from tests.command_line import RECIPE, refused, run, steps_of
+from tests.command_line import RECIPE, refused, run, steps_of, weights_of
 
 
 def test_a_run_leaves_what_the_architecture_says(recipe, tmp_path):
@@ -18,7 +21,7 @@ def test_a_run_leaves_what_the_architecture_says(recipe, tmp_path):
     assert code == 0, err
     assert out.splitlines()[-1] == f"wrote {folder / 'checkpoints' / 'step-00000004'}"
     found = {path.relative_to(folder).as_posix() for path in folder.iterdir()}
-    assert found == {"recipe.json", "run.json", "metrics.jsonl", "samples", "checkpoints", "latest"}
+    assert found == {"recipe.json", "run.json", "metrics.jsonl", "samples", "checkpoints", "latest", "lock"}
     assert {p.name for p in (folder / "samples").iterdir()} == {"step-00000002.png", "step-00000004.png"}
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step-00000004"]  # keep_checkpoints = 1
     assert (folder / "latest").read_text() == "step-00000004\n"
@@ -75,7 +78,7 @@ def test_a_run_is_not_started_twice_nor_resumed_as_another(recipe, tmp_path):
     assert run("train", "--config", recipe, "--run", folder)[0] == 0
     assert f"--resume {folder}" in refused(2, "train", "--config", recipe, "--run", folder)
     line = refused(2, "train", "--resume", folder, "--model.layers-per-block", 2)
-    assert "--model.layers_per_block = 2" in line and "started with 1" in line
+    assert "--model.layers_per_block = 2" in line and "trained with 1" in line
     line = refused(2, "train", "--resume", folder, "--training.learning-rate", 1)
     assert "training.learning_rate" in line and "training.steps" in line
     assert "already at step 4" in refused(2, "train", "--resume", folder)
@@ -97,6 +100,14 @@ LAST = Path("checkpoints", "step-00000004")
 UNET = LAST / "unet"
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but its lock."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"}
+
+
 def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -115,11 +126,91 @@ def halve(path: Path) -> None:
     ],
     ids=["state", "weights", "recipe", "no checkpoint", "another network"],
 )
-def test_a_damaged_run_is_refused_by_the_file_s_name(runs, tmp_path, damage, named):
+def test_a_run_goes_on_from_its_newest_whole_checkpoint(runs, tmp_path, caplog, damage, named):
     folder = shutil.copytree(runs[0], tmp_path / "run")
     damage(folder, runs[1])
-    assert str(named) in refused(2, "train", "--resume", folder, "--training.steps", 6)
-    assert str(named) in refused(2, "sample", folder, "--n", 1, "--weights", "raw", "--overwrite")
+    assert run("train", "--resume", folder, "--training.steps", 6)[0] == 0 and str(named) in caplog.text
+    whole = shutil.copytree(runs[0], tmp_path / "whole")
+    assert run("train", "--resume", whole, "--training.steps", 6)[0] == 0
+    assert weights_of(folder) == weights_of(whole) and steps_of(folder) == steps_of(whole)
+
+
+@pytest.mark.parametrize("name", ["training_state.safetensors", f"unet/{WEIGHTS_FILE}", "recipe.json", "data.json"])
+def test_a_run_without_a_whole_checkpoint_is_refused_and_left_alone(runs, tmp_path, name):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    for checkpoint in (folder / "checkpoints").iterdir():
+        halve(checkpoint / name)
+    before = contents(folder)
+    line = refused(2, "train", "--resume", folder, "--training.steps", 6)
+    assert "no checkpoint is whole" in line and Path(name).name in line
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("text", [None, "", "step-00000009\n", "../../elsewhere", "\0\xff"])
+def test_a_missing_or_damaged_latest_costs_nothing(runs, tmp_path, caplog, text):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    (folder / "latest").unlink()
+    if text is not None:
+        (folder / "latest").write_text(text)
+    assert run("sample", folder, "--n", 1, "--out", tmp_path / "images")[0] == 0
+    assert "taking the newest checkpoint, step-00000004" in caplog.text
+    caplog.clear()
+    assert run("train", "--resume", folder, "--training.steps", 6)[0] == 0
+    assert "taking the newest checkpoint" in caplog.text and steps_of(folder) == [1, 2, 3, 4, 5, 6]
+    assert (folder / "latest").read_text() == "step-00000006\n"
+
+
+def test_what_may_change_is_judged_against_the_checkpoint(runs, tmp_path):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["training"]["learning_rate"] = 0.5
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    line = refused(2, "train", "--resume", folder, "--training.steps", 6)
+    assert "training.learning_rate = 0.5" in line and "--retune" in line
+    recipe["training"]["seed"] = 9
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    assert "training.seed = 9" in refused(2, "train", "--resume", folder, "--training.steps", 6, "--retune")
+
+
+def test_another_rate_is_taken_where_it_is_asked_for_and_noted(runs, tmp_path):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    flags = ("--resume", folder, "--training.steps", 6, "--training.learning-rate", 1e-5)
+    assert "--retune allows it" in refused(2, "train", *flags)
+    assert run("train", *flags, "--retune")[0] == 0
+    (line,) = (folder / "changes.jsonl").read_text().splitlines()
+    assert json.loads(line)["training.learning_rate"] == {"old": pytest.approx(2e-4), "new": 1e-5}
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["lr"] <= 1e-5
+    assert "--retune: is for --resume" in refused(2, "train", "--config", folder / "recipe.json", "--retune")
+
+
+def test_one_process_trains_in_a_folder(runs, tmp_path):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    code = "import sys; from pathlib import Path; from core.checkpoints.run_folder import RunFolder\n"
+    code += "with RunFolder(Path(sys.argv[1])).locked(): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    line = refused(2, "train", "--resume", folder, "--training.steps", 6)
+    assert f"process {holder.pid} on {platform.node()}" in line
+    holder.kill()  # the lock of a dead process does not block
+    holder.wait()
+    assert run("train", "--resume", folder, "--training.steps", 6)[0] == 0
+
+
+@pytest.mark.parametrize("flags", [("--resume", ""), ("--run", ""), ("--config=",), ("--data.cache", "")])
+def test_an_empty_value_is_an_unset_variable(recipe, tmp_path, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert f"{flags[0].rstrip('=')}: its value is empty" in refused(2, "train", "--config", recipe, *flags)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_train_alone_explains_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--config configs/demo.toml" in refused(2, "train")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_whose_recipe_is_damaged_is_refused_by_its_name(runs, tmp_path):

@@ -35,7 +35,7 @@ def recipe(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert train_in(TWIN, recipe, folder)
+    assert train_in(TWIN, recipe, folder) == 0
     return folder
 
 
@@ -174,7 +174,7 @@ def test_a_loop_of_one_s_own_trains_as_the_command_does(recipe, run):
 
 def test_a_run_goes_on(recipe, tmp_path):
     short = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, steps=2))
-    assert train_in(TWIN, short, tmp_path / "run") and train_in(TWIN, recipe, tmp_path / "run", resume=True)
+    assert train_in(TWIN, short, tmp_path / "run") == train_in(TWIN, recipe, tmp_path / "run", resume=True) == 0
     assert (tmp_path / "run" / "latest").read_text() == "step-00000004\n"
     with pytest.raises(ValueError, match="already holds a run"):
         train_in(TWIN, recipe, tmp_path / "run")

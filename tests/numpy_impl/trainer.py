@@ -32,7 +32,8 @@ class Trainer:
     """See core.training.training.Trainer."""
 
     interrupt_at: int | None = None
-    """Optimiser step after which the process gets SIGINT."""
+    """Optimiser step after which the process gets a signal."""
+    interrupt_with = signal.SIGINT
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe, self.specs = recipe, param_specs(recipe.model)
@@ -61,7 +62,7 @@ class Trainer:
             self.counters["skipped"] += 1
             self.counters["skipped_in_a_row"] += 1
         if self.counters["adam_steps"] == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.interrupt_with)
         return {"loss": push, "grad_norm": norm, **self.counters}
 
     def state(self) -> State:
