@@ -1,0 +1,75 @@
+"""The Python library of a twin: what `import torch_impl` and `import tf_impl` give, written once for both.
+
+What a function needs is imported when it is called, so that importing a twin takes no time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from core.twin import Twin
+
+if TYPE_CHECKING:
+    from core.config import Recipe
+    from core.inference.generator import Generator
+    from core.training.loop import TrainingRun
+
+
+@dataclass(frozen=True)
+class Library:
+    """The functions of a twin's package."""
+
+    twin: Twin
+
+    def load(self, path: str | Path, weights: Literal["ema", "raw"] = "ema") -> Generator:
+        """Open a trained network to draw from.
+
+        Args:
+            path: a run, a checkpoint, or a diffusers pipeline folder.
+            weights: ema, the averaged weights; or raw, those of the last step.
+        Returns:
+            A generator of images; see core.inference.generator.Generator.
+        Raises:
+            ValueError: no such folder, or a network that is not supported.
+        """
+        from core.inference.generator import open_generator
+
+        return open_generator(self.twin, path, weights)
+
+    def load_recipe(self, path: str | Path) -> Recipe:
+        """Read a recipe from a .toml file or a run's recipe.json."""
+        from core.config.recipes import load_recipe
+
+        return load_recipe(path)
+
+    def load_unet(self, folder: str | Path, dtype: str = "float32") -> Any:
+        """Open a network alone, as a torch.nn.Module or a Keras layer; see load_unet in the twin's weights.py."""
+        return self.twin.module("weights").load_unet(folder, dtype)
+
+    def training(self, recipe: Recipe) -> TrainingRun:
+        """A training that the caller owns: `for step, metrics in training(recipe): ...`; nothing is written.
+
+        Args:
+            recipe: what to train.
+        Returns:
+            The run; iterating over it trains, and its generator() draws from the averaged weights as they are.
+        """
+        from core.training.loop import start_training
+
+        return start_training(self.twin, recipe)
+
+    def train(self, recipe: Recipe, run: str | Path, resume: bool = False) -> bool:
+        """Train in a run's folder, with checkpoints, as the verb `train` does.
+
+        Args:
+            recipe: what to train.
+            run: folder of the run; a new one, unless `resume`.
+            resume: go on from the run's last whole checkpoint.
+        Returns:
+            Whether the end was reached; False after a signal, with everything saved.
+        """
+        from core.training.run import train_in
+
+        return train_in(self.twin, recipe, Path(run), resume) == 0
