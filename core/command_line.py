@@ -1,7 +1,7 @@
-"""Reading a command line into a dataclass, and ending a program well: one line for an error, the right exit code.
+"""The command line of every program: flags read into a dataclass, errors printed as one line, exit codes.
 
-Exit codes: 0; 1 the run failed; 2 input or options that the user must change; 130 Ctrl-C.
-This module imports no framework, and tyro only inside the function that needs it.
+Exit codes: 0 success; 1 the run failed; 2 the user must change input or options; 130 Ctrl-C.
+tyro is imported inside the function that needs it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ T = TypeVar("T")
 
 
 class RunError(RuntimeError):
-    """The run failed through no fault of its input; the command line prints the message and exits 1."""
+    """A run that failed although its input is right. The command line prints the message and exits with code 1."""
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | None = None, flat: bool = False) -> T:
-    """Read flags into a dataclass (tyro: kebab-case flags from its fields, help from its docstrings).
+    """Read flags into a dataclass. Its fields become kebab-case flags, and their docstrings the flags' help.
 
     Args:
         cls: the dataclass.
         argv: the flags.
-        prog: how the program is called.
-        text: what --help says above the flags, line by line.
-        default: the values of flags that are not given; the dataclass's own where None.
-        flat: flags of nested dataclasses have no prefix.
+        prog: name of the program in its messages, such as python -m eval fid.
+        text: the text of --help above the flags.
+        default: values of the flags that are not given; None takes the dataclass's own.
+        flat: whether the flags of nested dataclasses have no prefix.
+    Returns:
+        The dataclass with the given values.
     Raises:
-        ValueError: unknown flag (with the nearest known one), wrong or missing value: one line.
-        SystemExit: code 0, after printing --help.
+        ValueError: an unknown flag, with the nearest known one, or a wrong or missing value; the message is one line.
+        SystemExit: with code 0, after --help is printed.
     """
     import tyro
 
@@ -59,19 +61,22 @@ def read_flags(default: T, package: str, argv: Sequence[str], name: str, more: s
     """Read the flags of a twin's verb.
 
     Args:
-        default: the verb's dataclass with its defaults; its docstring is the help's text, in which PACKAGE is replaced.
+        default: the verb's dataclass with its defaults. Its docstring is the text of --help, where PACKAGE stands for
+            `package`.
         package: torch_impl or tf_impl.
-        argv: what follows the verb.
+        argv: the words after the verb.
         name: the verb.
-        more: text below the docstring, which only this twin has.
-        flat: as parse().
+        more: text of --help below the docstring, for this twin only.
+        flat: as in parse().
+    Returns:
+        The dataclass with the given values.
     """
     text = inspect.cleandoc(type(default).__doc__ or "").replace("PACKAGE", package)
     return parse(type(default), argv, f"python -m {package} {name}", f"{text}\n\n{more}".rstrip(), default, flat)
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's box (drawn in ASCII where stdout is not UTF-8), with the first flag that it suggests."""
+    """The message inside tyro's box, with the first flag that tyro suggests; the box may be drawn in ASCII."""
     lines = [line.strip("│╭╰╮╯ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     parts: list[list[str]] = [[]]
     for line in filter(None, lines[1:]):  # the first line is the box's title
@@ -86,16 +91,20 @@ def _one_line(box: str) -> str:
 
 
 def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
-    """The first word of a command line, which must be one of `verbs` (name -> one line of help).
+    """The first word of a command line, which must be a verb.
 
+    Args:
+        argv: the words of the command line.
+        verbs: one line of help for each verb.
+        prog: name of the program in its messages.
     Raises:
-        ValueError: missing or unknown.
-        SystemExit: code 0, after printing the list, for -h or --help.
+        ValueError: a missing or unknown verb.
+        SystemExit: with code 0, after the list of verbs is printed for -h or --help.
     """
     width = max(10, *map(len, verbs))
     listed = "\n".join(f"  {name:<{width}} {text}" for name, text in verbs.items())
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
+        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help shows the options of a verb.")
         raise SystemExit(0)
     if not argv or argv[0] not in verbs:
         given = f"unknown verb {argv[0]!r}" if argv else "no verb given"
@@ -104,7 +113,10 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
 
 
 def end(run: Callable[[], int | None]) -> int:
-    """Run a program; what the user did wrong, a failure and Ctrl-C become one line on stderr and an exit code."""
+    """Run a program and return its exit code; an error becomes one line on stderr.
+
+    A ValueError gives code 2, a RunError or OSError 1, and Ctrl-C 130.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         return run() or 0
@@ -129,21 +141,23 @@ def _fail(error: Any, code: int) -> int:
 
 
 def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) -> list[str]:
-    """name_the_words, for the verbs that take one."""
+    """As name_the_words(), for a verb that takes one word."""
     return name_the_words(cls, argv, name, (field,), f"one {what}")
 
 
 def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...], what: str) -> list[str]:
-    """`RUN --n 4` or `--n 4 RUN` as `--checkpoint RUN --n 4`: the words that are no flag's value.
+    """Give words without a flag the flags of `names`: `RUN --n 4` and `--n 4 RUN` become `--checkpoint RUN --n 4`.
 
     Args:
         cls: the verb's dataclass, which has the fields `names`.
-        argv: what follows the verb.
+        argv: the words after the verb.
         name: the verb, for the message.
-        names: fields that the words go to, in this order, such as checkpoint.
-        what: what the words name, for the message.
+        names: fields for the words, in this order, such as checkpoint.
+        what: meaning of the words, for the message.
+    Returns:
+        The flags, first those of `names`.
     Raises:
-        ValueError: more such words than names.
+        ValueError: more words than names.
     """
     parts: list[Any] = [cls, *(f.default_factory for f in dataclasses.fields(cls))]
     switches = {"-h", "--help"}
@@ -168,12 +182,12 @@ def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...]
 
 
 def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
-    """name_the_word, for the verbs that take a run or checkpoint."""
+    """As name_the_word(), for a verb that takes a run or checkpoint."""
     return name_the_word(cls, argv, name, "checkpoint", "run or checkpoint")
 
 
 def given(argv: Sequence[str], flag: str) -> str | None:
-    """A flag's value, read ahead of the parser where the defaults of other flags depend on it."""
+    """A flag's value, or None. It is read before the parser, where the defaults of other flags depend on it."""
     for i, word in enumerate(argv):
         if word == flag and i + 1 < len(argv):
             return argv[i + 1]

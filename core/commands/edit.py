@@ -1,4 +1,4 @@
-"""The verb `edit`: inpainting, image to image, interpolation, reconstruction, super-resolution."""
+"""The verb `edit`: inpainting, image to image, interpolation, reconstruction and super-resolution."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def edit(twin: Twin, argv: list[str]) -> int:
 
 
 def _options(command: EditCommand) -> dict[str, Any]:
-    """What core.inference.edits.Edits is called with beside the images: the flags that were given."""
+    """Keywords for the methods of core.inference.edits.Edits: the flags that were given."""
     chosen = {name: getattr(command, name, None) for name in SAMPLING_FLAGS}
     if chosen["sampler"] != "ddpm":
         chosen["variance"] = None  # of ddpm alone
@@ -79,7 +79,7 @@ def _options(command: EditCommand) -> dict[str, Any]:
 
 
 def _given(kind: str, command: EditCommand, generator: Generator) -> GivenImages:
-    """The images, and what the network is conditioned on for each."""
+    """The images to edit, and what the network is conditioned on for each."""
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.inference.given_images import given_images
 
@@ -99,6 +99,7 @@ def _given(kind: str, command: EditCommand, generator: Generator) -> GivenImages
 
 
 def _edit(command: EditCommand, edits: Edits, given: GivenImages, how: dict[str, Any]) -> Edited:
+    """Call the method of `edits` that a command stands for."""
     from core.inference.editing import read_hole
 
     images, how = given.images.astype(edits.trained.dtype), {**how, "condition": given.condition}

@@ -1,4 +1,4 @@
-"""The flags of the verb `edit`, one dataclass a kind. Imports no framework."""
+"""The flags of the verb `edit`: one dataclass for each kind of edit."""
 
 from __future__ import annotations
 
@@ -8,47 +8,49 @@ from typing import Literal
 from core.config import Sampler, Spacing
 
 KINDS = {
-    "inpaint": "paint a box or a mask so that it goes with what is round it (RePaint)",
-    "img2img": "noise images and denoise them again (SDEdit)",
-    "interpolate": "between pairs of images, through their noise (DDIM inversion)",
-    "reconstruct": "images to their noise and back: how exact the inversion is",
-    "upscale": "small images to large ones, with a network trained with data.low_resolution",
+    "inpaint": "paint a box or a mask so that it agrees with the rest of the image (RePaint)",
+    "img2img": "add noise to images and remove it again (SDEdit)",
+    "interpolate": "draw images between pairs of images, through their noise (DDIM inversion)",
+    "reconstruct": "map images to their noise and back, to measure the error of the inversion",
+    "upscale": "enlarge images, with a network trained with data.low_resolution",
 }
 
 
 @dataclass(frozen=True)
 class EditCommand:
-    """What every kind of edit is told."""
+    """The flags of every kind of edit."""
 
     checkpoint: str = ""
-    """Run, checkpoint or pipeline folder; may also be given as the first word."""
+    """Run, checkpoint or pipeline folder. The first word after the kind of edit names it too."""
     images: str = "held-out"
-    """Images: held-out are those that the run did not train on; or a picture, .npy, .npz, folder or zip; may also be given as
-    the second word."""
+    """Images to edit. held-out takes images that the run did not train on; otherwise name a picture, .npy, .npz, folder
+    or zip. The second word names them too."""
     out: str = ""
-    """Folder to write samples.npy, grid.png and manifest.json to; CHECKPOINT/edit-KIND-SEED where not given."""
+    """Folder for samples.npy, grid.png and manifest.json. Default: CHECKPOINT/edit-KIND-seedSEED."""
     n: int = 8
     """Number of images."""
     first: int = 0
-    """Index of the first image; with the seed it also keys the noise."""
+    """Index of the first image. The noise of an image depends on its index and on the seed."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed of the noise. Change it for other results from the same images."""
     weights: Literal["ema", "raw"] = "ema"
-    """Averaged weights, or those of the last step."""
+    """Weights of the network: ema is their average over training, raw those of the last step."""
     class_name: str | None = None
-    """Class, by name or number, for a class-conditional network; that of held-out images where not given."""
+    """Class of all images, by name or number, for a class-conditional network. Default: the class of each held-out
+    image; for other images the classes in turn."""
     steps: int | None = None
-    """Points of the sampling grid."""
+    """Timesteps of the sampling grid. More steps take longer and are more exact. Default: the recipe's for img2img and
+    upscale, 100 for the other edits."""
     spacing: Spacing | None = None
-    """Where the points lie."""
+    """Where the grid's timesteps lie. Default: as in the recipe."""
     clip: bool | None = None
-    """Clip the predicted image to [-1, 1] at every step; the inversion never does."""
+    """Clip the predicted image to [-1, 1] at every step. Default: as in the recipe. DDIM inversion never clips."""
     batch_size: int | None = None
-    """Images at a time; the images do not depend on it."""
+    """Images processed at a time. It changes time and memory, not the results. Default: as in the recipe."""
     overwrite: bool = False
     """Replace samples that are already in the folder."""
     threads: int = 0
-    """CPU threads; 0 for the framework's choice."""
+    """Number of CPU threads; 0 leaves it to the framework."""
 
     def __post_init__(self) -> None:
         for name, low in (("n", 1), ("first", 0), ("seed", 0), ("threads", 0)):
@@ -58,10 +60,11 @@ class EditCommand:
 
 @dataclass(frozen=True)
 class InpaintCommand(EditCommand):
-    """Paint a part of images so that it goes with what is round it; the rest stays as it is.
+    """Paint a part of each image so that it agrees with the rest, which stays as it is (RePaint).
 
-    After each step the known pixels are put back, with the noise of the level reached (RePaint). To make the two parts
-    agree, the walk goes back by --jump points and forward again, --resample times in all; more takes longer and agrees better.
+    After each step the known pixels are put back, with noise of the noise level reached. So that both parts agree, the
+    sampler goes back by --jump timesteps and forward again, --resample times in all. More repeats take longer and agree
+    better.
 
     Examples:
       python -m PACKAGE edit inpaint runs/mine --box 8,8,16,16
@@ -71,24 +74,24 @@ class InpaintCommand(EditCommand):
     """
 
     box: str = ""
-    """Part to paint, as TOP,LEFT,HEIGHT,WIDTH in pixels."""
+    """Box to paint, as TOP,LEFT,HEIGHT,WIDTH in pixels. Give either a box or a mask."""
     mask: str = ""
-    """Picture or .npy of the images' size: paint where it is white (above half)."""
+    """Picture or .npy file of the images' size. Pixels above half of white are painted."""
     jump: int = 10
-    """Points of the grid that the walk goes back by."""
+    """Timesteps of the grid by which the sampler goes back."""
     resample: int = 5
-    """Times that each stretch of the grid is passed; 1 for no going back."""
+    """Number of passes over each part of the grid; 1 never goes back. Raise it where seams show."""
     sampler: Literal["ddpm", "ddim"] = "ddpm"
-    """Sampling method."""
+    """Sampling method: ddpm adds noise at each step, ddim adds none."""
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small"
-    """Variance of ddpm."""
+    """Reverse variance of ddpm: the posterior's (fixed_small) or beta (fixed_large)."""
 
 
 @dataclass(frozen=True)
 class Img2imgCommand(EditCommand):
-    """Images like the given ones: noised part of the way, and denoised.
+    """Draw images like the given ones: noise is added part of the way, and removed again (SDEdit).
 
-    --strength is the share of the sampler's steps that are taken: little keeps the image, 1 forgets it.
+    --strength is the share of the sampler's steps that are taken. A small share keeps the image; 1 discards it.
 
     Examples:
       python -m PACKAGE edit img2img runs/mine
@@ -98,16 +101,17 @@ class Img2imgCommand(EditCommand):
     """
 
     strength: float = 0.5
-    """Share of the steps, above 0 and at most 1."""
+    """Share of the sampler's steps that are taken, in (0, 1]. Raise it to change the image more."""
     sampler: Sampler | None = None
-    """Sampling method; the recipe's where not given."""
+    """Sampling method. Default: the recipe's."""
 
 
 @dataclass(frozen=True)
 class InterpolateCommand(EditCommand):
-    """Images between two: the first and second, the third and fourth, and so on.
+    """Draw images between the first and the second image, between the third and the fourth, and so on.
 
-    Both go to their noise by the deterministic flow, and back from points on the arc between the two.
+    The deterministic flow maps both images of a pair to their noise. Each new image starts from a point on the arc
+    between the two noises.
 
     Examples:
       python -m PACKAGE edit interpolate runs/mine
@@ -117,14 +121,14 @@ class InterpolateCommand(EditCommand):
     """
 
     frames: int = 8
-    """Images of a pair, with both ends."""
+    """Images drawn for each pair, both ends included; at least 2."""
 
 
 @dataclass(frozen=True)
 class ReconstructCommand(EditCommand):
-    """Images to their noise by the deterministic flow, and back; grid.png shows image, noise and what came back.
+    """Map images to their noise by the deterministic flow, and back. grid.png shows image, noise and result.
 
-    The difference is the error of the steps, which falls with their number; the manifest has it in grey levels.
+    The difference is the error of the finite steps. It falls as --steps grows. The manifest gives it in grey levels.
 
     Examples:
       python -m PACKAGE edit reconstruct runs/mine
@@ -136,9 +140,10 @@ class ReconstructCommand(EditCommand):
 
 @dataclass(frozen=True)
 class UpscaleCommand(EditCommand):
-    """Large images of small ones, with a network that was trained with data.low_resolution.
+    """Enlarge images, with a network that was trained with data.low_resolution.
 
-    Held-out images are made small first, and shown beside the result; files must have the small size.
+    Held-out images are made small first, and the originals are shown beside the results. Images from files must have
+    the small size.
 
     Examples:
       python -m PACKAGE edit upscale runs/upscale

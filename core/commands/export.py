@@ -1,6 +1,7 @@
-"""The verb `export`: the network of a run or checkpoint as a file for another runtime. Imports no framework.
+"""The verb `export`: the network of a run or checkpoint as a file for another runtime.
 
-The twin writes the file and evaluates it; here is decided what is asked of it and whether it is good enough to keep.
+The twin writes the file and evaluates it. This module checks the options, and keeps the file only where its output
+agrees with the network's.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from core.random import gaussian
 from core.twin import Exported, Twin
 
 TOLERANCE = 1e-4
-"""Largest max abs(export - network) / max abs(network) in float32: some forty convolutions of 1.6e-6 each."""
+"""Largest max abs(export - network) / max abs(network) in float32: forty convolutions, each with an error of 1.6e-6."""
 
 
 @dataclass(frozen=True)
 class ExportCommand:
     """Write the network of a run, a checkpoint or a diffusers model folder as a file for another runtime.
 
-    The network alone, with averaged weights in float32: x, t (and labels, where it is class-conditional) in, what it
-    was trained to predict out; any batch size, images of the checkpoint's size. OUT.json (manifest.json in a folder)
-    says shapes, layout, prediction and noise schedule. The file is opened by its own runtime and compared with the
-    network before it takes its name.
+    The file holds the network alone, with averaged weights in float32. Its inputs are x, t and, for a class-conditional
+    network, labels; its output is the network's prediction. Any batch size fits, with images of the checkpoint's size.
+    OUT.json (manifest.json in a folder) gives shapes, layout, prediction and noise schedule.
+    Before the file takes its name, its own runtime opens it and its output is compared with the network's.
     """
 
     checkpoint: str = ""
-    """Run, checkpoint, pipeline or model folder; may also be given as the first word after `export`."""
+    """Run, checkpoint, pipeline or model folder. The first word after `export` names it too."""
     format: str = ""
-    """Format of the file, see above."""
+    """Format of the file; the formats are listed above."""
     out: str = ""
-    """File to write, with its format's suffix; for saved-model a folder."""
+    """File to write, with its format's suffix; a folder for saved-model."""
     overwrite: bool = False
     """Replace an export that is already there."""
 
@@ -62,7 +63,8 @@ def export(twin: Twin, argv: list[str]) -> int:
     config, weights = network.config, network.weights
     if config.vector_channels or config.condition_channels:
         raise ValueError(
-            f"export {command.checkpoint}: a network conditioned on numbers or an image; only x, t and labels can be exported"
+            f"export {command.checkpoint}: the network is conditioned on parameters or an image; "
+            "only a network of x, t and labels can be exported"
         )
     process = _read_process(folder)
     with temporary_beside(out) as temporary:
@@ -87,7 +89,7 @@ def export(twin: Twin, argv: list[str]) -> int:
 
 
 def _formats_and_examples(twin: Twin) -> str:
-    """The part of --help that differs between the twins."""
+    """The part of --help that differs between the twins: formats and examples."""
     formats = [f"  {name:<13} {suffix or 'a folder'}, {about}" for name, (suffix, about) in twin.formats.items()]
     examples = [
         f"  {twin.prog} export runs/mine --format {name} --out mine{suffix}"
@@ -97,7 +99,11 @@ def _formats_and_examples(twin: Twin) -> str:
 
 
 def _targets(command: ExportCommand, formats: dict[str, str]) -> tuple[Path, Path]:
-    """The export's path and its manifest's; refuses what must not be written over."""
+    """The paths of the export and of its manifest.
+
+    Raises:
+        ValueError: an unknown format, a wrong suffix, or a path whose content must not be replaced.
+    """
     if command.format not in formats:
         raise ValueError(f"--format {command.format or '(none)'}: must be one of {', '.join(formats)}")
     if not command.out:
@@ -118,7 +124,7 @@ def _targets(command: ExportCommand, formats: dict[str, str]) -> tuple[Path, Pat
 
 
 def _read_process(folder: Path) -> ProcessConfig | None:
-    """The noise schedule and prediction that stand beside the network; None for a bare model folder."""
+    """The noise schedule and prediction type of the network's folder; None for a bare model folder."""
     from core.checkpoints.scheduler_config import process_from_diffusers
     from core.files import read_json
 
@@ -129,7 +135,7 @@ def _read_process(folder: Path) -> ProcessConfig | None:
 
 
 def _batch(config: ModelConfig, process: ProcessConfig | None) -> dict[str, np.ndarray]:
-    """Three images of noise (B, H, W, C), the first, middle and last noise level, and labels where there are classes."""
+    """Noise x (3, H, W, C); t (3,), the first, middle and last timestep; labels (3,) where there are classes."""
     last = (process.timesteps if process else 1000) - 1
     batch = {
         "x": gaussian(0, "x_T", range(3), 0, (*config.sample_size, config.in_channels), np.float32),
@@ -142,7 +148,7 @@ def _batch(config: ModelConfig, process: ProcessConfig | None) -> dict[str, np.n
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters print, warn and log; none of it is for the user."""
+    """Hide what the exporters print, warn and log."""
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -173,12 +179,13 @@ def _difference(exported: Exported, out: Path) -> float | None:
 
 
 SCHEDULE_KEYS = (
-    "timesteps", "schedule", "beta_start", "beta_end", "zero_terminal_snr", "shift", "sigma_min", "sigma_max", "sigma_data",
-)  # fmt: skip
+    *("timesteps", "schedule", "beta_start", "beta_end", "zero_terminal_snr"),
+    *("shift", "sigma_min", "sigma_max", "sigma_data"),
+)
 
 
 def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict[str, Any]) -> dict[str, Any]:
-    """What a caller must know: inputs and outputs by name, and what the network predicts on which noise schedule."""
+    """What a caller must know: inputs and outputs by name, the prediction type and the noise schedule."""
     size = list(config.sample_size) if details["image_size"] == "fixed" else ["height", "width"]
     first = details["layout"] == "NCHW"
 
@@ -186,9 +193,9 @@ def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict
         return ["batch", channels, *size] if first else ["batch", *size, channels]
 
     last = process.timesteps - 1 if process else None
-    t_range = "noise level, 0-based" + (f", 0 to {last}" if process else "") + "; may be fractional"
+    t_range = "timestep, 0-based" + (f", 0 to {last}" if process else "") + "; may be fractional"
     inputs: dict[str, Any] = {
-        "x": {"shape": image(config.in_channels), "dtype": "float32", "range": "image in [-1, 1] with its noise"},
+        "x": {"shape": image(config.in_channels), "dtype": "float32", "range": "image in [-1, 1], plus noise"},
         "t": {"shape": ["batch"], "dtype": "float32", "range": t_range},
     }
     if config.num_class_embeds is not None:
@@ -204,7 +211,7 @@ def _signature(config: ModelConfig, process: ProcessConfig | None, details: dict
 
 
 def _publish(partial: Path, out: Path, manifest: Path) -> None:
-    """Give the export and its manifest their names; a manifest that is there always describes the file beside it."""
+    """Give the export and its manifest their names, so that a manifest always describes the file beside it."""
     from core.files import publish
 
     if partial.is_dir():

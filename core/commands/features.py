@@ -1,7 +1,4 @@
-"""The verb `features`: what an extractor sees in images, as a file for the Fréchet distance and others.
-
-This module imports no framework.
-"""
+"""The verb `features`: an extractor's features of images, as a file for the Fréchet distance and other metrics."""
 
 from __future__ import annotations
 
@@ -16,36 +13,39 @@ from core.twin import Twin
 
 @dataclass(frozen=True)
 class FeaturesCommand:
-    """Write the features of images: an .npz with one (N, d) float32 array a tap, and `manifest`, a JSON text.
+    """Write the features of images to an .npz file: one (N, d) float32 array a tap, and `manifest`, a JSON text.
 
-    Images must be in [0, 1], or integers, which are divided by their type's maximum; they are never rounded to 8 bits.
-    For inception grey is repeated to three channels, and weights are fetched once: python -m PACKAGE fetch inception.
+    A tap is a layer of the extractor whose output is kept. Images must have values in [0, 1], or integers, which are
+    divided by their type's maximum. They are never rounded to 8 bits. inception takes three channels, so grey images
+    are repeated; its weights are fetched once: python -m PACKAGE fetch inception.
 
     Examples:
       python -m PACKAGE features runs/mine/out --out generated.npz
-      python -m PACKAGE features data/real.npy --extractor inception --resize legacy --taps 2048,logits_unbiased --out real.npz
+      python -m PACKAGE features real.npy --extractor inception --taps 2048,logits_unbiased --out real.npz
     """
 
     images: str = ""
-    """Folder or zip of pictures or .npy files, a .npy or .npz array, or a folder that `sample` wrote; may also be given as the first word after `features`."""
+    """Folder or zip of pictures or .npy files, a .npy or .npz array, or a folder that `sample` wrote. The first word
+    after `features` names it too."""
     out: str = ""
     """File to write, ending in .npz."""
     extractor: ExtractorName = "lens"
-    """Network: lens was trained on simulated lenses and needs no download; inception is that of the Fréchet Inception
-    Distance."""
+    """Feature network. lens was trained on simulated lenses and needs no download; inception is the network of the
+    Fréchet Inception Distance. Take inception for natural images."""
     resize: Resize = "clean"
-    """How inception's images come to 299x299 pixels: clean is antialiased bicubic (clean-fid), legacy TensorFlow 1's bilinear (torch-fidelity)."""
+    """How images are resized to 299x299 pixels for inception. clean is antialiased bicubic, as in clean-fid; legacy is
+    TensorFlow 1's bilinear, as in torch-fidelity. Distances compare only with the same choice on both sides."""
     taps: str = ""
-    """Features, with commas between: of lens features (where not given), parameters, logits; of inception 64, 192, 768,
-    2048 (where not given), logits_unbiased, logits."""
+    """Taps to keep, separated by commas. lens has features (default), parameters and logits. inception has 64, 192,
+    768, 2048 (default), logits_unbiased and logits."""
     weights: str = ""
-    """File of weights: safetensors, or as published; the fetched ones where not given."""
+    """File of weights: safetensors, or the published file. Default: the fetched file."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Precision of the computation; the file is float32."""
+    """Precision of the computation. The file is float32 in either case."""
     batch_size: int = 0
-    """Images at a time; 0 for as many as serve and fit into memory."""
+    """Images processed at a time; 0 chooses a number that fits into memory."""
     threads: int = 0
-    """CPU threads; 0 for the framework's choice."""
+    """Number of CPU threads; 0 leaves it to the framework."""
     overwrite: bool = False
     """Replace a file that is already there."""
 
@@ -103,7 +103,7 @@ def features(twin: Twin, argv: list[str]) -> int:
 
 
 def _weights(twin: Twin, command: FeaturesCommand) -> tuple[Path, dict[str, Any]]:
-    """The file of weights and what is in it."""
+    """The file of weights, and its arrays by name."""
     from core.extractors.features import default_weights, read_weights
     from core.files import read_tensors
 

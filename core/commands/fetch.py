@@ -1,4 +1,4 @@
-"""The verb `fetch`: an extractor's published weights, checked and kept as one safetensors file. Imports no framework."""
+"""The verb `fetch`: an extractor's published weights, checked and kept as one safetensors file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.twin import Twin
 class FetchCommand:
     """Download an extractor's published weights, check them, and keep them as one safetensors file.
 
-    The file is read by both frameworks and the same whichever fetched it: PyTorch converts the weights of pytorch-fid,
-    TensorFlow Google's graph. It is kept in ~/.cache/diptych, or in the folder that DIPTYCH_CACHE names.
+    PyTorch converts the weights of pytorch-fid, TensorFlow those of Google's graph. Both write the same file, and both
+    frameworks read it. It is kept in ~/.cache/diptych, or in the folder that DIPTYCH_CACHE names.
 
     Examples:
       python -m PACKAGE fetch inception
@@ -22,9 +22,9 @@ class FetchCommand:
     """
 
     name: str = ""
-    """Extractor: inception; may also be given as the first word after `fetch`."""
+    """Extractor whose weights are fetched: inception. The first word after `fetch` names it too."""
     url: str = ""
-    """Another address of the same file, whose SHA-256 is checked all the same."""
+    """Another address of the same file, where the usual one is out of reach. Its SHA-256 is checked too."""
 
 
 def fetch(twin: Twin, argv: list[str]) -> int:

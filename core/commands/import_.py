@@ -1,4 +1,4 @@
-"""The verb `import`: a network that others saved becomes a checkpoint folder. Imports no framework."""
+"""The verb `import`: makes a checkpoint folder of a network that other software saved."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 class ImportCommand:
     """Make a checkpoint of a network that diffusers saved, or of the baseline network's state_dict.
 
-    Takes the folder of a pipeline (unet/ and scheduler/) or of a UNet2DModel alone; safetensors, shards or (with PyTorch
-    only) a pickle; old attention names; half precision, which becomes float32. The result is a pipeline folder of one
-    safetensors file that `sample` and diffusers open.
-    A file, .safetensors or (with PyTorch only) a pickle such as .pt, is a state_dict of the original of the baseline
-    network (dome272/Diffusion-Models-pytorch), trained on 1000 linear levels to predict eps unless --scheduler says else.
+    A folder is a diffusers pipeline (unet/ and scheduler/) or a UNet2DModel alone. Its weights are safetensors, shards
+    or, with PyTorch only, a pickle. Old attention names are accepted; half precision becomes float32.
+    A file is a state_dict of the baseline network's original (dome272/Diffusion-Models-pytorch): .safetensors or, with
+    PyTorch only, a pickle such as .pt. Without --scheduler it is taken to predict eps over 1000 timesteps with linear
+    betas.
+    The result is a pipeline folder with one safetensors file, which `sample` and diffusers open.
 
     Examples:
       python -m PACKAGE import ddpm-cifar10-32 --out checkpoints/cifar10
@@ -30,13 +31,14 @@ class ImportCommand:
     """
 
     checkpoint: str = ""
-    """Pipeline or model folder, or the baseline's file; may also be given as the first word after `import`."""
+    """Pipeline or model folder, or the baseline network's file. The first word after `import` names it too."""
     out: str = ""
-    """Folder to write; must not exist."""
+    """Folder to write. It must not exist."""
     scheduler: str = ""
-    """diffusers' scheduler_config.json, for a folder that has none: its noise schedule and what the network predicts."""
+    """diffusers' scheduler_config.json, for a folder or file without one. It gives the noise schedule and the
+    prediction type."""
     sample_size: int = 0
-    """Side of the images in pixels, for the baseline's file, which does not tell it; 64 where not given."""
+    """Side of the images in pixels, for the baseline network's file, which does not record it; 0 means 64."""
 
 
 def import_(twin: Twin, argv: list[str]) -> int:
@@ -55,7 +57,7 @@ def import_(twin: Twin, argv: list[str]) -> int:
     network, scheduler = read(command, twin)
     if network.config.vector_channels or network.config.condition_channels:
         raise ValueError(
-            f"import {command.checkpoint}: a checkpoint of ours, which needs its recipe.json; copy the folder"
+            f"import {command.checkpoint}: a checkpoint of this project, which needs its recipe.json; copy the folder"
         )
     with atomic_folder(out) as partial:
         write_pipeline(partial, network.config, network.weights, scheduler)
@@ -68,7 +70,7 @@ def import_(twin: Twin, argv: list[str]) -> int:
 
 
 def _read_folder(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str, Any]]:
-    """diffusers' network, and the content of its scheduler's file."""
+    """The network of a diffusers folder, and the content of its scheduler's file."""
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.checkpoints.importing import read_network
     from core.checkpoints.trained import read_scheduler
@@ -83,7 +85,7 @@ def _read_folder(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str,
 
 
 def _read_file(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str, Any]]:
-    """The baseline network of a state_dict, and a scheduler: the one given, or the process that the original trains."""
+    """The baseline network of a state_dict, and a scheduler: the given one, or that of the original's training."""
     from core.checkpoints.importing import Network, read_weights
     from core.checkpoints.scheduler_config import scheduler_to_diffusers
     from core.checkpoints.trained import read_scheduler
@@ -102,13 +104,14 @@ def _read_file(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str, A
 
 
 def _scheduler(folder: Path, given: str) -> Path:
-    """The scheduler's file: the folder's own, or the one given for a folder that has none."""
+    """The scheduler's file: the folder's own, or the given one where the folder has none."""
     own = folder / "scheduler" / "scheduler_config.json"
     if own.is_file() and given:
         raise ValueError(f"--scheduler {given}: {folder} has its own; leave the option out")
     if own.is_file() or given:
         return Path(given) if given else own
     raise ValueError(
-        f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown; give it with --scheduler FILE "
-        '(a file of {"_class_name": "DDPMScheduler"} means 1000 linear levels and eps)'
+        f"{folder}: no scheduler/scheduler_config.json, so its noise schedule is unknown; "
+        "give it with --scheduler FILE "
+        '(a file of {"_class_name": "DDPMScheduler"} means 1000 timesteps with linear betas, and eps)'
     )

@@ -1,4 +1,4 @@
-"""The verb `likelihood`: bits per dimension of images under a trained network. Imports no framework."""
+"""The verb `likelihood`: bits per dimension of images under a trained network."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ if TYPE_CHECKING:
 
 FILE = "likelihood.json"
 SHOWN = 8
-"""Rows into which the divergences of the bound are gathered for people."""
+"""Rows of the printed table over which the bound's divergences are summed."""
 
 
 @dataclass(frozen=True)
 class LikelihoodCommand:
-    """How many bits per dimension (pixel and channel) images cost under a trained network: fewer is better.
+    """Measure the bits per dimension (pixel and channel) of images under a trained network. Fewer is better.
 
-    vlb: the variational bound of DDPM, an upper bound for images of eight bits, to which they are rounded. Every term is
-    shown: the last level against pure noise (prior), a divergence at each level, and the image at level 0 (decoder). It
-    takes one evaluation a level; --levels 50 draws 50 of them, without bias, and the standard error says what that costs.
+    vlb is the variational bound of DDPM: an upper bound for images of eight bits, to which images are rounded. The
+    table shows its terms: prior (the last timestep against pure noise), a divergence at each timestep above 0, and
+    decoder (timestep 0). It takes one network evaluation a timestep. --levels 50 draws 50 timesteps, without bias; the
+    standard error includes the spread that this adds.
 
-    ode: the density that the deterministic flow (ddim with eta 0) gives, by its divergence, whose trace random vectors
-    estimate without bias; --probe exact is for small images. Images have uniform noise as wide as a grey level added
-    (--no-dequantise: their own values count, and the number is a density, which may be negative).
+    ode is the density under the deterministic flow (ddim with eta 0). It integrates the flow's divergence, a trace that
+    random vectors estimate without bias. Uniform noise as wide as one grey level is added to the images. With
+    --no-dequantise the images' own values count; the result is then a density, and may be negative.
 
-    The numbers of a seed are the same in both frameworks, whatever the batch size. They also go to RUN/likelihood.json.
+    A seed gives the same results in both frameworks and for every batch size. They are also written to
+    CHECKPOINT/likelihood.json.
 
     Examples:
       python -m PACKAGE likelihood runs/mine
@@ -47,49 +49,53 @@ class LikelihoodCommand:
     """
 
     checkpoint: str = ""
-    """Run, checkpoint or pipeline folder; may also be given as the first word after `likelihood`."""
+    """Run, checkpoint or pipeline folder. The first word after `likelihood` names it too."""
     data: str = "held-out"
-    """Images: held-out are those that the run did not train on; or a picture, .npy, .npz, folder or zip."""
+    """Images to measure. held-out takes images that the run did not train on; otherwise name a picture, .npy, .npz,
+    folder or zip."""
     n: int = 256
-    """Number of images."""
+    """Number of images. More images give a smaller standard error and take longer."""
     first: int = 0
     """Index of the first image."""
     method: Literal["vlb", "ode"] = "vlb"
-    """Variational bound, or density of the deterministic flow."""
+    """vlb is the variational bound; ode is the density of the deterministic flow."""
     levels: int = 0
-    """vlb: levels drawn an image, one from each of as many runs of them; 0 for all."""
+    """vlb: number of timesteps drawn for each image, one from each of as many intervals; 0 takes every timestep. Set it
+    to save time."""
     variance: Variance | None = None
-    """vlb: of the reverse process; learned where the network predicts it and fixed_small elsewhere, if not given."""
+    """vlb: reverse variance. Default: learned where the network predicts it, otherwise fixed_small."""
     clip: bool = True
     """vlb: clip the predicted image to [-1, 1]."""
     steps: int = 50
-    """ode: steps in log-SNR of the Runge-Kutta method of order 4, which evaluates the network 4 times in each."""
+    """ode: steps in log-SNR of the Runge-Kutta method of order 4. A step takes 4 evaluations for each random vector."""
     probe: Literal["rademacher", "normal", "exact"] = "rademacher"
-    """ode: random vectors of the trace: signs, normal numbers; or exact: one evaluation a pixel and channel."""
+    """ode: random vectors that estimate the trace: rademacher has entries of +1 or -1, normal has Gaussian entries.
+    exact computes the trace with one evaluation a pixel and channel, for small images only."""
     probes: int = 1
-    """ode: random vectors an image."""
+    """ode: number of random vectors for each image. Raise it to lower the variance of the estimate."""
     dequantise: bool = True
-    """ode: round to eight bits and add uniform noise."""
+    """ode: round images to eight bits and add uniform noise."""
     seed: int = 0
-    """Seed of the noise, the levels and the vectors."""
+    """Seed of the noise, the timesteps and the random vectors."""
     weights: Literal["ema", "raw"] = "ema"
-    """Averaged weights, or those of the last step."""
+    """Weights of the network: ema is their average over training, raw those of the last step."""
     batch_size: int = 64
-    """Images at a time; the numbers do not depend on it."""
+    """Images processed at a time. It changes time and memory, not the results."""
     json: bool = False
-    """Print what is written to likelihood.json, rather than a table."""
+    """Print the content of likelihood.json in place of a table."""
     threads: int = 0
-    """CPU threads; 0 for the framework's choice."""
+    """Number of CPU threads; 0 leaves it to the framework."""
 
     def __post_init__(self) -> None:
-        for name, low in (("n", 1), ("first", 0), ("levels", 0), ("steps", 1), ("probes", 1), ("seed", 0), ("batch_size", 1), ("threads", 0)):  # fmt: skip
+        lowest = {"n": 1, "first": 0, "levels": 0, "steps": 1, "probes": 1, "seed": 0, "batch_size": 1, "threads": 0}
+        for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
         others = {"vlb": ("steps", "probe", "probes", "dequantise"), "ode": ("levels", "variance", "clip")}
         for field in dataclasses.fields(self):
             if field.name in others[self.method] and getattr(self, field.name) != field.default:
                 raise ValueError(
-                    f"--{field.name} with --method {self.method}: must be left out, the other method has it"
+                    f"--{field.name} with --method {self.method}: must be left out, it is an option of the other method"
                 )
 
 
@@ -135,7 +141,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
 def _compute(
     command: LikelihoodCommand, generator: Generator, given: GivenImages
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The numbers of every image with a progress bar over evaluations, and the options that they depend on."""
+    """Bits per dimension of every image, and the options that they depend on, under a progress bar over evaluations."""
     from tqdm import tqdm
 
     from core.inference.likelihood import strata
@@ -155,9 +161,13 @@ def _compute(
     batches = -(-command.n // command.batch_size)
     with tqdm(total=batches * nfe, desc="likelihood", unit="eval", dynamic_ncols=True) as bar:
         found = generator.likelihood(
-            given.images, command.method, condition=given.condition, batch_size=command.batch_size,
-            progress=bar.update, **options,
-        )  # fmt: skip
+            given.images,
+            command.method,
+            condition=given.condition,
+            batch_size=command.batch_size,
+            progress=bar.update,
+            **options,
+        )
     return found, {**options, "nfe": nfe, **more}
 
 
@@ -175,7 +185,7 @@ def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as a table of text."""
     error = result["standard_error"]
     spread = "" if error is None else f" ± {error:.4f}"
     whole = f"{result['bits_per_dimension']:.4f}{spread} bits/dim"
@@ -189,5 +199,5 @@ def table(result: dict[str, Any]) -> str:
         name = f"t = {edges[part[0]]} ... {edges[part[-1] + 1] - 1}"
         lines.append(f"{name:<18}{sum(runs[k] for k in part):>10.5f}")
     lines.append(f"{'decoder (t = 0)':<18}{result['terms']['decoder']:>10.5f}")
-    end = f"variational bound  {whole}   (variance {result['variance']}, {result['nfe']} evaluations, {result['n']} images)"
-    return "\n".join([*lines, end])
+    how = f"variance {result['variance']}, {result['nfe']} evaluations, {result['n']} images"
+    return "\n".join([*lines, f"variational bound  {whole}   ({how})"])

@@ -1,4 +1,4 @@
-"""The command line that both twins share: `python -m torch_impl VERB` and `python -m tf_impl VERB`.
+"""The command line of both twins: `python -m torch_impl VERB` and `python -m tf_impl VERB`.
 
 A framework is imported when a verb first needs it, so that --help answers at once.
 """
@@ -13,7 +13,7 @@ from core.command_line import end, verb
 from core.twin import Twin
 
 VERBS = {
-    "train": "train a network, or go on with a run",
+    "train": "train a network, or continue a run",
     "sample": "draw images from a run or a checkpoint",
     "likelihood": "measure bits per dimension of images, by the variational bound or by the ODE",
     "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale",
@@ -22,7 +22,7 @@ VERBS = {
     "synthesise-ema": "average a run's weights over another length, after training",
     "export": "write the network as a file for another runtime",
     "fetch": "download an extractor's published weights",
-    "worker": "serve arrays to the tests and the comparison (not for people)",
+    "worker": "answer requests of the tests, parity and benchmark (no verb for users)",
 }
 
 
@@ -65,10 +65,10 @@ def _command(name: str) -> Callable[[Twin, list[str]], int]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to use freed blocks again, whatever their size, rather than return them to the system.
+    """Tell glibc to keep freed blocks of any size for later use, rather than return them to the system.
 
-    A tensor above 32 MiB is otherwise mapped anew, page by page, at every operation: half the time of sampling in PyTorch
-    at 64 x 64 on a CPU. Where there is no glibc, nothing is done.
+    Otherwise a tensor above 32 MiB is mapped again, page by page, at every operation. That takes half the time of
+    sampling in PyTorch at 64 x 64 on a CPU. Without glibc nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

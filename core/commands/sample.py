@@ -1,4 +1,4 @@
-"""The verb `sample`: images from a run, a checkpoint or a diffusers pipeline folder. Imports no framework."""
+"""The verb `sample`: draws images from a run, a checkpoint or a diffusers pipeline folder."""
 
 from __future__ import annotations
 
@@ -7,22 +7,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from core.command_line import given, name_the_checkpoint, read_flags
 from core.config import SamplingConfig
 from core.twin import Twin
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
 class SampleCommand:
     """Draw images from a run, a checkpoint, or a diffusers pipeline folder.
 
-    Image i of a seed is the same image in both frameworks, whatever the batch size and range. Sampling options that
-    are not given are the recipe's.
+    Image i of a seed is the same image in both frameworks, for every batch size and range. Sampling options that are
+    not given are taken from the recipe.
 
     Examples:
       python -m PACKAGE sample --checkpoint runs/mine --n 64 --out runs/mine/out
@@ -31,34 +28,35 @@ class SampleCommand:
       python -m PACKAGE sample --checkpoint runs/mine/checkpoints/step-00002000 --n 16 --gif --out film
       python -m PACKAGE sample --checkpoint runs/mine --first 40 --n 10 --out images-40-to-49
       python -m PACKAGE sample --checkpoint runs/mine --class-name vort --guidance 2 --out vortices
-      python -m PACKAGE sample --checkpoint runs/mine --param theta_e=1.2 --param gamma1=0.05 --out asked
+      python -m PACKAGE sample --checkpoint runs/mine --param theta_e=1.2 --param gamma1=0.05 --out lenses
     """
 
     checkpoint: str = ""
-    """Run, checkpoint or pipeline folder; may also be given as the first word after `sample`."""
+    """Run, checkpoint or pipeline folder. The first word after `sample` names it too."""
     out: str = ""
-    """Folder to write samples.npy, grid.png and manifest.json to; CHECKPOINT/samples-SAMPLER-STEPS-SEED where not given."""
+    """Folder for samples.npy, grid.png and manifest.json. Default: CHECKPOINT/samples-SAMPLER-EVALUATIONS-seedSEED."""
     n: int = 64
     """Number of images."""
     first: int = 0
     """Index of the first image: --first 40 --n 10 draws images 40 to 49 of the seed."""
     seed: int = 0
-    """Seed of the noise."""
+    """Seed of the noise, and of parameters that are not given. Change it for other images."""
     weights: Literal["ema", "raw"] = "ema"
-    """Averaged weights, or those of the last step."""
+    """Weights of the network: ema is their average over training, raw those of the last step."""
     class_name: str | None = None
-    """Class to draw, by name or number, for a class-conditional network; each in turn where not given."""
+    """Class of all images, by name or number, for a class-conditional network. Default: the classes in turn."""
     param: tuple[str, ...] = ()
-    """NAME=VALUE: a number of the images, in the training data's units; may be given several times. Others are drawn as in
-    the training images."""
+    """NAME=VALUE: a parameter that the network is conditioned on, in the training data's units. May be given several
+    times. Parameters that are not given are those of a training image."""
     guide: str = ""
-    """Run or checkpoint of a weaker network (an earlier step, or a smaller one) to guide away from instead."""
+    """Run or checkpoint of a weaker network, such as an earlier step or a smaller network. --guidance then moves away
+    from its output in place of the unconditional one."""
     gif: bool = False
-    """Also write denoising.gif: the predicted images of the first 16, from noise to image."""
+    """Also write denoising.gif: the predicted images at each timestep, of the first 16 images."""
     overwrite: bool = False
     """Replace samples that are already in the folder."""
     threads: int = 0
-    """CPU threads; 0 for the framework's choice."""
+    """Number of CPU threads; 0 leaves it to the framework."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
@@ -69,10 +67,10 @@ class SampleCommand:
 
 
 def read_numbers(words: Sequence[str]) -> dict[str, float]:
-    """NAME=VALUE words as numbers by name.
+    """Values by name, from words NAME=VALUE.
 
     Raises:
-        ValueError: another form, or a name given twice.
+        ValueError: a word of another form, or a name given twice.
     """
     found: dict[str, float] = {}
     for word in words:
@@ -88,7 +86,7 @@ def read_numbers(words: Sequence[str]) -> dict[str, float]:
 
 
 def _together(argv: list[str]) -> list[str]:
-    """`--param A --param=B` as `--param A B`, which is how the parser takes a list."""
+    """Rewrite `--param A --param=B` as `--param A B`, the parser's form of a list."""
     rest: list[str] = []
     words: list[str] = []
     flags = iter(argv)
@@ -146,7 +144,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
 
 
 def _defaults(argv: list[str]) -> SampleCommand:
-    """The values of flags that are not given: the checkpoint's own sampling, with what another sampler or --steps changes."""
+    """The defaults of the flags: the checkpoint's own sampling options, adapted to --sampler and --steps."""
     checkpoint = given(argv, "--checkpoint")
     if not checkpoint or "--help" in argv or "-h" in argv:
         return SampleCommand()
@@ -160,6 +158,6 @@ def _defaults(argv: list[str]) -> SampleCommand:
         changed["nfe"] = 0
     try:
         own = sampling_of(resolve_checkpoint(checkpoint))
-    except ValueError:  # said when the checkpoint is opened, after what is wrong with the flags
+    except ValueError:  # reported when the checkpoint is opened, after errors in the flags
         own = SamplingConfig()
     return SampleCommand(sampling=with_options(own, changed))

@@ -1,4 +1,4 @@
-"""The verb `synthesise-ema`: average the weights of a run over another length than was tracked. Imports no framework."""
+"""The verb `synthesise-ema`: averages the weights of a run over any length, after training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from core.twin import Twin
 
 @dataclass(frozen=True)
 class SynthesiseCommand:
-    """Make a checkpoint of averaged weights of any length, after training.
+    """Make a checkpoint of weights averaged over any length of the training, after training.
 
-    Needs a run with training.ema_profiles. The result can be drawn from and not trained on.
+    The run must have training.ema_profiles. The result serves for sampling; training cannot continue from it.
 
     Examples:
       python -m PACKAGE synthesise-ema runs/mine --sigma-rel 0.12 --out runs/mine/ema-0.12
@@ -21,13 +21,14 @@ class SynthesiseCommand:
     """
 
     run: str = ""
-    """Folder of the run; may also be given as the first word after `synthesise-ema`."""
+    """Folder of the run. The first word after `synthesise-ema` names it too."""
     sigma_rel: float = 0.1
-    """Length of the average: the standard deviation of its weights over steps, relative to all steps; below 0.2887."""
+    """Length of the average, as the standard deviation of its weighting over steps, relative to all steps; in
+    (0, 0.2887). Raise it for a longer average."""
     step: int = 0
-    """Step at which the average ends; 0 for the last one with a snapshot."""
+    """Optimiser step at which the average ends; 0 takes the last step with a snapshot."""
     out: str = ""
-    """Folder to write; must not exist."""
+    """Folder to write. It must not exist."""
 
 
 def synthesise_ema(twin: Twin, argv: list[str]) -> int:

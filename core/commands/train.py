@@ -1,10 +1,9 @@
-"""The verb `train`: a recipe into a run, a run gone on with, or a dry run. Imports no framework."""
+"""The verb `train`: trains a recipe, continues a run, or makes a dry run."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import resource
 import sys
 import time
@@ -24,14 +23,12 @@ from core.config import (
 from core.config.recipes import load_recipe, to_dict
 from core.twin import Twin
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class TrainCommand:
     """Train a network.
 
-    A recipe (--config) says everything; any of its values can be given as a flag as well.
+    A recipe (--config) holds every option. A flag replaces one value of the recipe.
 
     Examples:
       python -m PACKAGE train --config configs/demo.toml
@@ -42,15 +39,17 @@ class TrainCommand:
     """
 
     config: str = ""
-    """Recipe to start from: a .toml file, or a run's recipe.json."""
+    """Recipe to train: a .toml file, or a run's recipe.json. Default: the defaults of all options."""
     run: str = ""
-    """Folder of the run; runs/RECIPE-FRAMEWORK where it is not given."""
+    """Folder of the new run. Default: runs/RECIPE-FRAMEWORK."""
     resume: str = ""
-    """Folder of a run to go on with, from its last checkpoint; its own recipe holds."""
+    """Folder of a run to continue from its last checkpoint, with its own recipe."""
     retune: bool = False
-    """With --resume, take another learning rate, clipping norm, decay or averaging; the run's changes.jsonl notes it."""
+    """With --resume, allow another learning rate, clipping norm, decay or averaging. changes.jsonl in the run's folder
+    records the change."""
     dry_run: bool = False
-    """Print the resolved recipe, parameters, memory and the time to expect from three timed steps; write nothing."""
+    """Print the recipe, the number of parameters, and the memory and time to expect, from three timed steps. Write
+    nothing."""
     model: ModelConfig = field(default_factory=ModelConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -95,6 +94,7 @@ def train(twin: Twin, argv: list[str]) -> int:
 
 
 def _dry_run(twin: Twin, recipe: Recipe) -> int:
+    """Print the recipe and what its training costs."""
     from core.networks.specs import count_parameters
     from core.training.loop import start_training
 

@@ -1,4 +1,4 @@
-"""The verb `worker`: the tasks that the tests, the parity ladder and the benchmark ask a twin for."""
+"""The verb `worker`: runs a twin's tasks for the tests, the parity ladder and the benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from core.twin import Twin
 def worker(twin: Twin, argv: list[str]) -> int:
     """Answer requests until stdin ends; returns the exit code."""
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {twin.prog} worker [--threads N]\n\nServes arrays: requests on stdin, answers on stdout.")
+        print(f"usage: {twin.prog} worker [--threads N]\n\nReads requests from stdin, writes answers to stdout.")
         return 0
     from core.worker import tasks, timing
     from core.worker.protocol import Task, serve

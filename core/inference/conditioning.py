@@ -1,8 +1,9 @@
-"""What an image is asked to be: its class, its numbers, an image beside it; and none of these.
+"""What a network is conditioned on: classes, parameters of the images, and images.
 
-A condition is a dict of arrays that goes to the network by keyword: `labels` (B,) int64; `vector` (B, P), standardised
-by the training images, with `keep` (B,), 1 where it counts; `image` (B, H, W, C'), put beside x. A dropped label is the
-class after the last, a dropped vector has keep 0: the network then sees zeros alone. NumPy; imports no framework.
+A condition is a dict of arrays, which are keyword arguments of the network. `labels` (B,) int64 are classes. `vector`
+(B, P) are parameters, standardised by the training images, and `keep` (B,) is 1 where they count. `image`
+(B, H, W, C') is concatenated to x. An unconditional input has the label after the last class and keep 0, which makes
+the network's vector zero.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 Condition = Mapping[str, np.ndarray]
 CONDITIONS = ("labels", "vector", "keep", "image")
-"""Names of the arrays; a network's keywords."""
+"""Names of the arrays, which are keywords of a network."""
 
 ROWS = 512
-"""Training images whose numbers are kept, to draw numbers from that nobody asked for."""
+"""Number of training images whose parameters a checkpoint keeps, as values for parameters that are not given."""
 
 
 def check_condition(recipe: Recipe, dataset: Dataset) -> None:
@@ -38,7 +39,8 @@ def check_condition(recipe: Recipe, dataset: Dataset) -> None:
     classes, source = recipe.classes, recipe.data.source
     if recipe.model.condition_channels and not recipe.data.low_resolution:
         raise ValueError(
-            f"model.condition_channels = {recipe.model.condition_channels}: the data give no image beside the image; set data.low_resolution, or use 0"
+            f"model.condition_channels = {recipe.model.condition_channels}: the data have no low-resolution images; "
+            "set data.low_resolution, or use 0"
         )
     if classes is not None and dataset.labels is None:
         raise ValueError(
@@ -48,7 +50,8 @@ def check_condition(recipe: Recipe, dataset: Dataset) -> None:
     if classes is not None and dataset.labels is not None and int(dataset.labels.max()) >= classes:
         none = ", one of them for no class" if recipe.training.condition_dropout else ""
         raise ValueError(
-            f"model.num_class_embeds = {recipe.model.num_class_embeds}{none}, but {source} has {int(dataset.labels.max()) + 1} classes"
+            f"model.num_class_embeds = {recipe.model.num_class_embeds}{none}, "
+            f"but {source} has {int(dataset.labels.max()) + 1} classes"
         )
     for name in recipe.data.condition:
         if name not in dataset.parameters:
@@ -67,7 +70,7 @@ def _numbers(recipe: Recipe, dataset: Dataset) -> npt.NDArray[np.float64]:
 
 
 def statistics(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint says of the numbers: names; mean, std, min and max over the training images; rows of some of them."""
+    """Record of the parameters over the training images: names, mean, std, min, max, and values of up to ROWS images."""
     values = _numbers(recipe, dataset)[dataset.train]
     some = np.linspace(0, len(values) - 1, min(ROWS, len(values))).astype(int)
     columns = {"mean": values.mean(0), "std": values.std(0), "min": values.min(0), "max": values.max(0)}
@@ -76,19 +79,23 @@ def statistics(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 
 
 def data_record(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint says of the data: the manifest, the names of the classes, statistics of the numbers."""
+    """What a checkpoint records of the data: its manifest, `class_names`, and statistics() as `condition`."""
     record = {**dataset.manifest, "class_names": list(dataset.class_names)}
     return {**record, "condition": statistics(recipe, dataset)} if recipe.data.condition else record
 
 
 def shrunk(images: npt.NDArray[Any], factor: int) -> npt.NDArray[np.float64]:
-    """(N, H, W, C) images in [0, 1] at 1 / factor of the size: antialiased bicubic."""
+    """Images (N, H, W, C) in [0, 1] at 1 / factor of their height and width, by antialiased bicubic resizing."""
     return resize(images, images.shape[1] // factor, images.shape[2] // factor)
 
 
 def image_beside(small: npt.NDArray[Any], size: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """The condition `image` of a super-resolution network: small images (N, h, w, C) in [0, 1], brought to the full size.
+    """The condition `image` of a super-resolution network.
 
+    Args:
+        small: (N, h, w, C) images in [0, 1].
+        size: (H, W) of the result, which is (N, H, W, C) in [-1, 1].
+        dtype: dtype of the result.
     Source: Saharia et al. 2021, SR3, section 2.
     """
     return from_unit(resize(small, *size)).astype(dtype)
@@ -97,14 +104,15 @@ def image_beside(small: npt.NDArray[Any], size: tuple[int, int], dtype: npt.DTyp
 def training_condition(
     recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], images: npt.NDArray[Any], step: int
 ) -> Condition:
-    """The condition of a training batch; class and numbers of an image are dropped together.
+    """The condition of a training batch. The class and the parameters of an image are dropped together.
 
     Args:
-        recipe: model, data and training parts are used.
+        recipe: its model, data and training tables are read.
         dataset: labels and parameters.
         chosen: (B,) indices of images.
-        images: (B, H, W, C) those images as they are trained on, in [0, 1].
-        step: 0-based optimiser step, which with training.seed and the place in the batch keys what is dropped.
+        images: (B, H, W, C) the chosen images in [0, 1], after augmentation.
+        step: 0-based optimiser step. Which images lose their condition depends on it, on training.seed and on the
+            position in the batch.
     Source: Ho & Salimans 2022, algorithm 1.
     """
     config, found = recipe.training, dict(own_images_condition(recipe, dataset, chosen, images))
@@ -121,7 +129,7 @@ def training_condition(
 def own_images_condition(
     recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], images: npt.NDArray[Any]
 ) -> Condition:
-    """The condition of given images of a data set, nothing dropped; arguments as training_condition()."""
+    """The condition of given images of a data set, with nothing dropped. Arguments as in training_condition()."""
     found, dtype = {}, recipe.training.dtype
     if recipe.classes is not None:
         if dataset.labels is None:  # check_condition has refused this before the first step
@@ -139,11 +147,11 @@ def own_images_condition(
 
 
 def no_condition(condition: Condition, classes: int | None) -> Condition:
-    """The same images with neither class nor numbers; an image beside them stays.
+    """The unconditional input for a condition: no class and no parameters. Its `image` stays.
 
     Args:
-        condition: what is asked for.
-        classes: classes that an image can have, so that the label `classes` stands for none.
+        condition: arrays by the network's keyword.
+        classes: number of classes. The label `classes` means unconditional.
     """
     changed = dict(condition)
     if "labels" in condition:
@@ -154,8 +162,10 @@ def no_condition(condition: Condition, classes: int | None) -> Condition:
 
 
 def own_condition(recipe: Recipe, dataset: Dataset, samples: Sequence[int], seed: int) -> Condition:
-    """The condition of images to draw while a network trains: as asked_condition, and low-resolution images where it
-    takes them, held-out ones where there are some."""
+    """asked_condition() of images drawn during training, with low-resolution images for a super-resolution network.
+
+    Those are made of held-out images where there are any, else of training images.
+    """
     dtype = recipe.training.dtype
     found = dict(asked_condition(recipe.classes, data_record(recipe, dataset), samples, seed, dtype))
     if recipe.data.low_resolution:
@@ -166,7 +176,7 @@ def own_condition(recipe: Recipe, dataset: Dataset, samples: Sequence[int], seed
 
 
 def weak_condition(recipe: Recipe, condition: Condition) -> Condition | None:
-    """What guided rows of a recipe's own network move away from; None where it was not trained without its condition."""
+    """The unconditional input for guidance; None where the network was trained without condition dropout."""
     return no_condition(condition, recipe.classes) if recipe.training.condition_dropout else None
 
 
@@ -179,18 +189,18 @@ def asked_condition(
     class_name: str | None = None,
     numbers: Mapping[str, float] | None = None,
 ) -> Condition:
-    """The condition of images to draw.
+    """The condition of images to draw: classes, and parameters with their `keep`.
 
     Args:
-        classes: classes that an image can have; None for a network without.
-        data: as data_record gives it.
+        classes: number of classes; None for a network without classes.
+        data: as data_record() returns it.
         samples: indices of the images.
-        seed: with an image's index keys the numbers that are not given: those of one of the training images.
-        dtype: of the numbers.
-        class_name: class of all, by name or number; each in turn where None.
-        numbers: values by name, in the data's units; a value outside the training range is warned of.
+        seed: with an image's index it chooses the training image whose parameters stand for those not given.
+        dtype: dtype of the parameters.
+        class_name: class of all images, by name or number; None takes the classes in turn.
+        numbers: parameters by name, in the data's units. A value outside the training range causes a warning.
     Raises:
-        ValueError: a class or a number that the network does not have.
+        ValueError: a class or a parameter that the network is not conditioned on.
     """
     found = {}
     labels = class_labels(classes, data, samples, class_name)
@@ -207,7 +217,7 @@ def asked_condition(
             place = known["names"].index(name)
             low, high = known["min"][place], known["max"][place]
             if not low <= value <= high:
-                logger.warning("--param %s=%g: outside %.4g to %.4g, what the training images have", name, value, low, high)  # fmt: skip
+                logger.warning("--param %s=%g: outside the training images' %.4g to %.4g", name, value, low, high)
             values[:, place] = value
         found["vector"] = ((values - known["mean"]) / known["std"]).astype(dtype)
         found["keep"] = np.ones(len(samples), dtype)
@@ -215,7 +225,7 @@ def asked_condition(
 
 
 def numbers_of(data: Mapping[str, Any], condition: Condition) -> dict[str, list[float]] | None:
-    """The numbers that images are asked for, by name and in the data's units; None where there are none."""
+    """The parameters of a condition by name, in the data's units; None for a network that takes no parameters."""
     known = data.get("condition")
     if known is None:
         return None
@@ -226,10 +236,10 @@ def numbers_of(data: Mapping[str, Any], condition: Condition) -> dict[str, list[
 def class_labels(
     classes: int | None, data: Mapping[str, Any], samples: Sequence[int], name: str | None
 ) -> npt.NDArray[np.int64] | None:
-    """Labels of the images to draw: all of one class (by name or number), or the classes in turn.
+    """Labels (B,) int64 of images to draw, None without classes; as asked_condition(), with `name` for class_name.
 
     Raises:
-        ValueError: a class that the network does not have, or any class for an unconditional one.
+        ValueError: an unknown class, or any class for a network without classes.
     """
     if classes is None:
         if name is not None:

@@ -1,4 +1,4 @@
-"""Editing images with a trained network: the tables of core.diffusion.editing, run over batches with keyed noise."""
+"""Edits of images by a trained network: the tables of core.diffusion.editing, run over batches with keyed noise."""
 
 from __future__ import annotations
 
@@ -25,36 +25,40 @@ HOLE_GREY = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Editor:
-    """A network conditioned for N images, and what every run of a table over them shares."""
+    """A network conditioned for N images, with the options that every run of a table over them shares."""
 
     network: Conditioned
     process: Process
     sampling: SamplingConfig
     dtype: str
-    """float32 or float64, the network's."""
+    """Dtype of the network: float32 or float64."""
     seed: int = 0
+    """Seed of the noise."""
     first: int = 0
-    """Index of the first image; with the seed it keys the noise."""
+    """Index of the first image. The noise depends on the index and the seed."""
     progress: Callable[[int], object] = lambda images: None
     """Called after each evaluation of the network with the number of images in the batch."""
 
     def noise(self, images: Images) -> KeyedNoise:
-        """The noise of as many images as these, (N, H, W, C)."""
+        """The noise of N images, of the shape of `images` (N, H, W, C)."""
         return KeyedNoise(self.seed, range(self.first, self.first + len(images)), images.shape[1:], self.dtype)
 
     def run(
-        self, table: SamplingTable, x: Images, network: Conditioned | None = None,
+        self,
+        table: SamplingTable,
+        x: Images,
+        network: Conditioned | None = None,
         hook: Callable[[Part], After] | None = None,
-    ) -> Images:  # fmt: skip
+    ) -> Images:
         """Run a table on states x (N, H, W, C).
 
         Args:
             table: the sampling table.
-            x: the first states, in the network's range plus noise.
-            network: conditioned for these images; the editor's own where None.
-            hook: makes the hook after each row of a batch.
+            x: first states: images in [-1, 1] plus noise.
+            network: a network conditioned for these images; None takes the editor's own.
+            hook: makes the function that is called after each row, for one batch.
         Returns:
-            (N, H, W, C), in the network's range.
+            (N, H, W, C): images in [-1, 1], or noise.
         """
 
         def after(part: Part) -> After:
@@ -67,23 +71,27 @@ class Editor:
             return step
 
         return run_table(
-            table, network or self.network, self.noise(x), self.sampling.batch_size,
-            start=lambda part: x[part].astype(self.dtype), after=after,
-        )  # fmt: skip
+            table,
+            network or self.network,
+            self.noise(x),
+            self.sampling.batch_size,
+            start=lambda part: x[part].astype(self.dtype),
+            after=after,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Edited:
-    """Images that an edit made, and pictures beside them that show what it did."""
+    """The images that an edit made, with pictures and measured values that describe the edit."""
 
     images: Images
     """(N, H, W, C) in [0, 1]."""
     columns: list[Images]
-    """Images (N, H, W, C) in [0, 1] that are shown side by side, such as the input and the result."""
+    """Sets of images (N, H, W, C) in [0, 1] to show side by side, such as the input and the result."""
     table: SamplingTable
     """The table that made the images."""
     editor: Editor
-    """The network and options that made them."""
+    """The network and options that made the images."""
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Measured values and options for the manifest, by name."""
 
@@ -94,9 +102,10 @@ class Edited:
 
 
 def reconstruct(editor: Editor, images: Images) -> Edited:
-    """Images to their noise by DDIM's inversion and back; the difference is the inversion's error.
+    """Map images to their noise by DDIM inversion, and back. The difference is the error of the inversion.
 
     Args:
+        editor: the network and its options.
         images: (N, H, W, C) in [0, 1].
     """
     table = encode_table(editor.process, editor.sampling)
@@ -110,9 +119,10 @@ def reconstruct(editor: Editor, images: Images) -> Edited:
 
 
 def interpolate(editor: Editor, images: Images, frames: int) -> Edited:
-    """Between images 0 and 1, 2 and 3, ...: along the arc between their noises, `frames` images with both ends.
+    """Draw `frames` images from image 0 to 1, from 2 to 3 and so on, both ends included.
 
-    A frame has the condition of the image that it is nearer to. Arguments as reconstruct().
+    The frames start on the arc between the noises of a pair. Each has the condition of the nearer image of its pair.
+    Other arguments as in reconstruct().
     """
     if len(images) % 2:
         raise ValueError(f"--n {len(images)}: must be even, since images are taken in pairs")
@@ -133,7 +143,10 @@ def interpolate(editor: Editor, images: Images, frames: int) -> Edited:
 
 
 def img2img(editor: Editor, images: Images, strength: float) -> Edited:
-    """Noise an image to `strength` of the grid and sample from there. Arguments as reconstruct()."""
+    """Add noise to images up to the share `strength` of the grid, and sample from there (SDEdit).
+
+    Other arguments as in reconstruct().
+    """
     table, level = tail_table(editor.process, editor.sampling, strength)
     noise = editor.noise(images)("edit", np.arange(len(images)))
     start = level.signal * from_unit(images) + level.noise * noise
@@ -142,11 +155,12 @@ def img2img(editor: Editor, images: Images, strength: float) -> Edited:
 
 
 def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int, resample: int) -> Edited:
-    """Paint a hole so that it goes with what is round it. Arguments as reconstruct(), and:
+    """Paint the hole of each image so that it agrees with the rest (RePaint).
 
     Args:
-        hole: (H, W), True where to paint.
-        jump, resample: of core.diffusion.editing.repaint_table.
+        editor, images: as in reconstruct().
+        hole: (H, W), True at the pixels to paint.
+        jump, resample: as in core.diffusion.editing.repaint_table().
     """
     table, reached = repaint_table(editor.process, editor.sampling, jump, resample)
     noise, where = editor.noise(images), hole[None, :, :, None]
@@ -160,12 +174,12 @@ def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int, 
 
 
 def upscale(editor: Editor, beside: Images, originals: Images | None) -> Edited:
-    """Sample a network that is conditioned on an image in low resolution.
+    """Draw images from a network that is conditioned on low-resolution images.
 
     Args:
-        editor: whose condition has `image`.
-        beside: (N, H, W, C) in the network's range, the small images brought to the full size.
-        originals: the images that they were made from, where there are any.
+        editor: an editor whose condition has `image`.
+        beside: (N, H, W, C) in [-1, 1], the small images resized to the full size.
+        originals: (N, H, W, C) in [0, 1], the images before they were made small; None where they are not known.
     """
     table, shown = make_table(editor.process, editor.sampling), to_unit(beside)
     found = finished(editor.run(table, editor.noise(shown)("x_T", np.arange(len(shown)))))
@@ -177,10 +191,15 @@ def upscale(editor: Editor, beside: Images, originals: Images | None) -> Edited:
 
 
 def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where to paint, (H, W), from a picture or .npy (above half: paint) or from a box TOP,LEFT,HEIGHT,WIDTH in pixels.
+    """The pixels to paint, (H, W), from a mask or a box.
 
+    Args:
+        mask: path of a picture or .npy file. Pixels above half of white are painted.
+        box: TOP,LEFT,HEIGHT,WIDTH in pixels.
+        size: height and width of the images in pixels.
     Raises:
-        ValueError: both or neither, another size, a box outside the image, nothing to paint, or all.
+        ValueError: both or neither are given, the mask has another size, the box leaves the image, or every pixel or
+            none is painted.
     """
     if bool(mask) == bool(box):
         raise ValueError("edit inpaint: give either --box TOP,LEFT,HEIGHT,WIDTH or --mask FILE")

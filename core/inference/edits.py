@@ -1,4 +1,4 @@
-"""Edits of images as a user calls them: options, conditions and sizes are resolved, core.inference.editing does the rest."""
+"""Edits of images as a user calls them: this file resolves options, conditions and sizes for core.inference.editing."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from core.inference.editing import Edited, Editor, Images
 from core.inference.sampling import Conditioned, Network
 
 STEPS = 100
-"""Points of the grid where an edit walks the whole of it and no number is given."""
+"""Default number of timesteps for an edit that takes the whole sampling grid."""
 
 
 @dataclass(frozen=True)
 class Edits:
     """Edits of images (N, H, W, C) in [0, 1]; `edit` of a Generator.
 
-    Every method takes these by keyword, too:
-        seed (0) and first (0): with the image's place they key the noise.
+    Every method takes these keywords too:
+        seed (0): seed of the noise.
+        first (0): index of the first image; the noise depends on the index and the seed.
         class_name: class of all images, for a class-conditional network.
-        condition: what the images are conditioned on, arrays of N rows by the network's keyword.
+        condition: arrays of N rows by the network's keyword.
         progress: called after each evaluation of the network with the number of images in the batch.
-        Options of SamplingConfig by name, such as steps or sampler; the recipe's where not given. Guidance is off.
-    Each returns core.inference.editing.Edited: its `images` are (N, H, W, C) in [0, 1].
+        Options of SamplingConfig by name, such as steps or sampler; the default is the recipe's. Guidance is off.
+    Every method returns a core.inference.editing.Edited, whose `images` are (N, H, W, C) in [0, 1].
     """
 
     twin_network: Network
@@ -39,13 +40,13 @@ class Edits:
     process: Process
 
     def img2img(self, images: Images, strength: float = 0.5, **how: Any) -> Edited:
-        """Images like the given ones: noise is added for `strength` of the steps, and removed again (SDEdit)."""
+        """Draw images like the given ones: add noise for the share `strength` of the steps, and remove it (SDEdit)."""
         return editing.img2img(self._editor(images, how), images, strength)
 
     def inpaint(self, images: Images, hole: NDArray[np.bool_], jump: int = 10, resample: int = 5, **how: Any) -> Edited:
         """Paint where `hole` (H, W) is True so that it agrees with the rest (RePaint).
 
-        The walk goes back by `jump` points of the grid and forward again, `resample` times in all.
+        The sampler goes back by `jump` timesteps of the grid and forward again, `resample` times in all.
         """
         how = {"sampler": "ddpm", **self._whole_grid(), **how}
         if how["sampler"] == "ddpm":
@@ -53,17 +54,17 @@ class Edits:
         return editing.inpaint(self._editor(images, how), images, hole, jump, resample)
 
     def interpolate(self, images: Images, frames: int = 8, **how: Any) -> Edited:
-        """`frames` images from image 0 to 1, from 2 to 3 and so on, both ends included, through their noise."""
+        """Draw `frames` images from image 0 to 1, from 2 to 3 and so on, both ends included, through their noise."""
         return editing.interpolate(
             self._editor(images, {"sampler": "ddim", **self._whole_grid(), **how}), images, frames
         )
 
     def reconstruct(self, images: Images, **how: Any) -> Edited:
-        """Images to their noise by the deterministic flow and back; `facts` has the error in grey levels."""
+        """Map images to their noise by the deterministic flow, and back; `facts` has the error in grey levels."""
         return editing.reconstruct(self._editor(images, {"sampler": "ddim", **self._whole_grid(), **how}), images)
 
     def upscale(self, images: Images, **how: Any) -> Edited:
-        """Large images of small ones, with a network that was trained with data.low_resolution.
+        """Enlarge images, with a network that was trained with data.low_resolution.
 
         Images of the large size are made small first, and compared with the result.
 
@@ -86,7 +87,7 @@ class Edits:
         return {"steps": min(STEPS, self.trained.process.timesteps)}
 
     def _editor(self, images: Images, how: dict[str, Any], more: Condition | None = None) -> Editor:
-        """The editor of N images; `more` is conditioned on beside the rest."""
+        """The editor of N images, with the options `how`; `more` is added to the condition."""
         options = dict(how)
         seed, first = options.pop("seed", 0), options.pop("first", 0)
         progress: Callable[[int], object] = options.pop("progress", lambda count: None)

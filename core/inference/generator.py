@@ -1,4 +1,4 @@
-"""A trained network in use: drawing images, editing them, and measuring their likelihood."""
+"""The use of a trained network: drawing images, editing them, and measuring their likelihood."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SAMPLING_OPTIONS = frozenset(field.name for field in dataclasses.fields(Sampling
 class Generator:
     """Draws images from a trained network; `torch_impl.load` and `tf_impl.load` make one.
 
-    Image i of a seed is the same image in both frameworks, whatever the batch size and the range drawn.
+    Image i of a seed is the same image in both frameworks, for every batch size and range of images.
     """
 
     twin_network: Network
-    """The twin's network, which core binds to what it is conditioned on."""
+    """The twin's network, which core binds to a condition."""
     trained: Trained
-    """What is known of the network."""
+    """The network's configuration, weights, recipe and data record."""
 
     @property
     def network(self) -> Any:
@@ -50,7 +50,7 @@ class Generator:
 
     @cached_property
     def process(self) -> Process:
-        """The forward process: its tables over the noise levels."""
+        """The forward process: its tables over the timesteps."""
         return make_process(self.trained.process)
 
     @property
@@ -59,20 +59,27 @@ class Generator:
         return Edits(self.twin_network, self.trained, self.process)
 
     def sample(
-        self, n: int, seed: int = 0, *, first: int = 0, class_name: str | None = None, guide: Generator | None = None,
-        after: After | None = None, **options: Any,
-    ) -> np.ndarray:  # fmt: skip
+        self,
+        n: int,
+        seed: int = 0,
+        *,
+        first: int = 0,
+        class_name: str | None = None,
+        guide: Generator | None = None,
+        after: After | None = None,
+        **options: Any,
+    ) -> np.ndarray:
         """Draw n images.
 
         Args:
             n: number of images.
-            seed: of the noise, and of the parameters that are not given.
+            seed: seed of the noise, and of parameters that are not given.
             first: index of the first image; images 40 to 49 of a seed are the same drawn alone or among 64.
-            class_name: class of all images, by name or number; the classes in turn where None.
-            guide: a weaker network to guide away from; the network's own unconditional prediction where None.
-            after: called after each evaluation as after(row, x, x_0) with arrays (B, H, W, C); returns the x to go on from.
-            options: options of SamplingConfig by name (sampler, nfe, steps, guidance, eta ...), the recipe's where not
-                given; and values of the parameters that the network is conditioned on, such as theta_e=1.2.
+            class_name: class of all images, by name or number; None takes the classes in turn.
+            guide: a weaker network that guidance moves away from; None takes the network's unconditional prediction.
+            after: called after each evaluation as after(row, x, x_0) with arrays (B, H, W, C); it returns the next x.
+            options: options of SamplingConfig by name, such as sampler, nfe, steps, guidance or eta; the default is the
+                recipe's. Also parameters that the network is conditioned on, such as theta_e=1.2.
         Returns:
             (n, H, W, C) in [0, 1], of the network's dtype.
         Raises:
@@ -94,26 +101,31 @@ class Generator:
     def condition(
         self, samples: Sequence[int], seed: int, class_name: str | None = None, numbers: dict[str, float] | None = None
     ) -> Condition:
-        """What images to draw are conditioned on; see core.inference.conditioning.asked_condition."""
+        """The condition of images to draw; see core.inference.conditioning.asked_condition()."""
         trained = self.trained
         if trained.model.condition_channels:
             raise ValueError("the network is conditioned on an image, which sampling cannot give: use edit.upscale")
         return asked_condition(trained.classes, trained.data, samples, seed, trained.dtype, class_name, numbers)
 
     def draw(
-        self, samples: Sequence[int], seed: int, condition: Condition, sampling: SamplingConfig | None = None,
-        guide: Generator | None = None, after: After | None = None,
+        self,
+        samples: Sequence[int],
+        seed: int,
+        condition: Condition,
+        sampling: SamplingConfig | None = None,
+        guide: Generator | None = None,
+        after: After | None = None,
         start: Callable[[KeyedNoise, Part], np.ndarray] | None = None,
-    ) -> np.ndarray:  # fmt: skip
+    ) -> np.ndarray:
         """Draw images under a given condition.
 
         Args:
             samples: indices of the images.
-            seed: of the noise.
+            seed: seed of the noise.
             condition: arrays of len(samples) rows, by the network's keyword.
-            sampling: sampler and batch size; the recipe's where None.
-            guide, after: as sample().
-            start: the first state of a batch, from the keyed noise and the batch's positions; x_T where None.
+            sampling: sampler, its options and batch size; None takes the recipe's.
+            guide, after: as in sample().
+            start: makes the first state of a batch from the keyed noise and the batch's positions; None takes x_T.
         Returns:
             (len(samples), H, W, C) in [0, 1], clipped.
         """
@@ -122,15 +134,18 @@ class Generator:
         table = make_table(self.process, sampling)
         noise = KeyedNoise(seed, samples, trained.image_shape, trained.dtype)
         images = run_table(
-            table, Conditioned(self.twin_network, condition), noise, sampling.batch_size,
+            table,
+            Conditioned(self.twin_network, condition),
+            noise,
+            sampling.batch_size,
             weak=self.weak(table, condition, guide),
             start=None if start is None else lambda part: start(noise, part),
             after=None if after is None else lambda part: after,
-        )  # fmt: skip
+        )
         return finished(images)
 
     def weak(self, table: SamplingTable, condition: Condition, guide: Generator | None) -> Conditioned | None:
-        """What guided rows move away from: the unconditional prediction, or the guide's under the same condition.
+        """The weaker network for guidance: the network without its condition, or the guide with the same condition.
 
         Raises:
             ValueError: a guide without guided rows or of other images, or a network that was always conditioned.
@@ -156,20 +171,26 @@ class Generator:
         return Conditioned(guide.twin_network, condition)
 
     def likelihood(
-        self, images: np.ndarray, method: Literal["vlb", "ode"] = "vlb", *, condition: Condition | None = None,
-        batch_size: int = 64, progress: Progress = lambda count: None, **options: Any,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
+        self,
+        images: np.ndarray,
+        method: Literal["vlb", "ode"] = "vlb",
+        *,
+        condition: Condition | None = None,
+        batch_size: int = 64,
+        progress: Progress = lambda count: None,
+        **options: Any,
+    ) -> dict[str, np.ndarray]:
         """Bits per dimension of images; fewer is better.
 
         Args:
             images: (N, H, W, C) in [0, 1].
             method: vlb, the variational bound of DDPM; or ode, the density of the probability-flow ODE.
-            condition: what the images are conditioned on, for a conditional network: arrays of N rows.
-            batch_size: images at a time; the numbers do not depend on it.
+            condition: arrays of N rows by the network's keyword, for a conditional network.
+            batch_size: number of images evaluated at a time; the results do not depend on it.
             progress: called with the number of evaluations done.
-            options: of core.inference.likelihood.BoundOptions or FlowOptions.
+            options: options of core.inference.likelihood.BoundOptions or FlowOptions, by name.
         Returns:
-            `total` (N,); of vlb also `prior`, `decoder` (N,) and `divergences` (N, levels).
+            `total` (N,), in bits per dimension; for vlb also `prior`, `decoder` (N,) and `divergences` (N, levels).
         """
         if condition is None and self.model.conditional:
             raise ValueError("condition: missing, and the network is conditional")
@@ -184,6 +205,6 @@ class Generator:
 
 
 def open_generator(twin: Twin, path: str | Path, weights: Literal["ema", "raw"] = "ema") -> Generator:
-    """A generator over the network of a run, a checkpoint or a diffusers pipeline folder."""
+    """Open the network of a run, a checkpoint or a diffusers pipeline folder as a generator."""
     trained = open_trained(resolve_checkpoint(path), weights)
     return Generator(twin.make_network(trained.model, trained.weights, trained.dtype), trained)

@@ -1,4 +1,4 @@
-"""Images that a verb is given: the held-out ones of a run, or files, in the network's size. Imports no framework."""
+"""Images that a user gives to a verb: a run's held-out images, or files, of the network's size."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ HELD_OUT = "held-out"
 
 @dataclass(frozen=True)
 class GivenImages:
-    """Images, their classes, and where they come from."""
+    """Images, their condition, and their origin."""
 
     images: np.ndarray
     """(N, H, W, C) float32 in [0, 1]."""
     condition: Condition | None
-    """What the network is to be told of them; None where nothing says it."""
+    """What the network is conditioned on for each image; None for files, which do not record it."""
     identity: dict[str, Any]
-    """For a manifest."""
+    """Origin of the images, for a manifest."""
 
 
 def given_images(where: str, folder: Path, model: ModelConfig, first: int, count: int, factor: int = 1) -> GivenImages:
-    """Images `first` to `first + count` of those held out of a run's training, or of files.
+    """Images `first` to `first + count` of a run's held-out images, or of files.
 
     Args:
-        where: held-out, or a picture, or what core.data.sources.open_source opens.
-        folder: checkpoint, whose recipe says what was held out.
-        model: the network, which says the size and channels.
-        first, count: which of them.
-        factor: how many times smaller than the network's the images of files are.
+        where: held-out, a picture, or anything that core.data.sources.open_source() opens.
+        folder: checkpoint whose recipe names the held-out images.
+        model: configuration of the network, for the size and channels.
+        first: index of the first image.
+        count: number of images.
+        factor: factor by which the images of files are smaller than the network's.
     Raises:
         ValueError: fewer images, another size, values outside [0, 1], or a checkpoint without a recipe.
     """

@@ -1,6 +1,6 @@
-"""Likelihood of images under a trained network: batches, keyed noise, and the numbers with their standard errors.
+"""Likelihood of images under a trained network: batches, keyed noise, means and standard errors.
 
-The mathematics is that of core.diffusion.bound and core.diffusion.flow_density.
+The mathematics is in core.diffusion.bound and core.diffusion.flow_density.
 """
 
 from __future__ import annotations
@@ -31,67 +31,79 @@ class BoundOptions:
     """How the variational bound is computed."""
 
     variance: Variance = "fixed_small"
-    """Of the reverse process."""
+    """Variance of the reverse process."""
     clip: bool = True
     """Clip the predicted image to [-1, 1]."""
     levels: int = 0
-    """Divergences an image: the levels above t = 0 are cut into as many runs and one is drawn from each; 0 for all."""
+    """Number of divergences for each image. The timesteps above 0 are cut into as many intervals, and one timestep is
+    drawn from each; 0 takes every timestep."""
     seed: int = 0
+    """Seed of the noise and of the timesteps drawn."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FlowOptions:
-    """How the flow's density is computed."""
+    """How the density under the flow is computed."""
 
     steps: int = 50
-    """Steps of the Runge-Kutta method, of 4 evaluations a probe each."""
+    """Steps of the Runge-Kutta method. A step takes 4 evaluations for each random vector."""
     probe: Probe = "rademacher"
-    """Random vectors of the trace's estimate, or exact, which takes one evaluation a pixel and channel."""
+    """Distribution of the random vectors that estimate the trace; exact takes one evaluation a pixel and channel."""
     probes: int = 1
-    """Random vectors an image."""
+    """Number of random vectors for each image."""
     dequantise: bool = True
-    """Add uniform noise as wide as a grey level to images of eight bits; otherwise the images' own values count."""
+    """Round images to eight bits and add uniform noise as wide as a grey level; False takes the images' own values."""
     seed: int = 0
+    """Seed of the random vectors and of the uniform noise."""
 
 
 def mean_and_error(values: Array) -> tuple[float, float]:
-    """Mean over images and its standard error; NaN of one image."""
+    """Mean over images and its standard error, which is NaN for a single image."""
     count = len(values)
     return float(values.mean()), float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else float("nan")
 
 
 def strata(timesteps: int, levels: int) -> NDArray[np.int64]:
-    """Ends of the runs into which the levels t = 1 ... T - 1 are cut, (K + 1,); 0 levels for runs of one.
+    """Ends of the K intervals into which the timesteps t = 1 ... T - 1 are cut, (K + 1,).
 
+    Args:
+        timesteps: T, the number of timesteps.
+        levels: K, the number of intervals; 0 gives every timestep its own.
     Raises:
-        ValueError: more runs than levels.
+        ValueError: more intervals than timesteps above 0.
     """
     if not 0 <= levels < timesteps:
         raise ValueError(f"--levels {levels}: must be in [0, {timesteps - 1}], the levels above t = 0")
     count = levels or timesteps - 1
-    # Short runs where there is little noise, since most bits are there: as the cube, but none empty.
+    # Ends at the cube of even shares, so that intervals are short where there is little noise: most bits are there.
     edges = 1 + np.round((timesteps - 1) * np.linspace(0, 1, count + 1) ** 3).astype(np.int64)
     return np.maximum(edges, 1 + np.arange(count + 1))
 
 
 def bound(
-    network: Conditioned, process: Process, images: np.ndarray, options: BoundOptions, batch_size: int, dtype: str,
+    network: Conditioned,
+    process: Process,
+    images: np.ndarray,
+    options: BoundOptions,
+    batch_size: int,
+    dtype: str,
     progress: Progress = lambda count: None,
-) -> dict[str, Array]:  # fmt: skip
-    """The variational bound of each image, in bits per dimension; noise is keyed, so that it is one in every batch.
+) -> dict[str, Array]:
+    """The variational bound of each image, in bits per dimension; it does not depend on the batch size.
 
     Args:
-        network: conditioned for the N images.
-        process: levels and prediction type.
-        images: (N, H, W, C) in [0, 1]; rounded to eight bits.
+        network: network, conditioned for the N images.
+        process: forward process and prediction type.
+        images: (N, H, W, C) in [0, 1]; they are rounded to eight bits.
         options: variance, clipping, levels and seed.
-        batch_size: images at a time.
-        dtype: of the network.
+        batch_size: number of images evaluated at a time.
+        dtype: dtype of the network, float32 or float64.
         progress: called with the number of evaluations (batches) done.
     Returns:
-        prior, decoder, total (N,); divergences (N, K), each the sum over its run of levels, noisiest last.
+        `prior`, `decoder` and `total` (N,); `divergences` (N, K), each the sum over an interval of timesteps, the
+        noisiest last.
     Raises:
-        ValueError: levels out of range, or a variance that the process does not have.
+        ValueError: options.levels out of range, or a variance that the process does not have.
         RunError: the network's output is not finite.
     """
     edges = strata(process.timesteps, options.levels)
@@ -119,24 +131,31 @@ def bound(
 
 
 def flow_bits(
-    network: Conditioned, process: Process, images: np.ndarray, outputs: int, options: FlowOptions, batch_size: int,
-    dtype: str, progress: Progress = lambda count: None,
-) -> dict[str, Array]:  # fmt: skip
+    network: Conditioned,
+    process: Process,
+    images: np.ndarray,
+    outputs: int,
+    options: FlowOptions,
+    batch_size: int,
+    dtype: str,
+    progress: Progress = lambda count: None,
+) -> dict[str, Array]:
     """Negative log-likelihood of each image under the probability-flow ODE, in bits per dimension.
 
     Args:
-        network, process, images, batch_size, dtype, progress: as bound(); images are not rounded unless
+        network, process, images, batch_size, dtype, progress: as in bound(). Images are rounded only with
             options.dequantise.
-        outputs: channels of the network's output, of which the image's come first.
-        options: steps, probes, dequantisation and seed.
+        outputs: number of channels of the network's output; the image's channels come first.
+        options: steps, random vectors, dequantisation and seed.
     Returns:
-        total (N,). With dequantise an upper bound (on average over the noise) of the bits of an image of eight bits,
-        of the same bins as the variational bound's decoder has; otherwise minus the log2 of the density in [-1, 1].
+        `total` (N,). With options.dequantise it is an upper bound, on average over the noise, on the bits of an image
+        of eight bits, with the bins of the variational bound's decoder. Otherwise it is minus the log2 of the density
+        of values in [-1, 1].
     Raises:
-        ValueError: a process without signal at its last level.
+        ValueError: a process without signal at its last timestep.
         RunError: the result is not finite.
-    Source: Song et al. 2021 (score SDE), section 4.3; Theis et al. 2016, section 3.1 (uniform noise), here as wide as the
-        256 levels are apart and centred on them.
+    Source: Song et al. 2021 (score SDE), section 4.3; Theis et al. 2016, section 3.1 (uniform noise), here as wide as
+        the 256 levels are apart and centred on them.
     """
     shape, total = images.shape[1:], np.empty(len(images))
     extra = [(0, 0)] * 3 + [(0, outputs - shape[-1])]
@@ -159,7 +178,7 @@ def flow_bits(
 
 
 def _probes(options: FlowOptions, chosen: NDArray[np.int64], shape: tuple[int, ...]) -> Array:
-    """(K, B or 1, H, W, C), as log_density() wants them."""
+    """The random vectors of a batch, (K, B or 1, H, W, C), as log_density() takes them."""
     if options.probe == "exact":
         return exact_probes(shape)
     drawn = np.stack([gaussian(options.seed, "trace", chosen, k, shape) for k in range(options.probes)])

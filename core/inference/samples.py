@@ -1,4 +1,4 @@
-"""The files of drawn images: samples.npy, grid.png, manifest.json, and the film of a drawing."""
+"""The files of drawn images: samples.npy, grid.png, manifest.json and denoising.gif."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ FRAMES = 25
 
 
 class Film:
-    """A progress bar over the evaluations of a drawing, and the predicted images of its first batch as frames.
+    """A progress bar over network evaluations, which can keep the predicted images of the first batch as frames.
 
     Args:
         table: the sampling table.
         batches: number of batches.
-        wanted: whether to keep frames: about 25, evenly spaced, of the first 16 images.
+        wanted: whether to keep some 25 evenly spaced frames of the first 16 images.
     """
 
     def __init__(self, table: SamplingTable, batches: int, wanted: bool) -> None:
@@ -45,7 +45,7 @@ class Film:
         self.bar.close()
 
     def after(self, row: int, x: np.ndarray, x_0: np.ndarray) -> np.ndarray:
-        """The hook after each row: it changes nothing."""
+        """The hook after each row; it returns x unchanged."""
         if self.wanted and self.bar.n < self.rows:
             spaced = row * FRAMES // self.rows != (row - 1) * FRAMES // self.rows
             if len(self.frames) <= FRAMES and (spaced or row == self.rows - 1):
@@ -61,9 +61,14 @@ def write_samples(
     manifest: dict[str, Any],
     picture: np.ndarray | None = None,
 ) -> None:
-    """Write samples.npy (float32, (N, H, W, C), [0, 1]), grid.png, manifest.json and, with frames, denoising.gif.
+    """Write samples.npy, grid.png, manifest.json and, where there are frames, denoising.gif.
 
-    grid.png is `picture`, or a grid of the first 64 images where None.
+    Args:
+        out: folder to write to.
+        images: (N, H, W, C) in [0, 1]; samples.npy has them as float32.
+        frames: pictures of the film, which may be none.
+        manifest: content of manifest.json.
+        picture: content of grid.png; None makes a grid of the first 64 images.
     """
     write_npy(out / "samples.npy", images.astype(np.float32))
     save_png(out / "grid.png", grid(images[:64].astype(np.float32)) if picture is None else picture)
@@ -73,7 +78,7 @@ def write_samples(
 
 
 def manifest_of(trained: Trained, sampling: SamplingConfig, table: SamplingTable, started: float) -> dict[str, Any]:
-    """The part of manifest.json that says which network and method made the images."""
+    """The part of manifest.json that describes the network and the sampling method."""
     return {
         "checkpoint": str(trained.files[0].parent),
         "weights_sha256": file_hash(*trained.files),

@@ -1,6 +1,7 @@
-"""Drawing images from a network: the protocols that a twin implements, keyed noise, and batches that change nothing.
+"""Sampling from a network: the protocols that a twin implements, keyed noise, and batches.
 
-An image has the same noise in any batch, so that sample i of a seed is one image in both frameworks.
+The noise of an image depends on its index and not on its batch, so that image i of a seed is one image in both
+frameworks.
 """
 
 from __future__ import annotations
@@ -19,25 +20,29 @@ from core.inference.conditioning import Condition
 from core.random import gaussian
 
 Part = NDArray[np.int64]
-"""Positions (B,) of a batch among the N images that are drawn."""
+"""Positions (B,) of a batch's images among the N images."""
 
 
 class BoundNetwork(Protocol):
-    """A twin's network with what it is conditioned on: a callable (x, t) on the twin's tensors, and these on arrays."""
+    """A twin's network with a fixed condition. On the twin's tensors it is a callable (x, t); these work on arrays."""
 
     def run(
-        self, table: SamplingTable, x_T: np.ndarray, noise: Callable[[int], np.ndarray],
-        weak: Self | None = None, after: After | None = None,
-    ) -> np.ndarray:  # fmt: skip
-        """Run a sampling table, as core.diffusion.table.run does: x_T, noise(row) and the result are (B, H, W, C)."""
+        self,
+        table: SamplingTable,
+        x_T: np.ndarray,
+        noise: Callable[[int], np.ndarray],
+        weak: Self | None = None,
+        after: After | None = None,
+    ) -> np.ndarray:
+        """Run a sampling table, as core.diffusion.table.run() does: x_T, noise(row) and the result are (B, H, W, C)."""
         ...
 
     def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The output (B, H, W, C or more) at x (B, H, W, C) and t (B,), both of the network's dtype."""
+        """The output (B, H, W, C or more) for x (B, H, W, C) and t (B,), both of the network's dtype."""
         ...
 
     def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The output, and v^T d output / d x, shaped as x; v is shaped as the output."""
+        """The output, and v^T d output / d x of the shape of x; v has the shape of the output."""
         ...
 
 
@@ -48,17 +53,17 @@ class Network(Protocol):
     """The framework's own network: a torch.nn.Module, or a Keras layer."""
 
     def bind(self, condition: Condition | None = None) -> BoundNetwork:
-        """The network conditioned on these arrays; their first axis is the batch."""
+        """The network conditioned on these arrays, whose first axis is the batch."""
         ...
 
 
 @dataclass(frozen=True)
 class Conditioned:
-    """A network, and what each of N images is conditioned on."""
+    """A network, and the condition of N images."""
 
     network: Network
     condition: Condition
-    """Arrays of N rows, by the network's keyword."""
+    """Arrays of N rows by the network's keyword."""
 
     def bind(self, part: Part) -> BoundNetwork:
         """The network conditioned on the rows of one batch."""
@@ -67,9 +72,10 @@ class Conditioned:
 
 @dataclass(frozen=True)
 class KeyedNoise:
-    """The noise of N images; it depends on the seed and on each image's index, never on the batch."""
+    """The noise of N images. It depends on the seed and on each image's index, never on the batch."""
 
     seed: int
+    """Seed of the noise."""
     samples: Sequence[int]
     """Index of each image."""
     shape: tuple[int, ...]
@@ -78,37 +84,40 @@ class KeyedNoise:
     """float32 or float64."""
 
     def __call__(self, purpose: str, part: Part, step: int = 0) -> np.ndarray:
-        """Standard normal noise of the images at `part`, (B, H, W, C)."""
+        """Standard normal noise (B, H, W, C) of the images at the positions `part`."""
         return gaussian(self.seed, purpose, [self.samples[i] for i in part], step, self.shape, self.dtype)
 
     def batches(self, size: int) -> list[Part]:
-        """Positions of the images, `size` at a time."""
+        """Positions of the images in batches of `size`."""
         return [np.arange(i, min(i + size, len(self.samples))) for i in range(0, len(self.samples), size)]
 
 
 def run_table(
-    table: SamplingTable, network: Conditioned, noise: KeyedNoise, batch_size: int,
+    table: SamplingTable,
+    network: Conditioned,
+    noise: KeyedNoise,
+    batch_size: int,
     weak: Conditioned | None = None,
     start: Callable[[Part], np.ndarray] | None = None,
     after: Callable[[Part], After] | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Run a table on N images, batch after batch; the result does not depend on batch_size.
+) -> np.ndarray:
+    """Run a table on N images in batches; the result does not depend on batch_size.
 
     Args:
         table: the sampling table.
-        network: what is evaluated.
-        noise: of the N images.
-        batch_size: images at a time.
-        weak: the weaker network that guided rows move away from.
-        start: the first state of a batch, (B, H, W, C); the noise x_T where None.
-        after: makes the hook of a batch.
+        network: the network to evaluate, with the condition of N images.
+        noise: noise of the N images.
+        batch_size: number of images evaluated at a time.
+        weak: the weaker network that guidance moves away from.
+        start: makes the first state of a batch, (B, H, W, C); None takes the noise x_T.
+        after: makes the function that is called after each row, for one batch.
     Returns:
-        (N, H, W, C), as the last row leaves it, in the network's range.
+        (N, H, W, C): the states after the last row, images in [-1, 1] that are not clipped.
     Raises:
         ValueError: a guided table without a weaker network.
     """
     if weak is None and table.network_evaluations > table.nfe:
-        raise ValueError("sampling.guidance: must be 1 where there is nothing weaker to move away from")
+        raise ValueError("sampling.guidance: must be 1 where there is no weaker network")
     images = np.empty((len(noise.samples), *noise.shape), noise.dtype)
     for part in noise.batches(batch_size):
         x_T = noise("x_T", part) if start is None else start(part)
@@ -123,7 +132,7 @@ def run_table(
 
 
 def finished(images: np.ndarray) -> np.ndarray:
-    """Images of the network's range, (N, H, W, C), in [0, 1] and clipped.
+    """Map images (N, H, W, C) from [-1, 1] to [0, 1], and clip them.
 
     Raises:
         RunError: an image is not finite.

@@ -126,7 +126,7 @@ def test_one_class_more_than_the_data_is_needed_for_none():
     with pytest.raises(ValueError, match="num_class_embeds = 3, one of them for no class, but pictures has 3 classes"):
         check_condition(recipe(classes=3), dataset())
     model = dataclasses.replace(recipe().model, in_channels=3, condition_channels=1)
-    with pytest.raises(ValueError, match=r"the data give no image beside the image; set data\.low_resolution"):
+    with pytest.raises(ValueError, match=r"= 1: the data have no low-resolution images; set data\.low_resolution"):
         check_condition(dataclasses.replace(recipe(), model=model), dataset())
 
 
@@ -202,6 +202,6 @@ def test_a_guided_loop_is_the_loop_of_the_mixed_network():
 
 
 def test_guidance_needs_something_weak():
-    with pytest.raises(ValueError, match="must be 1 where there is nothing weaker"):
+    with pytest.raises(ValueError, match=r"sampling\.guidance: must be 1 where there is no weaker network"):
         network = Conditioned(Network(lambda x, t: x), {})
         run_table(guided(guidance=2.0), network, KeyedNoise(0, range(2), (4, 4, 1), "float64"), 2)
