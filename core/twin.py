@@ -1,7 +1,6 @@
 """A twin by its name: the package of a framework, whose modules are imported when they are first needed.
 
-tests/test_mirror.py guarantees that both packages have the same modules and names. This is the one place that imports a
-twin, and it knows nothing of it but its name.
+tests/test_mirror.py guarantees that both packages have the same modules and names. No other file in core imports them.
 """
 
 from __future__ import annotations
@@ -27,53 +26,56 @@ Weights = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Exported:
-    """What a twin says of an export that it has written."""
+    """An export that a twin has written, evaluated on a batch."""
 
     expected: np.ndarray
-    """The twin's network on the batch that it was given, (B, H, W, C)."""
+    """Output of the twin's network, (B, H, W, C)."""
     found: np.ndarray | None
-    """The export on the same batch, opened by its own runtime; None where that is not installed."""
+    """Output of the export in its own runtime, (B, H, W, C); None where that runtime is not installed."""
     details: dict[str, Any]
-    """For the export's manifest: layout, image_size, stands_alone, open_with, and what only this format has."""
+    """Entries of the export's manifest: layout, image_size, stands_alone, open_with, and those of this format alone."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A file of an extractor's weights as somebody published it, in the format that a twin reads."""
+    """A published file of an extractor's weights, in a format that a twin reads."""
 
     url: str
+    """Address of the file."""
     sha256: str
+    """SHA-256 of the file, in hexadecimal."""
     read: Callable[[Path], Weights]
-    """The parameters by canonical name; a ValueError where the file is another."""
+    """Reads the parameters by canonical name; raises ValueError for another file."""
 
 
 @dataclass(frozen=True)
 class Twin:
-    """A framework's package, torch_impl or tf_impl."""
+    """The package of a framework."""
 
     package: str
+    """Name of the package: torch_impl or tf_impl."""
 
     @property
     def prog(self) -> str:
-        """How this twin is called."""
+        """The command of this twin's command line."""
         return f"python -m {self.package}"
 
     def module(self, name: str) -> Any:
-        """A module of the package, such as trainer; the framework is imported with it."""
+        """Import a module of the package, such as trainer, and with it the framework."""
         return importlib.import_module(f"{self.package}.{name}")
 
     @property
     def formats(self) -> dict[str, tuple[str, str]]:
-        """Format of an export -> suffix of its file ('' where it is a folder), and what opens it."""
+        """Formats of exports by name: the suffix of the file, empty for a folder, and a description."""
         formats: dict[str, tuple[str, str]] = importlib.import_module(self.package).EXPORT_FORMATS
         return formats
 
     def set_threads(self, threads: int) -> None:
-        """Limit CPU threads; 0 leaves the framework's choice."""
+        """Limit the number of CPU threads; 0 leaves it to the framework."""
         self.module("trainer").set_threads(threads)
 
     def environment(self) -> dict[str, Any]:
-        """What a manifest says of the machine, the versions, the framework, its threads and device."""
+        """Entries of a manifest: machine, versions, framework, number of threads and device."""
         return {
             "python": platform.python_version(),
             "numpy": np.__version__,
@@ -82,25 +84,25 @@ class Twin:
         }
 
     def make_trainer(self, recipe: Recipe) -> Trainer:
-        """A fresh trainer, its weights drawn from the recipe's seed."""
+        """A new trainer, with initial weights drawn from the recipe's seed."""
         trainer: Trainer = self.module("trainer").Trainer(recipe)
         return trainer
 
     def make_network(self, model: ModelConfig, weights: Weights, dtype: str) -> Network:
-        """The network with given weights, in evaluation mode, on the device at hand."""
+        """The network with given weights, in evaluation mode, on a GPU where there is one."""
         network: Network = self.module("sampler").make_network(model, weights, dtype)
         return network
 
     def make_extractor(self, name: str, weights: Weights, resize: str, dtype: str) -> Extractor:
-        """An extractor of features by name, over given weights, with a way to resize and a dtype."""
+        """A feature extractor by name, with given weights; see make_extractor() of a twin's extractors.py."""
         extractor: Extractor = self.module("extractors").make_extractor(name, weights, resize, dtype)
         return extractor
 
     def read_pickle(self, path: Path) -> Weights:
-        """The tensors of a pickled state_dict; a ValueError where the framework is not PyTorch."""
+        """The tensors of a pickled state_dict; raises ValueError where the framework is not PyTorch."""
         tensors: Weights = self.module("weights").read_pickle(path)
         return tensors
 
     def published(self) -> dict[str, Published]:
-        """The file of weights that `fetch` brings, by the extractor's name."""
+        """The published weights that the verb `fetch` downloads, by the extractor's name."""
         return {"inception": self.module("inception").PUBLISHED}

@@ -1,4 +1,4 @@
-"""The distance between drawn and held-out images while a network trains."""
+"""The Fréchet distance between drawn and held-out images, measured during training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Extract = Callable[[np.ndarray], np.ndarray]
 
 
 class Evaluation:
-    """Squared Fréchet distance between the features of drawn and of held-out images, n of each.
+    """Squared Fréchet distance between the features of drawn and of held-out images, evaluation.n of each.
 
     Args:
-        recipe: its evaluation part is read, and training.steps.
-        dataset: whose held-out images are the real ones.
-        extract: a twin's extractor.
+        recipe: its evaluation table and training.steps are read.
+        dataset: the data set, whose held-out images are the real ones.
+        extract: maps images to features.
     Raises:
         ValueError: fewer held-out images than evaluation.n.
     """
@@ -42,12 +42,12 @@ class Evaluation:
         return step % self.config.every == 0 or step == self.steps
 
     def __call__(self, images: np.ndarray) -> float:
-        """The distance of drawn images (n, H, W, C) in [0, 1]."""
+        """The distance of drawn images (n, H, W, C) in [0, 1] to the held-out ones."""
         return frechet_distance_from_features(self.extract(images.astype(np.float32)), self.real)
 
 
 def make_extract(twin: Twin, recipe: Recipe) -> Extract:
-    """Images to the features that the recipe's evaluation compares."""
+    """The function from images to the features that the recipe's evaluation compares."""
     name = recipe.evaluation.extractor
     extractor = twin.make_extractor(name, default_weights(name)[1], "clean", "float32")
     tap, size = EXTRACTORS[name].default_tap, first_batch_size(name, twin.environment()["device"], "float32")

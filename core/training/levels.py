@@ -1,7 +1,7 @@
-"""At which noise levels an optimiser step trains, a function of (seed, step), and of past losses where they decide.
+"""The timesteps of each optimiser step: a function of (seed, step), and with importance sampling of past losses.
 
-All ways but the plain uniform one are the inverse of a cumulative distribution over the levels at uniform numbers, which
-are keyed: neither the framework nor accumulation changes them. This module imports no framework.
+Uniform sampling draws integers. Every other way inverts a cumulative distribution over the timesteps at keyed uniform
+numbers, so that neither the framework nor accumulation changes the timesteps.
 """
 
 from __future__ import annotations
@@ -20,30 +20,32 @@ from core.random import generator, integers
 Array = NDArray[np.float64]
 
 HISTORY = 10
-"""Losses kept a level; Nichol & Dhariwal 2021, section 3.3."""
+"""Losses kept for each timestep; Nichol & Dhariwal 2021, section 3.3."""
 UNIFORM_SHARE = 0.001
-"""Share of importance sampling that stays uniform, so that no level is given up; as in the authors' code."""
+"""Share of importance sampling that stays uniform, so that no timestep has probability 0; as in the authors' code."""
 
 
 class LevelSampler:
-    """Draws the levels of every step of a run.
+    """Draws the timesteps of every optimiser step of a run.
 
     Args:
         config: timestep_sampling, stratified, p_mean, p_std, seed and batch_size are read.
-        process: the levels.
+        process: the forward process.
     """
 
     def __init__(self, config: TrainingConfig, process: Process) -> None:
         self.config, self.count = config, process.timesteps
         self.importance = config.timestep_sampling == "importance"
-        self._fixed = log_normal(process, config.p_mean, config.p_std) if config.timestep_sampling == "log_normal" else np.full(self.count, 1 / self.count)  # fmt: skip
+        self._fixed = np.full(self.count, 1 / self.count)
+        if config.timestep_sampling == "log_normal":
+            self._fixed = log_normal(process, config.p_mean, config.p_std)
         self.history = np.zeros((self.count, HISTORY))
         self.counts = np.zeros(self.count, np.int64)
 
     def probabilities(self) -> Array:
-        """Of each level, (T,): those of importance sampling once every level has its losses, and uniform until then.
+        """Probabilities of the timesteps, (T,). Importance sampling is uniform until every timestep has its losses.
 
-        Source: Nichol & Dhariwal 2021, eq. 18: p_t as the root of the mean square of level t's last losses.
+        Source: Nichol & Dhariwal 2021, eq. 18: p_t as the root of the mean square of timestep t's last losses.
         """
         if not self.importance or self.counts.min() < HISTORY:
             return self._fixed
@@ -52,16 +54,17 @@ class LevelSampler:
         return self._fixed if total == 0 else (1 - UNIFORM_SHARE) * root / total + UNIFORM_SHARE / self.count
 
     def draw(self, step: int) -> tuple[NDArray[np.int64], Array]:
-        """Levels of a step's global batch, and 1 / (T p) of each, which keeps the mean loss that of uniform sampling.
+        """The timesteps of an optimiser step (0-based), and weights that keep the mean loss that of uniform sampling.
 
         Returns:
-            (B,) int64 and (B,) float64; the latter is 1 but for importance sampling.
+            Timesteps (B,) int64 of the global batch, and weights (B,) float64: 1 / (T p) with importance sampling,
+            otherwise 1.
         """
         config, samples = self.config, range(self.config.batch_size)
         if config.timestep_sampling == "uniform" and not config.stratified:
             return integers(config.seed, "training_t", samples, step, self.count), np.ones(len(samples))
         if config.stratified:
-            # Kingma et al. 2021, appendix I.1: one number a step, and the batch in even steps from it.
+            # Kingma et al. 2021, appendix I.1: one uniform number a step; the batch is evenly spaced from it.
             u = (generator(config.seed, "training_t", 0, step).random() + np.arange(len(samples)) / len(samples)) % 1
         else:
             u = np.array([generator(config.seed, "training_t", i, step).random() for i in samples])
@@ -70,11 +73,11 @@ class LevelSampler:
         return t.astype(np.int64), 1 / (self.count * p[t]) if self.importance else np.ones(len(samples))
 
     def note(self, batch: Mapping[str, NDArray[Any]], metrics: Mapping[str, Any]) -> None:
-        """Remember the losses of a step where importance sampling needs them; those that are not finite are left out.
+        """Keep the losses of an optimiser step for importance sampling, except those that are not finite.
 
         Args:
             batch: `t` and `importance` (B,) are read.
-            metrics: a trainer's, whose `losses` (B,) are weighted by `importance`.
+            metrics: a trainer's metrics, whose `losses` (B,) are weighted by `importance`.
         """
         if not self.importance:
             return
@@ -87,14 +90,16 @@ class LevelSampler:
                 self.history[t, self.counts[t] - 1] = loss
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What a checkpoint keeps: `timesteps/history` (T, 10) and `timesteps/counts` (T,), or nothing."""
-        return {"timesteps/history": self.history.copy(), "timesteps/counts": self.counts.copy()} if self.importance else {}  # fmt: skip
+        """Arrays for a checkpoint: `timesteps/history` (T, 10) and `timesteps/counts` (T,), for importance sampling."""
+        if not self.importance:
+            return {}
+        return {"timesteps/history": self.history.copy(), "timesteps/counts": self.counts.copy()}
 
     def load(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go back to a state.
+        """Restore a state().
 
         Raises:
-            ValueError: losses missing, or of another number of levels.
+            ValueError: the losses are missing, or are those of another number of timesteps.
         """
         for name, value in self.state().items():
             if name not in state or state[name].shape != value.shape:
@@ -105,14 +110,16 @@ class LevelSampler:
 
 
 def log_normal(process: Process, mean: float, deviation: float) -> Array:
-    """Probabilities of the levels where log sigma, sigma = noise / signal, is normal.
+    """Probabilities of the timesteps for a normal distribution of log sigma, where sigma = noise / signal.
 
     Args:
-        process: the levels; each stands for what is nearer to it in log sigma than to its neighbours.
-        mean, deviation: of log sigma.
+        process: the forward process. A timestep stands for every log sigma that is nearest to its own.
+        mean: mean of log sigma.
+        deviation: standard deviation of log sigma.
     Returns:
-        (T,), of sum 1; 0 for a level without signal.
-    Source: Karras et al. 2022, table 1 (training); on a flow it is the logit-normal density of Esser et al. 2024, eq. 19.
+        (T,), of sum 1; 0 for a timestep without signal.
+    Source: Karras et al. 2022, table 1 (training); on a flow it is the logit-normal density of Esser et al. 2024,
+        eq. 19.
     """
     with np.errstate(divide="ignore"):
         log_sigma = np.log(process.noise) - np.log(process.signal)

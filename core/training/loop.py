@@ -1,6 +1,6 @@
-"""The one training loop: logging, sample grids, checkpoints, resume, interrupts.
+"""The training loop of both twins: logging, sample grids, checkpoints, resuming and interrupts.
 
-A twin supplies a Trainer; sharding, compilation and devices happen inside it.
+A twin supplies the Trainer, which handles compilation and devices.
 """
 
 from __future__ import annotations
@@ -35,49 +35,56 @@ from core.twin import Twin
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED_IN_A_ROW = 20
+"""Number of optimiser steps in a row without a finite loss and gradient after which a run stops."""
 
 
 @dataclass
 class TrainingRun:
-    """A training under way: iterate over it to train."""
+    """A training in progress. Iterating over it trains."""
 
     training: Training
+    """The recipe, its data and its process."""
     trainer: Trainer
+    """The twin's network, average and optimiser."""
     step: int = 0
-    """Optimiser steps done."""
+    """Number of optimiser steps done."""
     seconds: float = 0.0
-    """Wall-clock seconds spent on them before this process."""
+    """Wall-clock seconds of training before this process."""
 
     @property
     def recipe(self) -> Recipe:
-        """What is trained."""
+        """The recipe of the training."""
         return self.training.recipe
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """Train to the recipe's last step; yields the steps done and the step's metrics: loss, grad_norm, lr, skipped."""
+        """Train to the recipe's last step.
+
+        Yields:
+            The number of steps done, and the last step's metrics: loss, grad_norm, lr and skipped.
+        """
         while self.step < self.recipe.training.steps:
             metrics = self.advance()
             yield self.step, {name: float(metrics[name]) for name in ("loss", "grad_norm", "lr", "skipped")}
 
     def advance(self) -> dict[str, Any]:
-        """Train one step; returns its metrics, those of the trainer still on the device."""
+        """Train one step; returns its metrics. The trainer's own metrics stay on the device."""
         metrics = self.training.advance(self.trainer, self.step)
         self.step += 1
         return metrics
 
     def generator(self) -> Generator:
-        """Draws from the averaged weights as they are now."""
+        """A generator over the averaged weights as they are now."""
         record = data_record(self.recipe, self.training.dataset)
         return Generator(self.trainer.ema_network(), of_recipe(self.recipe, record))
 
     def draw(self, n: int, seed: int) -> np.ndarray:
-        """n images (n, H, W, C) in [0, 1] from the averaged weights, each conditioned as images of the data are."""
+        """Draw images (n, H, W, C) in [0, 1] from the averaged weights, conditioned as images of the data are."""
         samples = range(n)
         condition = own_condition(self.recipe, self.training.dataset, samples, seed)
         return self.generator().draw(samples, seed, condition)
 
     def checkpoint(self, seconds: float) -> Checkpoint:
-        """All that a checkpoint keeps; `seconds` is the wall-clock time spent on the steps so far."""
+        """The checkpoint of this step; `seconds` is the wall-clock time of the training so far."""
         ema, state, counters = self.trainer.state()
         progress = {
             "step": self.step,
@@ -91,17 +98,17 @@ class TrainingRun:
 
 
 def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
-    """A new training of a recipe on its data, in memory alone."""
+    """Start a new training of a recipe on its data; nothing is written to disk."""
     training = Training(recipe, open_dataset(recipe.data, recipe.image_shape))
     twin.set_threads(recipe.training.threads)
     return TrainingRun(training, twin.make_trainer(recipe))
 
 
 class Stopper:
-    """Turns the first signal into a request to save and stop after the step; a second one stops at once."""
+    """Handles signals: the first one requests a stop after the current step, a second one stops at once."""
 
     signum = 0
-    """The signal that asked to stop; 0 while none has."""
+    """Number of the signal that requested the stop; 0 before any signal."""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal."""
@@ -113,9 +120,9 @@ class Stopper:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stopper]:
-    """Install a Stopper for SIGINT, SIGTERM and SIGHUP, and put the old handlers back at the end.
+    """Install a Stopper for SIGINT, SIGTERM and SIGHUP, and restore the former handlers at the end.
 
-    SIGHUP stays ignored where it is, as under nohup. Only a process's main thread can handle signals.
+    An ignored SIGHUP, as under nohup, stays ignored. Only a process's main thread can handle signals.
     """
     stopper, previous = Stopper(), {}
     if threading.current_thread() is threading.main_thread():
@@ -130,7 +137,7 @@ def stop_on_signals() -> Iterator[Stopper]:
 
 
 class Meter:
-    """Sums what happened since the last line of metrics."""
+    """Collects losses and time since the last line of metrics."""
 
     def __init__(self) -> None:
         self.restart()
@@ -141,7 +148,7 @@ class Meter:
         self.started = time.monotonic()
 
     def line(self, step: int, batch_size: int, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """One line of metrics.jsonl; loss is the mean over the interval (null where no loss was finite)."""
+        """One line of metrics.jsonl. Its loss is the mean over the interval, or null where no loss was finite."""
         losses = np.array([float(loss) for loss in self.losses])  # waits for the device
         finite = losses[np.isfinite(losses)]
         norm = float(metrics["grad_norm"])
@@ -158,17 +165,17 @@ class Meter:
 
 
 def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = None) -> int:
-    """Train to the recipe's last step, and keep what happens in the run's folder.
+    """Train to the recipe's last step, with metrics, samples and checkpoints in the run's folder.
 
     Args:
-        run: the training, at the step to go on from.
-        folder: where metrics, samples and checkpoints go.
-        evaluation: measures the network now and then; the best checkpoint by it is kept.
+        run: the training, at its first or a resumed step.
+        folder: the run's folder.
+        evaluation: measures the network at intervals; the checkpoint with the smallest distance is kept.
     Returns:
-        0 at the end; else the number of the signal that stopped the training, with everything saved.
+        0 at the last step; otherwise the number of the signal that stopped the training, with everything saved.
     Raises:
-        RunError: 20 steps in a row were not finite.
-        OSError: disk full or not writable; the checkpoints so far are whole.
+        RunError: MOST_SKIPPED_IN_A_ROW steps in a row were not finite.
+        OSError: the disk is full or not writable; earlier checkpoints are whole.
     """
     from tqdm import tqdm
 
@@ -208,11 +215,15 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
 
 
 def _check_finite(metrics: dict[str, Any], step: int, folder: RunFolder) -> None:
-    """Stop a run that has diverged; the last checkpoint is from before."""
+    """Stop a run that has diverged; its last checkpoint is older.
+
+    Raises:
+        RunError: too many steps in a row were skipped.
+    """
     if int(metrics["skipped_in_a_row"]) >= MOST_SKIPPED_IN_A_ROW:
         raise RunError(
-            f"{MOST_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite; the last was step {step}; "
-            f"lower training.learning_rate and start again, or go on from {_last_good(folder)} with another rate: "
+            f"{MOST_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite; "
+            f"the last was step {step}; lower training.learning_rate and start again, or go on from {_last_good(folder)} with another rate: "
             f"train --resume {folder.path} --retune --training.learning-rate RATE"
         )
 
@@ -232,8 +243,10 @@ def save(run: TrainingRun, folder: RunFolder, seconds: float, skipped_in_a_row: 
     if skipped_in_a_row and run.step < run.recipe.training.steps:
         logger.warning(
             "step %d: not saved, since the last %d steps were not finite; the last good checkpoint is %s",
-            run.step, skipped_in_a_row, _last_good(folder),
-        )  # fmt: skip
+            run.step,
+            skipped_in_a_row,
+            _last_good(folder),
+        )
         return None
     checkpoint = run.checkpoint(seconds)
     for name, value in (*checkpoint.ema.items(), *checkpoint.state.items()):

@@ -1,7 +1,4 @@
-"""Scalars of the optimiser by step, and the reference Adam that both twins are held against.
-
-This module imports no framework.
-"""
+"""The optimiser's scalars at each step: learning rate, decays of the averages, seed of dropout."""
 
 from __future__ import annotations
 
@@ -43,13 +40,16 @@ def ema_decay(config: TrainingConfig, step: int) -> float:
 
 
 def scalars(config: TrainingConfig, step: int) -> dict[str, float]:
-    """What changes from step to step besides the batch: `lr`, `ema_decay`, `dropout_seed` (an integer below 2^31), and
-    `profile_decay_I` of the I-th of training.ema_profiles."""
+    """The scalars of an optimiser step (0-based).
+
+    Returns:
+        `lr`; `ema_decay`; `dropout_seed`, an integer below 2^31; `profile_decay_I` of entry I of training.ema_profiles.
+    """
     seed = int(generator(config.seed, "dropout", 0, step).integers(2**31))
     profiles = {f"profile_decay_{i}": profile_decay(value, step) for i, value in enumerate(config.ema_profiles)}
     return {"lr": learning_rate(config, step), "ema_decay": ema_decay(config, step), "dropout_seed": seed, **profiles}
 
 
 def is_decayed(spec: ParamSpec) -> bool:
-    """Whether weight decay acts on a parameter: on kernels and matrices, not on norms and biases."""
+    """Whether weight decay acts on a parameter: it acts on kernels and matrices, not on norms and biases."""
     return len(spec.shape) >= 2

@@ -1,7 +1,8 @@
-"""Averages of the weights of any length after training, from snapshots of a few that were tracked while it ran.
+"""Averages of the weights over any length, computed after training from snapshots of a few tracked averages.
 
-The average at step t of profile gamma weighs step tau by (gamma + 1) tau^gamma / t^(gamma + 1), and sigma_rel, the deviation of that
-density relative to t, names it. Float64 NumPy; imports no framework.
+At step t the average with exponent gamma, called its profile, weighs step tau by
+(gamma + 1) tau^gamma / t^(gamma + 1). A profile is named by sigma_rel, the standard deviation of that density divided
+by t. All is float64 NumPy.
 Source: Karras et al. 2024, Analyzing and Improving the Training Dynamics of Diffusion Models, section 3 and appendix C.
 """
 
@@ -19,12 +20,12 @@ Weights = dict[str, np.ndarray]
 
 
 def gamma_of(sigma_rel: float) -> float:
-    """The exponent of a profile.
+    """The exponent gamma of a profile.
 
     Args:
-        sigma_rel: in (0, 1 / sqrt(12)).
+        sigma_rel: name of the profile, in (0, 1 / sqrt(12)).
     Raises:
-        ValueError: out of range.
+        ValueError: sigma_rel is out of range.
     Source: their eq. 3 and 126: sigma_rel^2 (gamma + 2)^2 (gamma + 3) = gamma + 1, its one root above 0.
     """
     if not 0 < sigma_rel < WIDEST_PROFILE:
@@ -36,13 +37,14 @@ def gamma_of(sigma_rel: float) -> float:
 def profile_decay(sigma_rel: float, step: int) -> float:
     """Decay d of a profile after a step (0-based): average = d * average + (1 - d) * weights.
 
-    Source: their eq. 2: (1 - 1 / t)^(gamma + 1) with t = step + 1; 0 at the first step, so that the initial weights do not count.
+    Source: their eq. 2: (1 - 1 / t)^(gamma + 1) with t = step + 1. It is 0 at the first step, so that the initial
+        weights do not count.
     """
     return float((1 - 1 / (step + 1)) ** (gamma_of(sigma_rel) + 1))
 
 
 def inner_products(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]]) -> Array:
-    """Inner products of densities, each given as (t, gamma): (len(a), len(b)).
+    """Inner products (len(a), len(b)) of two lists of densities, each given as (t, gamma).
 
     Source: integral over [0, min(t_a, t_b)] of the product, with s the earlier and e the later:
         (gamma_s + 1) (gamma_e + 1) / (gamma_s + gamma_e + 1) (t_s / t_e)^gamma_e / t_e.
@@ -56,16 +58,16 @@ def inner_products(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, fl
 
 
 def coefficients(snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: float) -> Array:
-    """What each snapshot is multiplied by to be nearest to a profile, in the mean square over steps.
+    """The coefficients of the sum of snapshots that is nearest to a profile, in the mean square over steps.
 
     Args:
-        snapshots: (steps done, sigma_rel) of each.
-        step: at whose end the wanted profile stands: the last snapshot's or earlier.
-        sigma_rel: of the wanted profile.
+        snapshots: (steps done, sigma_rel) of each snapshot.
+        step: step at which the wanted profile ends, at most the last snapshot's.
+        sigma_rel: name of the wanted profile.
     Returns:
-        (len(snapshots),); of sum near 1.
+        (len(snapshots),); the sum is near 1.
     Raises:
-        ValueError: no snapshots, or none as late as `step`.
+        ValueError: there is no snapshot, or none as late as `step`.
     Source: their eq. 17 and algorithm 3.
     """
     if not snapshots or max(t for t, _ in snapshots) < step:
@@ -73,9 +75,8 @@ def coefficients(snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: f
         raise ValueError(f"step = {step}: must be at most {last}, the last step with a snapshot of the averages")
     given = [(float(t), gamma_of(sigma)) for t, sigma in snapshots]
     gram, wanted = inner_products(given, given), inner_products(given, [(float(step), gamma_of(sigma_rel))])[:, 0]
-    scale = 1 / np.sqrt(
-        np.diag(gram)
-    )  # densities of unit length: early ones are a thousand times larger than late ones
+    # Densities of unit length: early ones are a thousand times larger than late ones.
+    scale = 1 / np.sqrt(np.diag(gram))
     solution = np.linalg.lstsq(scale[:, None] * gram * scale, scale * wanted, rcond=None)[0]
     return solution * scale
 
@@ -83,13 +84,13 @@ def coefficients(snapshots: Sequence[tuple[int, float]], step: int, sigma_rel: f
 def synthesise(
     snapshots: Sequence[tuple[int, float, Mapping[str, np.ndarray]]], step: int, sigma_rel: float
 ) -> Weights:
-    """The averaged weights of a profile that need not have been tracked.
+    """The averaged weights of a profile, which need not have been tracked during training.
 
     Args:
-        snapshots: (steps done, sigma_rel, weights by name) of each.
-        step, sigma_rel: as coefficients().
+        snapshots: (steps done, sigma_rel, weights by name) of each snapshot.
+        step, sigma_rel: as in coefficients().
     Returns:
-        Weights summed in float64, in the snapshots' type.
+        Weights by name, summed in float64 and cast to the snapshots' dtype.
     """
     shares = coefficients([(t, sigma) for t, sigma, _ in snapshots], step, sigma_rel)
     names = snapshots[0][2]

@@ -1,4 +1,4 @@
-"""A whole run in its folder: from nothing or from the last checkpoint, to the recipe's last step."""
+"""A run in its folder: it starts new or from the last checkpoint, and trains to the recipe's last step."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
 
     Args:
         twin: the framework.
-        recipe: what to train.
-        path: the folder; a new one, unless `resume`.
-        resume: go on from the run's last whole checkpoint.
-        retune: let RETUNABLE values differ from the checkpoint's recipe; the change is noted in changes.jsonl.
+        recipe: the recipe to train.
+        path: folder of the run; a new folder unless `resume`.
+        resume: whether to continue from the run's last whole checkpoint.
+        retune: whether RETUNABLE values may differ from the checkpoint's recipe; changes.jsonl records the change.
     Returns:
-        0 at the end; else the number of the signal that stopped the training, with everything saved.
+        0 at the last step; otherwise the number of the signal that stopped the training, with everything saved.
     Raises:
-        ValueError: a folder that holds a run already, or that another process trains in; a run that has reached its
-            end, whose checkpoints are all damaged, or whose recipe or data is not the checkpoint's.
+        ValueError: the folder already holds a run, or another process trains in it; or the run has reached its last
+            step, has no undamaged checkpoint, or has another recipe or other data than its checkpoint.
         RunError: the disk is full or not writable, or the training diverged; no checkpoint is harmed.
     """
     folder, checkpoint, changes = RunFolder(path), None, {}
@@ -86,10 +86,10 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
 
 
 def check_resumable(trained: Recipe, recipe: Recipe, retune: bool = False) -> dict[str, tuple[Any, Any]]:
-    """What differs from the recipe that a checkpoint was trained with, old and new by key.
+    """The values that differ from a checkpoint's recipe, as (old, new) by key.
 
     Raises:
-        ValueError: it may not differ.
+        ValueError: a value that must not differ.
     """
     old, new, changes = to_dict(trained), to_dict(recipe), {}
     allowed = (*RESUMABLE, *(RETUNABLE if retune else ()))
@@ -109,10 +109,14 @@ def check_resumable(trained: Recipe, recipe: Recipe, retune: bool = False) -> di
 
 
 def _train(
-    twin: Twin, training: Training, folder: RunFolder, checkpoint: Checkpoint | None,
-    changes: dict[str, tuple[Any, Any]], new: contextlib.ExitStack | None,
-) -> int:  # fmt: skip
-    """Make or tidy the folder, make the trainer, and train; `new` holds the lock of a new run's folder."""
+    twin: Twin,
+    training: Training,
+    folder: RunFolder,
+    checkpoint: Checkpoint | None,
+    changes: dict[str, tuple[Any, Any]],
+    new: contextlib.ExitStack | None,
+) -> int:
+    """Prepare the folder and the trainer, and train; `new` holds the lock of a new run's folder."""
     recipe, path, evaluation = training.recipe, folder.path, None
     twin.set_threads(recipe.training.threads)
     if recipe.evaluation.every:
@@ -135,6 +139,11 @@ def _train(
     verb = "goes on" if checkpoint else "starts"
     logger.info(
         "%s %s: %s parameters, %d images to train on, steps %d to %d",
-        path, verb, f"{parameters:,}", images, step, recipe.training.steps,
-    )  # fmt: skip
+        path,
+        verb,
+        f"{parameters:,}",
+        images,
+        step,
+        recipe.training.steps,
+    )
     return train(run, folder, evaluation)

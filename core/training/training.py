@@ -1,7 +1,7 @@
-"""What a training is made of once: recipe, data, process and noise levels; it makes every batch and every step.
+"""A training: a recipe on its data, which makes every batch and takes every optimiser step.
 
-A batch is a pure function of (recipe, step), and with importance sampling of past losses. Both frameworks see the same
-batches, and a resumed run sees what it would have seen.
+A batch is a function of (recipe, step), and with importance sampling of past losses. So both frameworks train on the
+same batches, and a resumed run trains on those of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,27 +24,35 @@ from core.training.optim import scalars
 
 Batch = dict[str, np.ndarray]
 State = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]
-"""EMA weights; training state; counters."""
+"""EMA weights by name; training state by name; counters by name."""
 
 
 class Trainer(Protocol):
-    """What a twin supplies: the network, its average and its optimiser."""
+    """A twin's part of a training: the network, its averages and its optimiser."""
 
     def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
-        """One optimiser step, with scalars as core.training.optim.scalars gives them.
+        """One optimiser step. A step whose loss or gradient norm is not finite changes only the two counters.
 
+        Args:
+            batch: as Training.batch() returns it.
+            scalars: as core.training.optim.scalars() returns them.
         Returns:
-            `loss`, `grad_norm`, `skipped`, `skipped_in_a_row` as scalars on the device; with importance sampling also
-            `losses` (B,), weighted. A step whose loss or gradient norm is not finite changes only the two counters.
+            `loss`, `grad_norm` and the counters `skipped` and `skipped_in_a_row`, scalars on the device. With
+            importance sampling also `losses` (B,), weighted.
         """
         ...
 
     def state(self) -> State:
-        """EMA weights; 'params/', 'exp_avg/', 'exp_avg_sq/' and the I-th profile's 'profile_I/' by canonical name; counters."""
+        """Everything that a checkpoint keeps.
+
+        Returns:
+            EMA weights by canonical name; the training state, with the weights as `params/NAME`, Adam's moments as
+            `exp_avg/NAME` and `exp_avg_sq/NAME`, and the average of profile I as `profile_I/NAME`; and the counters.
+        """
         ...
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
-        """Go back to a state."""
+        """Restore a state()."""
         ...
 
     def ema_network(self) -> Network:
@@ -56,10 +64,10 @@ class Training:
     """A recipe on its data.
 
     Args:
-        recipe: the run.
+        recipe: the recipe to train.
         dataset: images in [0, 1], labels and parameters.
     Raises:
-        ValueError: the data do not hold what the network is conditioned on.
+        ValueError: the data lack what the network is conditioned on.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
@@ -69,7 +77,7 @@ class Training:
         self.levels = LevelSampler(recipe.training, self.process)
 
     def advance(self, trainer: Trainer, step: int) -> dict[str, Any]:
-        """Train one optimiser step (0-based); returns the trainer's metrics and `lr`."""
+        """Take one optimiser step (0-based); returns the trainer's metrics and `lr`."""
         batch, values = self.batch(step), scalars(self.recipe.training, step)
         metrics = trainer.step(batch, values)
         self.levels.note(batch, metrics)
@@ -81,9 +89,10 @@ class Training:
         Args:
             step: 0-based optimiser step.
         Returns:
-            `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,) int64 levels; `time`, `signal`, `noise`, `target_x0`,
-            `target_eps`, `weight` (B,); with importance sampling `importance` (B,), 1 / (T p), which `weight` contains;
-            with a learned variance the columns of bound_columns(); and the condition by name. Floats have training.dtype.
+            `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,), int64 timesteps; `time`, `signal`, `noise`,
+            `target_x0`, `target_eps` and `weight` (B,); and the condition by name. With importance sampling also
+            `importance` (B,), 1 / (T p), a factor of `weight`. With a learned variance also the columns of
+            bound_columns(). Floats have training.dtype.
         """
         recipe, process, dataset = self.recipe, self.process, self.dataset
         config, seed = recipe.training, recipe.training.seed

@@ -1,7 +1,8 @@
-"""The door through which tests, the parity ladder and the benchmark reach a twin: arrays in and out as .npz.
+"""The worker's protocol: tests, the parity ladder and the benchmark exchange arrays with a twin as .npz files.
 
-One JSON line a request on stdin, `{"task", "input", "output", "options"}`; one JSON line an answer on stdout,
-`{"ok": true, "info"}` or `{"ok": false, "error", "kind"}`. The client is eval/twins/client.py.
+A request is one JSON line on stdin: `{"task", "input", "output", "options"}`, where input and output are paths. An
+answer is one JSON line on stdout: `{"ok": true, "info"}` or `{"ok": false, "error", "kind"}`. The client is
+eval/twins/client.py.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from typing import Any
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-
-
-Task = Callable[[dict[str, np.ndarray], dict[str, Any]], tuple[dict[str, np.ndarray], dict[str, Any]]]
+Task = Callable[[Arrays, dict[str, Any]], tuple[Arrays, dict[str, Any]]]
+"""A function (arrays by name, options) -> (arrays by name, info)."""
 
 
 def serve(set_threads: Callable[[int], None], tasks: dict[str, Task], argv: Sequence[str]) -> int:
     """Answer requests until stdin ends.
 
     Args:
-        set_threads: limits CPU threads, called before the framework runs anything.
-        tasks: name -> function(arrays, options) -> (arrays, info).
+        set_threads: limits the number of CPU threads; called before the framework computes anything.
+        tasks: the tasks by name.
         argv: `--threads N`, or nothing.
+    Raises:
+        ValueError: other words in argv.
     """
     if argv and (len(argv) != 2 or argv[0] != "--threads" or not argv[1].isdigit()):
         raise ValueError(f"worker {' '.join(argv)}: takes nothing but --threads N")
@@ -42,6 +44,7 @@ def serve(set_threads: Callable[[int], None], tasks: dict[str, Task], argv: Sequ
 
 
 def _answer(tasks: dict[str, Task], line: str) -> dict[str, Any]:
+    """Run the task of a request, and return the answer."""
     try:
         request = json.loads(line)
         if request["task"] not in tasks:
@@ -60,5 +63,5 @@ def _answer(tasks: dict[str, Task], line: str) -> dict[str, Any]:
 
 
 def with_prefix(arrays: Arrays, prefix: str) -> Arrays:
-    """The arrays whose name starts with `prefix`, without it."""
+    """The arrays whose names start with `prefix`, by the rest of their names."""
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

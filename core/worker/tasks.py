@@ -1,6 +1,7 @@
-"""The worker's tasks that need no tensors: training, drawing, tables, likelihood, features; core.worker.timing has the rest.
+"""The worker's tasks that need no tensors: training, sampling, tables, likelihood and features.
 
-A task is called with arrays by name and options, and returns arrays by name and `info`; the names are the protocol's.
+A task takes arrays by name and options; it returns arrays by name and `info`. core.worker.timing has the tasks that
+measure time and memory.
 """
 
 from __future__ import annotations
@@ -30,20 +31,25 @@ from core.worker.protocol import Arrays, Task, with_prefix
 
 
 def as_dataset(arrays: Arrays) -> Dataset:
-    """Arrays `images` (N, H, W, C) in [0, 1], and where there are any `labels` and `parameters/NAME`; nothing is held out."""
+    """A data set without held-out images.
+
+    Args:
+        arrays: `images` (N, H, W, C) in [0, 1]; optionally `labels` (N,) and `parameters/NAME` (N,).
+    """
     images, labels = arrays["images"], arrays.get("labels")
     return Dataset(images, labels, (), with_prefix(arrays, "parameters/"), np.arange(len(images)), np.arange(0), {})
 
 
 class TrainingTask:
-    """`train`: optimiser steps `first` to `first + steps` of options.recipe on `images`, from a given state or the seed.
+    """`train`: optimiser steps `first` to `first + steps` of options.recipe, from a given state or from the seed.
 
-    Arrays in: as as_dataset, and to go on `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and
-    `timesteps/NAME` of importance sampling. Arrays out: the same, `loss` and `grad_norm` (steps,). options.counters and
-    info.counters: Adam's steps and the skipped ones.
-    With options.watch = k also `watched` (K, parameters), all weights as one vector after every k-th step, and
-    `watched_steps` (K,). The trainer is kept while the recipe is the same, since compiling takes longer than some steps:
-    a call with `first` above 0 and no state goes on from the call before, with nothing loaded in between.
+    Arrays in: those of as_dataset(). A given state adds `ema/NAME`, `params/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`,
+    and with importance sampling `timesteps/NAME`. Arrays out: the state, and `loss` and `grad_norm` (steps,).
+    options.counters and info.counters: the number of Adam's steps and of skipped steps.
+    options.watch = k adds to the output `watched` (K, parameters), all weights as one vector after every k-th step, and
+    `watched_steps` (K,).
+    The trainer is kept while the recipe stays the same, since compiling takes longer than some steps. A call with
+    `first` above 0 and no state continues from the last call, without loading a state.
     """
 
     def __init__(self, make_trainer: Callable[[Recipe], Trainer]) -> None:
@@ -53,7 +59,7 @@ class TrainingTask:
         self.levels: LevelSampler
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        """Train."""
+        """Train; info: counters."""
         recipe, first = from_dict(Recipe, options["recipe"]), options.get("first", 0)
         training, fresh = Training(recipe, as_dataset(arrays)), recipe != self.recipe
         if fresh:
@@ -64,7 +70,7 @@ class TrainingTask:
             training.levels.load(arrays)
         elif first:
             if first != self.next_step:
-                raise ValueError(f"first = {first}: no state is given, and the trainer does not stand there")
+                raise ValueError(f"first = {first}: no state is given, and the trainer is at step {self.next_step}")
             training.levels = self.levels
         elif not fresh:
             self.trainer.load(*self.start)
@@ -77,6 +83,7 @@ class TrainingTask:
         return {**out, **averages, **state, **self.levels.state()}, {"counters": counters}
 
     def _steps(self, training: Training, steps: range, watch: int) -> Arrays:
+        """Take the steps; returns losses, gradient norms and watched weights."""
         losses, norms, watched = [], [], {}
         for step in steps:
             metrics = training.advance(self.trainer, step)
@@ -94,28 +101,28 @@ MakeNetwork = Callable[[ModelConfig, Arrays, str], Network]
 
 
 class Networks:
-    """A twin's network over given weights, kept while configuration and weights are the same."""
+    """A twin's network with given weights, kept while its configuration and weights stay the same."""
 
     def __init__(self, make_network: MakeNetwork) -> None:
         self.make_network = make_network
         self.made: tuple[ModelConfig, str, Arrays] | None = None
 
     def get(self, config: ModelConfig, weights: Arrays, dtype: str) -> Network:
-        """The network."""
+        """The network with these weights, made anew only where something changed."""
         if not (self.made and self.made[:2] == (config, dtype) and _equal(self.made[2], weights)):
             self.network, self.made = self.make_network(config, weights, dtype), (config, dtype, weights)
         return self.network
 
 
 class SamplingTask(Networks):
-    """`sample`: draw images `first` to `first + n` of options.seed with the weights `NAME` of arrays.
+    """`sample`: draw images `first` to `first + n` of a seed.
 
-    options: recipe, seed, first, n; the recipe's sampling part says the rest. Arrays in: `weights/NAME`, `condition/NAME`.
-    Arrays out: `images` (n, H, W, C) in [0, 1], and `x_T` (n, H, W, C), the noise that the network was started from.
+    options: recipe, whose sampling table is read, seed, first, n. Arrays in: `weights/NAME`, `condition/NAME`.
+    Arrays out: `images` (n, H, W, C) in [0, 1], and `x_T` (n, H, W, C), the noise that the sampler started from.
     """
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        """Draw; info: network evaluations."""
+        """Draw; info: nfe, the number of network evaluations of an image."""
         recipe, first = from_dict(Recipe, options["recipe"]), options["first"]
         network = self.get(recipe.model, with_prefix(arrays, "weights/"), recipe.training.dtype)
         generator, starts = Generator(network, of_recipe(recipe, {})), []
@@ -131,11 +138,11 @@ class SamplingTask(Networks):
 
 
 class TableTask(Networks):
-    """`run_table`: rows of any table whose state is the image alone, on `x`, the images `first` and on of options.seed.
+    """`run_table`: run R rows of a sampling table whose state is the image alone.
 
-    options: model, seed, first, clip, and first_row, the number of the first row, since a row's number keys its noise.
-    Arrays in: `weights/NAME`; `x` (n, H, W, C); the rows as `t`, `p`, `q`, `s` (R,) and `matrix` (R, 1, 3). Arrays out:
-    `x` after the last row, in the network's range and not clipped.
+    options: model; clip; seed and first, the index of the first image, for the noise; and first_row, the number of the
+    first row in its table, since the noise depends on it too. Arrays in: `weights/NAME`; `x` (n, H, W, C); the rows as
+    `t`, `p`, `q`, `s` (R,) and `matrix` (R, 1, 3). Arrays out: `x` after the last row, in [-1, 1] and not clipped.
     """
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -157,10 +164,10 @@ def _equal(a: Arrays, b: Arrays) -> bool:
 
 
 def affine_task(make_network: Callable[[np.ndarray, np.ndarray, np.ndarray], Network]) -> Task:
-    """`sample_affine`: run options.sampling on a network of closed form, output = slope[t] x + offset[t], t being the level
-    whose time is nearest.
+    """`sample_affine`: run a sampler on a network in closed form, output = slope[t] x + offset[t].
 
-    options: process, sampling, seed. Arrays in: `slope`, `offset` (T,), `x_T` (B, H, W, C). Out: `x_0` (B, H, W, C).
+    t is the timestep whose time is nearest. options: process, sampling, seed. Arrays in: `slope`, `offset` (T,),
+    `x_T` (B, H, W, C). Arrays out: `x_0` (B, H, W, C).
     """
 
     def task(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -178,17 +185,17 @@ def affine_task(make_network: Callable[[np.ndarray, np.ndarray, np.ndarray], Net
 
 
 class LikelihoodTask:
-    """`likelihood`: bits per dimension of `images` under the weights of arrays.
+    """`likelihood`: bits per dimension of images under a network.
 
     options: model, process, dtype, method (vlb or ode), batch_size, and `how`, the method's options. Arrays in:
-    `weights/NAME`, `images` (N, H, W, C), `condition/NAME`. Arrays out: as bound() or flow_bits().
+    `weights/NAME`, `images` (N, H, W, C) in [0, 1], `condition/NAME`. Arrays out: those of bound() or flow_bits().
     """
 
     def __init__(self, make_network: MakeNetwork) -> None:
         self.make_network = make_network
 
-    def __call__(self, arrays: dict[str, np.ndarray], options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Compute."""
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Compute the bits per dimension."""
         model, process = from_dict(ModelConfig, options["model"]), from_dict(ProcessConfig, options["process"])
         weights, images = with_prefix(arrays, "weights/"), arrays["images"]
         network = Conditioned(self.make_network(model, weights, options["dtype"]), with_prefix(arrays, "condition/"))
@@ -201,20 +208,18 @@ class LikelihoodTask:
 
 
 class FeaturesTask:
-    """The worker's task `features`: features of `images` (N, H, W, C) in [0, 1].
+    """`features`: an extractor's features of `images` (N, H, W, C) in [0, 1].
 
-    options: extractor, weights (path of a safetensors file), resize, dtype, taps (a list), batch_size. Arrays out: (N, d)
-    by tap in options.dtype. The extractor is kept while the options of its making are the same.
+    options: extractor, weights (path of a safetensors file), resize, dtype, taps (a list), batch_size. Arrays out:
+    features (N, d) of options.dtype, by tap. The extractor is kept while its own options stay the same.
     """
 
     def __init__(self, make_extractor: Callable[[str, Arrays, str, str], Extractor]) -> None:
         self.make_extractor = make_extractor
         self.made: tuple[Any, ...] = ()
 
-    def __call__(
-        self, arrays: dict[str, np.ndarray], options: dict[str, Any]
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Take the features."""
+    def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+        """Compute the features."""
         key = tuple(options[name] for name in ("extractor", "weights", "resize", "dtype"))
         if key != self.made:
             name, path, resize, dtype = key

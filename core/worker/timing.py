@@ -1,4 +1,4 @@
-"""The worker's tasks that time a twin: seconds of training steps and of drawing, and the peak of memory."""
+"""The worker's tasks that measure a twin: seconds of training steps and of sampling, and peak memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from core.worker.tasks import MakeNetwork, as_dataset
 
 
 class TimedTraining:
-    """`time_training`: seconds of each of options.steps optimiser steps of options.recipe on random images.
+    """`time_training`: seconds of each of options.steps optimiser steps of options.recipe, on random images.
 
-    The trainer is kept from call to call while the recipe is the same, so that interleaved repetitions compile once.
+    The trainer is kept while the recipe stays the same, so that interleaved repetitions compile once.
     Arrays out: `seconds` (steps,).
     """
 
@@ -36,7 +36,7 @@ class TimedTraining:
         self.recipe: Recipe | None = None
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        """Run the steps; info: seconds to make the trainer (0 where it was kept)."""
+        """Take the steps; info: make_seconds, the time to make the trainer, near 0 where it was kept."""
         recipe, started = from_dict(Recipe, options["recipe"]), time.perf_counter()
         if recipe != self.recipe:
             self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
@@ -51,9 +51,9 @@ class TimedTraining:
 
 
 class TimedSampling:
-    """`time_sampling`: seconds that options.n images of options.recipe's sampler take, with the initial weights.
+    """`time_sampling`: seconds to draw options.n images with options.recipe's sampler and the initial weights.
 
-    The network is kept while the recipe is the same. Arrays out: `seconds` (1,).
+    The network is kept while the recipe stays the same. Arrays out: `seconds` (1,).
     """
 
     def __init__(self, make_network: MakeNetwork) -> None:
@@ -61,7 +61,7 @@ class TimedSampling:
         self.recipe: Recipe | None = None
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-        """Draw; info: network evaluations."""
+        """Draw; info: nfe, the number of network evaluations of an image."""
         recipe = from_dict(Recipe, options["recipe"])
         dtype, n = recipe.training.dtype, options["n"]
         if recipe != self.recipe:
@@ -75,7 +75,7 @@ class TimedSampling:
 
 
 def _random_dataset(recipe: Recipe) -> Dataset:
-    """Images, labels and parameters to time on."""
+    """Random images, labels and parameters."""
     rng, count = np.random.default_rng(0), 4 * recipe.training.batch_size
     arrays: Arrays = {"images": rng.random((count, *recipe.image_shape), np.float32)}
     arrays["labels"] = np.arange(count) % (recipe.classes or 1)
@@ -83,7 +83,7 @@ def _random_dataset(recipe: Recipe) -> Dataset:
 
 
 def peak_memory(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """`peak_memory`: info.bytes, the most main memory that this process has held."""
+    """`peak_memory`: info.bytes, the largest main memory that this process has held."""
     status = Path("/proc/self/status")
     if status.exists():  # getrusage's peak begins at that of the process that started this one
         line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
