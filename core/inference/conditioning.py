@@ -70,7 +70,7 @@ def _numbers(recipe: Recipe, dataset: Dataset) -> npt.NDArray[np.float64]:
 
 
 def statistics(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
-    """Record of the parameters over the training images: names, mean, std, min, max, and values of up to ROWS images."""
+    """Record of the parameters over the training images: names, mean, std, min, max, and rows of up to ROWS images."""
     values = _numbers(recipe, dataset)[dataset.train]
     some = np.linspace(0, len(values) - 1, min(ROWS, len(values))).astype(int)
     columns = {"mean": values.mean(0), "std": values.std(0), "min": values.min(0), "max": values.max(0)}
@@ -217,7 +217,9 @@ def asked_condition(
             place = known["names"].index(name)
             low, high = known["min"][place], known["max"][place]
             if not low <= value <= high:
-                logger.warning("--param %s=%g: outside the training images' %.4g to %.4g", name, value, low, high)
+                logger.warning(
+                    "--param %s=%g: outside %.4g to %.4g, the range of the training images", name, value, low, high
+                )
             values[:, place] = value
         found["vector"] = ((values - known["mean"]) / known["std"]).astype(dtype)
         found["keep"] = np.ones(len(samples), dtype)
