@@ -24,15 +24,15 @@ class Library:
     twin: Twin
 
     def load(self, path: str | Path, weights: Literal["ema", "raw"] = "ema") -> Generator:
-        """Open a trained network to draw from.
+        """Open a trained network, to draw and edit images and to measure their likelihood.
 
         Args:
             path: a run, a checkpoint, or a diffusers pipeline folder.
-            weights: ema, the averaged weights; or raw, those of the last step.
+            weights: ema, the weights averaged over training; or raw, those of the last step.
         Returns:
             A generator of images; see core.inference.generator.Generator.
         Raises:
-            ValueError: no such folder, or a network that is not supported.
+            ValueError: there is no such folder, or its network is not supported.
         """
         from core.inference.generator import open_generator
 
@@ -49,12 +49,12 @@ class Library:
         return self.twin.module("weights").load_unet(folder, dtype)
 
     def training(self, recipe: Recipe) -> TrainingRun:
-        """A training that the caller owns: `for step, metrics in training(recipe): ...`; nothing is written.
+        """Start a training in memory: `for step, metrics in training(recipe): ...`. Nothing is written to disk.
 
         Args:
-            recipe: what to train.
+            recipe: the recipe to train.
         Returns:
-            The run; iterating over it trains, and its generator() draws from the averaged weights as they are.
+            The training. Iterating over it trains; its generator() draws from the averaged weights as they are now.
         """
         from core.training.loop import start_training
 
@@ -64,11 +64,11 @@ class Library:
         """Train in a run's folder, with checkpoints, as the verb `train` does.
 
         Args:
-            recipe: what to train.
-            run: folder of the run; a new one, unless `resume`.
-            resume: go on from the run's last whole checkpoint.
+            recipe: the recipe to train.
+            run: folder of the run; a new folder unless `resume`.
+            resume: whether to continue from the run's last whole checkpoint.
         Returns:
-            Whether the end was reached; False after a signal, with everything saved.
+            Whether the last step was reached; False after a signal such as Ctrl-C, with everything saved.
         """
         from core.training.run import train_in
 

@@ -1,7 +1,7 @@
 """Make the two environments, .venvs/pytorch and .venvs/tensorflow, from the requirement files beside this script.
 
-Standard library only, and it parses on Python 3.8, since it runs before anything is installed. An environment counts
-as whole only with its stamp (the hashes of the files that it was made from), which is written last.
+This script runs before anything is installed, so it needs the standard library only, and parses on Python 3.8. An
+environment is complete only with its stamp, which is written last. The stamp holds the hashes of the requirement files.
 """
 
 import argparse
@@ -23,7 +23,7 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 class SetupError(Exception):
-    """A one-line message for the user and the exit code that goes with it: 1 a step failed, 2 the user must act."""
+    """An error with a one-line message and an exit code: 1 where a step failed, 2 where the user must act."""
 
     def __init__(self, message, code):
         super().__init__(message)
@@ -45,7 +45,7 @@ def requirement_files(name, test, cpu):
 
 
 def hashes(names):
-    """SHA-256 of requirement files and of those that they include with -r."""
+    """SHA-256 of requirement files and of the files that they include with -r, by name."""
     found = {}
     todo = list(names)
     while todo:
@@ -58,18 +58,18 @@ def hashes(names):
 
 
 class Environment:
-    """One environment's folder and the two files beside it that tell whole from half-made."""
+    """An environment's folder, and the two files that tell a complete environment from an incomplete one."""
 
     def __init__(self, name):
         self.name = name
         self.folder = VENVS / name
         self.python = self.folder / "bin" / "python"
         self.stamp = self.folder / "diptych-stamp.json"
-        self.incomplete = VENVS / (name + ".incomplete")  # beside it: tools refuse a folder that is not empty
+        self.incomplete = VENVS / (name + ".incomplete")  # beside the folder, which tools want empty
         self.log = VENVS / (name + ".log")
 
     def read_stamp(self):
-        """{"cpu": bool, "files": {name: hash}}, or None where no whole environment stands."""
+        """{"cpu": bool, "files": {name: hash}}, or None where there is no complete environment."""
         if self.incomplete.exists() or not self.python.exists():
             return None
         try:
@@ -78,13 +78,13 @@ class Environment:
             return None
 
     def usable(self):
-        """Whether packages can be installed into what is there."""
+        """Whether packages can be installed into the existing folder."""
         if self.incomplete.exists() or not self.python.exists():
             return False
         return subprocess.run([str(self.python), "-m", "pip", "--version"], capture_output=True).returncode == 0
 
     def run(self, step, command):
-        """Run a command, its output in the log, its downloads on stderr; SetupError where it fails."""
+        """Run a command. Its output goes to the log and its downloads to stderr; a failure raises SetupError."""
         VENVS.mkdir(exist_ok=True)
         with open(self.log, "a", encoding="utf-8") as log:
             log.write("$ " + " ".join(command) + "\n")
@@ -106,7 +106,7 @@ class Environment:
                 if line.lstrip().startswith(("Downloading", "Installing collected")):
                     say("    " + line.strip()[:110])
                 if line.strip() and (not reason.lower().startswith("error") or line.lower().startswith("error")):
-                    reason = line.strip()[:300]  # the last line, or the last one that says it is an error
+                    reason = line.strip()[:300]  # the last error line, or else the last line
             code = child.wait()
         if code:
             raise SetupError(
@@ -115,7 +115,7 @@ class Environment:
 
 
 def choose_python():
-    """A Python that can make a venv: the tested version where there is one, else an untested one, with a warning."""
+    """A Python that can make a venv, and its version. An untested version is the second choice, with a warning."""
     names = [f"python{major}.{minor}" for major, minor in (TESTED, *UNTESTED)]
     candidates = [sys.executable] + [path for path in map(shutil.which, names) if path]
     probe = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('ensurepip') is not None)"
@@ -142,7 +142,7 @@ def choose_python():
 
 
 def create(env, tool):
-    """Make an empty environment with pip in it."""
+    """Make an environment that holds pip alone."""
     if tool == "venv":
         python, version = choose_python()
         say(f"[{env.name} 1/3] creating {env.folder} with Python {dotted(version)}")
@@ -157,13 +157,13 @@ def create(env, tool):
 
 
 def install(env, tool, files, cpu):
-    """Install requirement files and import the framework, so that a half-copied package is not taken for whole."""
+    """Install requirement files, and import the framework to find a package that is only partly copied."""
     command = [str(env.python), "-m", "pip", "install", "--disable-pip-version-check"]
     if tool == "uv":
         command = ["uv", "pip", "install", "--python", str(env.python)]
     if env.name == "pytorch" and cpu:
         command += ["--extra-index-url", TORCH_CPU_INDEX]
-        if tool == "uv":  # by default uv takes every package that the extra index has from there alone
+        if tool == "uv":  # otherwise uv takes packages of the extra index from there alone
             command += ["--index-strategy", "unsafe-best-match"]
     for name in files:
         command += ["-r", name]
@@ -179,7 +179,7 @@ def install(env, tool, files, cpu):
 
 
 def bring_up_to_date(name, test, cpu_asked, tool):
-    """Make, upgrade or leave one environment; True where something was done."""
+    """Make, upgrade or keep one environment; returns whether something was done."""
     env = Environment(name)
     stamp = env.read_stamp()
     if cpu_asked and env.python.exists() and not env.incomplete.exists() and not (stamp and stamp["cpu"]):
@@ -210,9 +210,13 @@ def bring_up_to_date(name, test, cpu_asked, tool):
 
 def main():
     parser = argparse.ArgumentParser(description="Make whichever of the two environments is missing or out of date.")
-    parser.add_argument("--test", action="store_true", help="add what the tests and make lint need")
-    parser.add_argument("--cpu", action="store_true", help="Linux without a GPU: CPU builds, a far smaller download")
-    parser.add_argument("--tool", choices=TOOLS, help="what makes them (default: uv where it is on PATH, else venv)")
+    parser.add_argument("--test", action="store_true", help="install the packages of the tests and of make lint too")
+    parser.add_argument(
+        "--cpu", action="store_true", help="install CPU builds, a far smaller download, for Linux without a GPU"
+    )
+    parser.add_argument(
+        "--tool", choices=TOOLS, help="program that makes the environments (default: uv where it is on PATH, else venv)"
+    )
     args = parser.parse_args()
     tool = args.tool or ("uv" if shutil.which("uv") else "venv")
     start = time.monotonic()
@@ -225,7 +229,7 @@ def main():
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted: run the same command again to go on")
+        say("interrupted: run the same command again to continue")
         return 130
     say(f"environments made in {time.monotonic() - start:.0f} s" if any(done) else "environments are up to date")
     return 0

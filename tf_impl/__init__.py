@@ -1,6 +1,7 @@
-"""The diffusion model in Keras 3 on TensorFlow. May import core, keras and tensorflow; never the other twin. Twin: torch_impl.
+"""The diffusion model in Keras 3 on TensorFlow. May import core, keras and tensorflow, never the other twin.
 
-The functions below are those of core.library. They import TensorFlow when they are called, so that --help takes no time.
+Twin: torch_impl. The functions below are those of core.library.
+They import TensorFlow when they are called, so that --help is fast.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import os
 from core.library import Library
 from core.twin import Twin
 
-# All are read when the frameworks are first imported. TensorFlow turns oneDNN on by itself only where the CPU has
-# AVX-512; with AVX2 alone its convolutions are half as fast without it.
+# The frameworks read these variables when they are first imported. TensorFlow turns oneDNN on by itself only where the
+# CPU has AVX-512. On a CPU with AVX2 alone, convolutions without oneDNN run at half the speed.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,7 +1,7 @@
 """The baseline network as a `keras.Model`, NHWC, in Keras layers and keras.ops only. Twin: torch_impl/baseline_unet.py.
 
-Attributes have the names of the original's state_dict; what has no weights stands in their lists as a function.
-Source: dome272/Diffusion-Models-pytorch, modules.py, whose sizes are fixed to 64 x 64.
+Attributes have the names of the original's state_dict. A layer without weights is a function in their lists.
+Source: dome272/Diffusion-Models-pytorch, modules.py. There the size is fixed to 64 x 64.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _plain_conv(c_in: int, c_out: int, dtype: Any) -> keras.layers.Conv2D:
 
 
 def _layer_norm(channels: int, dtype: Any) -> keras.layers.LayerNormalization:
-    """A LayerNorm over the channels, built; it computes in the weights' precision, as GroupNorm does."""
+    """A LayerNorm over the channels, built. It computes in the weights' precision, as GroupNorm does."""
     precision = keras.DTypePolicy(dtype).variable_dtype
     layer = keras.layers.LayerNormalization(epsilon=NORM_EPS, dtype=precision)
     layer.build((None, None, channels))
@@ -34,19 +34,19 @@ def _layer_norm(channels: int, dtype: Any) -> keras.layers.LayerNormalization:
 
 
 def _chain(layers: list[Any], x: Any) -> Any:
-    """Apply layers and functions in turn."""
+    """Apply layers and functions one after another."""
     for layer in layers:
         x = layer(x)
     return x
 
 
 def _max_pool(x: Any) -> Any:
-    """Largest of 2x2 pixels."""
+    """Max pooling of 2x2 pixels."""
     return ops.max_pool(x, 2, strides=2, padding="valid", data_format="channels_last")
 
 
 def upsample(x: Any) -> Any:
-    """Bilinear x2 with corners on corners, which keras.ops.image.resize does not know: one product a side."""
+    """Bilinear upsampling by 2, with corners aligned: two matrix products, as keras.ops.image.resize cannot do it."""
     H, W, C = x.shape[1:]
     rows, columns = (ops.convert_to_tensor(bilinear_matrix(size), x.dtype) for size in (H, W))
     x = ops.matmul(rows, ops.reshape(x, (-1, H, W * C)))  # (B, 2 H, W C)
@@ -77,12 +77,12 @@ class DoubleConv(keras.layers.Layer):
 
 
 def _embedding_layer(channels: int, dtype: Any) -> list[Any]:
-    """The time embedding's way into a level: (B, 256) -> (B, channels)."""
+    """Projection of the time embedding to the channels of a level: (B, 256) -> (B, channels)."""
     return [ops.silu, linear(BASELINE_TIME_CHANNELS, channels, dtype)]
 
 
 class Down(keras.layers.Layer):
-    """Largest of 2x2 pixels, two double convolutions, plus the time embedding."""
+    """Max pooling of 2x2 pixels and two double convolutions; the time embedding is added."""
 
     def __init__(self, c_in: int, c_out: int, dtype: Any = None) -> None:
         super().__init__(dtype=dtype)
@@ -99,7 +99,7 @@ class Down(keras.layers.Layer):
 
 
 class Up(keras.layers.Layer):
-    """Bilinear x2 with corners on corners, the skip before it, two double convolutions, plus the time embedding."""
+    """Upsampling, concatenation to the skip, and two double convolutions; the time embedding is added."""
 
     def __init__(self, c_in: int, c_out: int, dtype: Any = None) -> None:
         super().__init__(dtype=dtype)
@@ -116,7 +116,7 @@ class Up(keras.layers.Layer):
 
 
 class MultiheadAttention(keras.layers.Layer):
-    """Self-attention of (B, N, C); `kernel` (C, 3 C) and `bias` are the joint projection to queries, keys and values."""
+    """Self-attention of (B, N, C); `kernel` (C, 3 C) and `bias` are the projection to queries, keys and values."""
 
     def __init__(self, channels: int, dtype: Any = None) -> None:
         super().__init__(dtype=dtype)
@@ -130,8 +130,8 @@ class MultiheadAttention(keras.layers.Layer):
         h = ops.matmul(x, self.kernel) + self.bias
         h = ops.reshape(h, (-1, N, 3, HEADS, C // HEADS))
         q, k, v = ops.unstack(ops.transpose(h, (2, 0, 3, 1, 4)), 3)  # each (B, heads, N, C / heads)
-        # Keras has no fused attention on TensorFlow, so the weights stand in memory here: 268 MB an image at 64 x 64 in
-        # float32. training.accumulate keeps the batch that does so small.
+        # Keras has no fused attention on TensorFlow, so the weights are kept in memory: 268 MB an image at 64 x 64,
+        # in float32. A larger training.accumulate makes the micro-batch smaller.
         scores = ops.matmul(q * (C // HEADS) ** -0.5, ops.transpose(k, (0, 1, 3, 2)))  # (B, heads, N, N)
         weights = ops.cast(ops.softmax(ops.cast(scores, self.variable_dtype), axis=-1), v.dtype)
         h = ops.reshape(ops.transpose(ops.matmul(weights, v), (0, 2, 1, 3)), (-1, N, C))
@@ -163,15 +163,15 @@ class SelfAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("diptych")
 class BaselineUNet(keras.Model):
-    """The U-Net that this project departs from.
+    """The baseline U-Net.
 
     Args:
-        config: the network, of architecture baseline.
+        config: configuration with architecture baseline.
         dtype: float32, float64, or a Keras dtype policy such as mixed_bfloat16.
     """
 
     def __init__(self, config: ModelConfig, dtype: Any = "float32") -> None:
-        super().__init__(dtype=dtype, autocast=False)  # the layers cast what they take, but for t
+        super().__init__(dtype=dtype, autocast=False)  # each layer casts its inputs; t keeps its precision
         self.config = config
         self.frequencies = time_frequencies(config).astype(self.variable_dtype)
         for stage in baseline_plan(config):
@@ -192,7 +192,7 @@ class BaselineUNet(keras.Model):
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        """What a .keras file says of the network."""
+        """The network's entry in a .keras file."""
         return {"config": to_dict(self.config), "dtype": self.dtype_policy.name}
 
     @classmethod
@@ -204,14 +204,14 @@ class BaselineUNet(keras.Model):
         """Evaluate the network.
 
         Args:
-            x: (B, H, W, C), in [-1, 1] plus noise; or the tuple (x, t) or (x, t, labels), as `fit` hands it over.
-            t: (B,) or scalar, 0-based noise level (the schedule's row, as in the original), may be fractional.
+            x: (B, H, W, C), in [-1, 1] plus noise; or the tuple (x, t) or (x, t, labels), as keras's `fit` passes it.
+            t: (B,) or scalar, 0-based timestep, which may be fractional.
             labels: (B,) int64 classes, for a class-conditional network only.
-            training: as every network takes it; nothing here differs in training.
+            training: unused here, since no layer differs in training; every network takes it.
         Returns:
             (B, H, W, C).
         Raises:
-            ValueError: a size that does not fit, or labels given or missing against the configuration.
+            ValueError: the size does not fit, or labels are given or missing contrary to the configuration.
         """
         if isinstance(x, tuple | list):
             x, t, labels = (*x, None)[:3]

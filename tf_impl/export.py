@@ -1,4 +1,4 @@
-"""The network as a file of another runtime: SavedModel and .keras, NHWC. Twin: torch_impl/export.py."""
+"""The network as a file for another runtime: SavedModel and .keras, NHWC. Twin: torch_impl/export.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def export(
         weights: every parameter by canonical name (OIHW).
         format: saved-model or keras.
         path: folder or file to write.
-        batch: of three: x (B, H, W, C) float32, t (B,) float32, labels (B,) int64 for a class-conditional network.
+        batch: three inputs: x (3, H, W, C) float32, t (3,) float32; for a class-conditional network labels (3,) int64.
+    Returns:
+        Both outputs, and entries of the manifest.
     """
     network = build_unet(config, weights)
     inputs = {name: tf.constant(value) for name, value in batch.items()}
@@ -38,7 +40,7 @@ def export(
     function = tf.function(lambda **tensors: {"output": network(**tensors)}, autograph=False)
     specs = {name: tf.TensorSpec((None, *value.shape[1:]), value.dtype, name) for name, value in batch.items()}
     module = tf.Module()
-    module.parameters = [variable.value for variable in network.variables]  # what is saved must be reachable from it
+    module.parameters = [variable.value for variable in network.variables]  # only variables reachable from it are saved
     tf.saved_model.save(module, str(path), signatures=function.get_concrete_function(**specs))
     found = tf.saved_model.load(str(path)).signatures["serving_default"](**inputs)["output"].numpy()
     open_with = "tf.saved_model.load(FOLDER).signatures['serving_default']"

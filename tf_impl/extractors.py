@@ -1,4 +1,4 @@
-"""Extractors of features: images in, features by tap out, NumPy at both ends. Twin: torch_impl/extractors.py."""
+"""Feature extractors: functions from NumPy images to NumPy features by tap. Twin: torch_impl/extractors.py."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tf_impl.lens_extractor import make_lens_extractor
 
 
 def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
-    """Inception's features on a GPU where there is one; see make_extractor."""
+    """The Inception extractor, on a GPU where there is one; see make_extractor()."""
     network = Inception(weights, dtype)
 
     @functools.cache
     def compiled(image_shape: tuple[int, ...]) -> Any:
-        """The graph for one size of image and any number of them."""
+        """The graph for one image size and any batch size."""
         signature = [tf.TensorSpec((None, *image_shape), dtype)]
         return tf.function(lambda x: network(prepare(x, resize)), signature, autograph=False)
 
@@ -32,7 +32,7 @@ def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: s
 
 
 def lens_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
-    """The lens extractor's features; it brings images to its size in one way, so `resize` says nothing to it."""
+    """The lens extractor; see make_extractor(). It resizes images in one way only and does not read `resize`."""
     return make_lens_extractor(weights, dtype)
 
 
@@ -48,16 +48,16 @@ def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dt
         resize: clean or legacy, for inception.
         dtype: float32 or float64.
     Returns:
-        A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises MemoryError
-        where the batch does not fit.
+        A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises
+        MemoryError where the batch does not fit into memory.
     Raises:
-        ValueError: weights that are not the network's.
+        ValueError: the weights are not those of the extractor.
     """
     extract = EXTRACTORS[name](weights, resize, dtype)
 
     def extractor(images: np.ndarray) -> dict[str, np.ndarray]:
         before = tf.config.experimental.tensor_float_32_execution_enabled()
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # on a GPU the default; it keeps 10 bits
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # it keeps 10 bits of the mantissa
         try:
             return extract(images)
         except tf.errors.ResourceExhaustedError as error:

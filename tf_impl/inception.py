@@ -42,7 +42,7 @@ class Inception(keras.Model):
         super().__init__(dtype=dtype)
         check_inception(weights, "weights")
         self.convs = {conv.name: _conv(conv, dtype) for conv in convolutions()}
-        # In float64, at no cost: its 2048 terms of either sign would make the logits follow the batch size, by 2e-6.
+        # float64, at no cost: in float32 the sum of 2048 terms of either sign depends on the batch size, by 2e-6.
         self.fc = linear(STAGES[-1].width, CLASSES, "float64")
         values = folded(weights)
         for name, layer in {**self.convs, "fc": self.fc}.items():
@@ -55,7 +55,7 @@ class Inception(keras.Model):
         """Evaluate the network.
 
         Args:
-            x: (B, H, W, 3) as `prepare` gives it; any size of at least 75 pixels.
+            x: (B, H, W, 3) as prepare() returns it; H and W at least 75 pixels.
         Returns:
             Features (B, d) by tap, see core.extractors.inception.TAPS.
         """
@@ -68,7 +68,7 @@ class Inception(keras.Model):
         return {**features, **{tap: ops.cast(value, x.dtype) for tap, value in logits.items()}}
 
     def _chain(self, layers: tuple[Layer, ...], x: Any) -> Any:
-        """Apply layers in turn."""
+        """Apply layers one after another."""
         for layer in layers:
             if isinstance(layer, Conv):
                 x = self.convs[layer.name](x)
@@ -80,7 +80,7 @@ class Inception(keras.Model):
 
 
 def _conv(conv: Conv, dtype: str) -> keras.layers.Conv2D:
-    """A convolution with its ReLU, built; SAME pads as PyTorch does, since no padded one has a stride."""
+    """A convolution with its ReLU, built. SAME pads as PyTorch does, since no padded convolution here has a stride."""
     padding = "same" if conv.padded else "valid"
     options = {"activation": "relu", "kernel_initializer": "zeros", "dtype": dtype}
     layer = keras.layers.Conv2D(conv.out_channels, conv.kernel, conv.stride, padding, **options)
@@ -89,14 +89,14 @@ def _conv(conv: Conv, dtype: str) -> keras.layers.Conv2D:
 
 
 def _pool(pool: Pool, x: Any) -> Any:
-    """SAME's mean is over the pixels that exist: TensorFlow never counts the padding."""
+    """Apply a pooling layer. Its mean never counts the padding, in TensorFlow."""
     function = ops.max_pool if pool.kind == "max" else ops.average_pool
     padding = "same" if pool.stride == 1 else "valid"
     return function(x, 3, strides=pool.stride, padding=padding, data_format="channels_last")
 
 
 def prepare(images: Any, resize: str) -> Any:
-    """Images as the network takes them: resized, in its range, grey repeated to three channels.
+    """Resize images, map them to the network's range, and repeat grey images to three channels.
 
     Args:
         images: (B, H, W, C) float in [0, 1], C 1 or 3.
@@ -104,7 +104,7 @@ def prepare(images: Any, resize: str) -> Any:
     Returns:
         (B, 299, 299, 3) of the same dtype.
     Raises:
-        ValueError: another number of channels or an unknown resize.
+        ValueError: another number of channels, or an unknown `resize`.
     """
     H, W, C = images.shape[1:]
     rows, columns = (ops.convert_to_tensor(matrix, images.dtype) for matrix in input_matrices((H, W, C), resize))
@@ -117,7 +117,7 @@ def read_published(path: Path) -> dict[str, np.ndarray]:
     """Every parameter by its published name, from Google's graph (`classify_image_graph_def.pb`).
 
     Raises:
-        ValueError: another file, or a damaged one.
+        ValueError: the file is another one, or damaged.
     """
     graph = tf.compat.v1.GraphDef()
     try:
@@ -127,7 +127,7 @@ def read_published(path: Path) -> dict[str, np.ndarray]:
     nodes = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
     tensors = {}
     for name, constant in graph_constants().items():
-        if constant in nodes:  # what is missing, the check below names
+        if constant in nodes:  # the check below names missing constants
             value = tf.make_ndarray(nodes[constant])
             axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim)  # HWIO -> OIHW, (in, out) -> (out, in)
             tensors[name] = np.ascontiguousarray(value.transpose(axes) if axes else value)
@@ -135,7 +135,7 @@ def read_published(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-# The graph of inception-2015-12-05.tgz as OpenAI serves it for its evaluations: without the archive, and over HTTPS.
+# The graph of inception-2015-12-05.tgz, which OpenAI serves for its evaluations without the archive and over HTTPS.
 PUBLISHED = Published(
     "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/classify_image_graph_def.pb",
     "009d6814d1bc560d4e7b236e170e9b2d5ca6f4b57bd8037f6db05776204415c6",

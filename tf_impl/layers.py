@@ -1,4 +1,7 @@
-"""The U-Net's layers, NHWC, Keras layers and keras.ops only, with diffusers' attribute names. Twin: torch_impl/layers.py."""
+"""The U-Net's layers, NHWC, in Keras layers and keras.ops only. Twin: torch_impl/layers.py.
+
+They have diffusers' attribute names.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from core.networks.unet import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
 
 
 def gelu(x: Any) -> Any:
-    """The exact form; keras.ops.gelu(approximate=False) is off by 5e-9 in float64."""
+    """The exact GELU; keras.ops.gelu(approximate=False) errs by 5e-9 in float64."""
     return 0.5 * x * (1.0 + ops.erf(x * (1.0 / math.sqrt(2.0))))
 
 
@@ -23,7 +26,7 @@ ACTIVATIONS = {"silu": ops.silu, "gelu": gelu}
 
 
 def conv(c_in: int, c_out: int, size: int, dtype: Any, stride: int = 1) -> keras.layers.Conv2D:
-    """A convolution, built; with stride 2 the caller pads, since SAME pads (0, 1) where PyTorch pads (1, 1)."""
+    """A convolution, built. With stride 2 the caller pads, since SAME pads (0, 1) where PyTorch pads (1, 1)."""
     padding = "valid" if stride > 1 else "same"
     layer = keras.layers.Conv2D(c_out, size, stride, padding, kernel_initializer="zeros", dtype=dtype)
     layer.build((None, None, None, c_in))
@@ -38,10 +41,10 @@ def linear(c_in: int, c_out: int, dtype: Any) -> keras.layers.Dense:
 
 
 class GroupNorm(keras.layers.Layer):
-    """Group normalisation over (H, W, C / groups), statistics per channel first: 1.4x faster than Keras's own layer."""
+    """Group normalisation over (H, W, C / groups). It takes means of channels first: 1.4x faster than Keras's layer."""
 
     def __init__(self, groups: int, channels: int, eps: float, dtype: Any) -> None:
-        # bfloat16 statistics would lose the image: the norm computes in the weights' precision.
+        # The norm computes in the weights' precision, since statistics in bfloat16 are too coarse.
         super().__init__(dtype=keras.DTypePolicy(dtype).variable_dtype)
         self.groups, self.channels, self.eps = groups, channels, eps
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
@@ -49,8 +52,8 @@ class GroupNorm(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         mean = self._over_group(ops.mean(x, axis=(1, 2)))  # (B, C)
-        # The plain E[x^2] - mean^2 cancels where |mean| >> std; deviations from the mean do not. The mean is a constant
-        # to the gradient here: its own contribution is zero, and the backward pass is spared.
+        # E[x^2] - mean^2 cancels where |mean| >> std; deviations from the mean do not. The mean's contribution to the
+        # gradient is zero here, so stop_gradient() saves its backward pass.
         centre = ops.stop_gradient(mean)[:, None, None, :]
         variance = self._over_group(ops.mean(ops.square(x - centre), axis=(1, 2)))
         scale = self.gamma * ops.rsqrt(variance + self.eps)  # (B, C)
@@ -58,7 +61,7 @@ class GroupNorm(keras.layers.Layer):
         return x * scale[:, None, None, :] + shift[:, None, None, :]
 
     def _over_group(self, x: Any) -> Any:
-        """(B, C) -> (B, C): each channel replaced by its group's mean."""
+        """(B, C) -> (B, C): the mean of each channel's group."""
         size = self.channels // self.groups
         mean = ops.mean(ops.reshape(x, (-1, self.groups, size)), axis=2, keepdims=True)
         return ops.reshape(mean * np.ones(size, self.variable_dtype), (-1, self.channels))
@@ -68,7 +71,7 @@ class TimeEmbedding(keras.layers.Layer):
     """Sinusoids of t, then two linear layers: (B,) -> (B, time_channels)."""
 
     def __init__(self, config: ModelConfig, time_channels: int, dtype: Any) -> None:
-        super().__init__(dtype=dtype, autocast=False)  # t in bfloat16 would be one of 256 times
+        super().__init__(dtype=dtype, autocast=False)  # bfloat16 cannot tell all timesteps apart
         self.flip = config.flip_sin_to_cos
         self.frequencies = time_frequencies(config).astype(self.variable_dtype)
         self.linear_1 = linear(config.block_out_channels[0], time_channels, dtype)
@@ -81,7 +84,7 @@ class TimeEmbedding(keras.layers.Layer):
 
 
 class VectorEmbedding(keras.layers.Layer):
-    """Numbers and whether they count, then two linear layers: (B, P) and (B,) -> (B, time_channels)."""
+    """The condition's parameters and `keep`, then two linear layers: (B, P) and (B,) -> (B, time_channels)."""
 
     def __init__(self, channels: int, time_channels: int, dtype: Any) -> None:
         super().__init__(dtype=dtype)
@@ -95,7 +98,7 @@ class VectorEmbedding(keras.layers.Layer):
 
 
 class Upsample(keras.layers.Layer):
-    """Nearest x2, then a 3x3 convolution where `channels` is given."""
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution where `channels` is given."""
 
     def __init__(self, channels: int | None = None, dtype: Any = None) -> None:
         super().__init__(dtype=dtype)
@@ -117,20 +120,20 @@ class Downsample(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         if self.conv is None:
             return ops.average_pool(x, 2, strides=2, padding="valid", data_format="channels_last")
-        # padding 0 is the original DDPM's: right and bottom only.
+        # padding 0 is that of the original DDPM: at right and bottom only.
         before = self.padding
         return self.conv(ops.pad(x, ((0, 0), (before, 1), (before, 1), (0, 0))))
 
 
 class Identity(keras.layers.Layer):
-    """Hand x on."""
+    """Return x unchanged."""
 
     def call(self, x: Any) -> Any:
         return x
 
 
 class ResnetBlock(keras.layers.Layer):
-    """Two normalised 3x3 convolutions with the time embedding between them, and a shortcut."""
+    """Two normalised 3x3 convolutions, with the time embedding between them and a shortcut around them."""
 
     def __init__(self, plan: ResnetPlan, config: ModelConfig, time_channels: int, dtype: Any) -> None:
         super().__init__(dtype=dtype)
@@ -146,7 +149,7 @@ class ResnetBlock(keras.layers.Layer):
         self.conv2 = conv(c_out, c_out, 3, dtype)
         self.resample = {"up": Upsample, "down": Downsample, None: Identity}[plan.resample](dtype=dtype)
         self.conv_shortcut = conv(c_in, c_out, 1, dtype) if plan.has_shortcut else None
-        # Dropout and Identity are never built, so Keras would trace every block once more to look for variables.
+        # Dropout and Identity are never built. Without this line Keras traces every block again to look for variables.
         self.built = True
 
     def call(self, x: Any, time: Any, training: bool = False) -> Any:
@@ -191,7 +194,7 @@ class Attention(keras.layers.Layer):
 
 
 def resampler(plan: ResnetPlan | ConvPlan, config: ModelConfig, time_channels: int, dtype: Any) -> keras.layers.Layer:
-    """The layer that ends a level."""
+    """The layer at the end of a level, which halves or doubles the image size."""
     if isinstance(plan, ResnetPlan):
         return ResnetBlock(plan, config, time_channels, dtype)
     if plan.resample == "up":
@@ -200,7 +203,7 @@ def resampler(plan: ResnetPlan | ConvPlan, config: ModelConfig, time_channels: i
 
 
 class Block(keras.layers.Layer):
-    """One level: residual blocks with or without attention, and what changes the image's size at its end."""
+    """One level: residual blocks with or without attention, and a layer at its end that changes the image size."""
 
     def __init__(self, plan: BlockPlan, config: ModelConfig, time_channels: int, dtype: Any) -> None:
         super().__init__(dtype=dtype)
@@ -211,7 +214,7 @@ class Block(keras.layers.Layer):
         self.upsamplers = end if plan.name.startswith("up") else []
 
     def resize(self, x: Any, time: Any, training: bool = False) -> Any:
-        """Apply the level's last layer, which may or may not take the time embedding."""
+        """Apply the layer at the level's end, which takes the time embedding where it is a residual block."""
         for layer in (*self.downsamplers, *self.upsamplers):
             x = layer(x, time, training=training) if isinstance(layer, ResnetBlock) else layer(x)
         return x

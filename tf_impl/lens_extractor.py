@@ -20,7 +20,7 @@ class LensExtractor(keras.Model):
     def __init__(self, dtype: Any = "float32") -> None:
         super().__init__(dtype=dtype)
         for c in CONVOLUTIONS:
-            # The padding is ours in every layer: SAME with stride 2 pads (0, 1) where PyTorch pads (1, 1).
+            # call() pads for every layer, since SAME with stride 2 pads (0, 1) where PyTorch pads (1, 1).
             layer = keras.layers.Conv2D(c.out_channels, c.size, c.stride, "valid", dtype=dtype)
             layer.build((None, None, None, c.in_channels))
             setattr(self, c.name, layer)
@@ -32,9 +32,9 @@ class LensExtractor(keras.Model):
         """Evaluate the network.
 
         Args:
-            x: (B, 64, 64, 3), as core.extractors.lens.prepare makes it.
+            x: (B, 64, 64, 3), as core.extractors.lens.prepare() returns it.
         Returns:
-            features (B, 128), parameters (B, 8), logits (B, 3).
+            `features` (B, 128), `parameters` (B, 8) and `logits` (B, 3).
         """
         for c in CONVOLUTIONS:
             edge = (c.padding, c.padding)
@@ -64,15 +64,15 @@ def build_lens_network(weights: Mapping[str, np.ndarray], dtype: str = "float32"
 def make_lens_extractor(
     weights: Mapping[str, np.ndarray], dtype: str = "float32"
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """What turns images into features, on a GPU where there is one.
+    """The lens extractor, on a GPU where there is one.
 
     Args:
-        weights: as core.extractors.lens_weights.read_lens_weights gives them.
+        weights: as core.extractors.lens_weights.read_lens_weights() returns them.
         dtype: float32 or float64.
     Returns:
-        A function from images (N, H, W, 1) in [0, 1], squares of 32 to 150 pixels, to arrays of that dtype: `features`
-        (N, 128), `parameters` (N, 8; angles in units of the field's side) and `logits` (N, 3). It raises ValueError for
-        other images.
+        A function from square images (N, H, W, 1) in [0, 1], of 32 to 150 pixels a side, to arrays of that dtype:
+        `features` (N, 128), `parameters` (N, 8), with angles in units of the field's side, and `logits` (N, 3). It
+        raises ValueError for other images.
     """
     network = build_lens_network(weights, dtype)
 

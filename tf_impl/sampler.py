@@ -1,4 +1,4 @@
-"""The network bound to what it is conditioned on, and the executor of sampling tables over it. Twin: torch_impl/sampler.py."""
+"""The network with a fixed condition, and the loop that runs a sampling table over it. Twin: torch_impl/sampler.py."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tf_impl.weights import build_unet
 
 
 class Network:
-    """A network; see core.inference.sampling.Network.
+    """A network on its device; see core.inference.sampling.Network.
 
     Args:
-        module: the U-Net, or any function with its signature.
+        module: the U-Net, or a function with the same signature.
     """
 
     def __init__(self, module: Callable[..., Any]) -> None:
@@ -31,13 +31,13 @@ class Network:
                 output = module(x, t, **given)
             return output, tape.gradient(output, x, v)
 
-        # Compiled: an eager call costs ten times as much at batch 1. A second batch size makes the batch dimension free.
+        # Compiled, since an eager call costs ten times as much at batch 1. After two batch sizes the graph takes any.
         compiled = {"reduce_retracing": True, "autograph": False}
         self.evaluate = tf.function(lambda x, t, given: module(x, t, **given), **compiled)
         self.product = tf.function(product, **compiled)
 
     def bind(self, condition: Condition | None = None) -> BoundNetwork:
-        """The network conditioned on these arrays."""
+        """The network conditioned on these arrays, whose first axis is the batch."""
         return BoundNetwork(self, condition)
 
 
@@ -54,7 +54,7 @@ class BoundNetwork:
         self.given = {name: tf.constant(value) for name, value in (condition or {}).items()}
 
     def __call__(self, x: Any, t: Any) -> Any:
-        """The output at x (B, H, W, C) and t, (B,) or scalar."""
+        """The output for x (B, H, W, C) and t, (B,) or scalar."""
         return self.network.evaluate(x, t, self.given)
 
     def run(
@@ -65,7 +65,7 @@ class BoundNetwork:
         weak: BoundNetwork | None = None,
         after: After | None = None,
     ) -> np.ndarray:
-        """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
+        """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C)."""
         channels = x_T.shape[-1]
         state: list[Any] = [table.start * tf.constant(x_T)]
         for index, row in enumerate(table.rows):
@@ -87,7 +87,7 @@ class BoundNetwork:
         return images
 
     def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The output on arrays."""
+        """The output for arrays; see core.inference.sampling.BoundNetwork."""
         output: np.ndarray = self(tf.constant(x), tf.constant(t)).numpy()
         return output
 

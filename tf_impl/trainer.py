@@ -1,4 +1,4 @@
-"""Training in TensorFlow: the step that core.training.loop calls. Twin: torch_impl/trainer.py."""
+"""The optimiser step in TensorFlow, which core.training calls. Twin: torch_impl/trainer.py."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, varia
 
 
 def set_threads(threads: int) -> None:
-    """Limit CPU threads, before TensorFlow has run anything; 0 leaves TensorFlow's choice."""
+    """Limit the number of CPU threads, before TensorFlow has computed anything; 0 leaves it to TensorFlow."""
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def describe() -> dict[str, Any]:
-    """What a manifest says of the framework; 0 threads: TensorFlow's choice."""
+    """Entries of a manifest: framework, versions, number of threads (0 is TensorFlow's choice) and device."""
     gpus = tf.config.list_physical_devices("GPU")
     device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
     threads = tf.config.threading.get_intra_op_parallelism_threads()
@@ -38,10 +38,10 @@ def describe() -> dict[str, Any]:
 
 
 class Trainer:
-    """The network, its average and its optimiser.
+    """The network, its averages and its optimiser; see core.training.training.Trainer.
 
     Args:
-        recipe: the run; the initial weights are drawn from its training.seed.
+        recipe: the recipe to train. The initial weights are drawn from its training.seed.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -55,7 +55,7 @@ class Trainer:
             self.network.gradient_checkpointing = True
         self.specs = param_specs(recipe.model)
         self.parameters = [v.value for v in variables(self.network).values()]
-        # All parameters as one vector: the optimiser is then some ten operations, not some ten a parameter.
+        # All parameters as one vector, so that an optimiser step is some ten operations and not some ten a parameter.
         self.flat = tf.Variable(self._flatten(self.parameters))
         self.average = tf.Variable(self.flat)
         self.profiles = [tf.Variable(self.flat) for _ in config.ema_profiles]
@@ -70,9 +70,9 @@ class Trainer:
         self._compiled_update = tf.function(self._update, autograph=False)
 
     def step(self, batch: dict[str, np.ndarray], scalars: dict[str, float]) -> dict[str, Any]:
-        """One optimiser step; see core.training.loop.Trainer."""
+        """One optimiser step; see core.training.training.Trainer."""
         total, gradients = self.gradients(batch, int(scalars["dropout_seed"]))
-        # Tensors, not Python floats: those would trace the function again at every new value.
+        # Tensors, since a new value of a Python float would trace the function again.
         lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "ema_decay"))
         profiles = [scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))]
         norm = self._compiled_update(total, gradients, lr, decay, tf.constant(profiles, tf.float64))
@@ -97,15 +97,15 @@ class Trainer:
         return total, sums
 
     def _loss_and_gradients(self, batch: dict[str, Any]) -> tuple[Any, Any, list[Any]]:
-        """The micro-batch's share of the loss, the loss of each image, and the share's gradients."""
+        """The micro-batch's share of the loss, the loss of each image, and the gradients of that share."""
         with tf.GradientTape() as tape:
             each = losses(self.network, batch, self.recipe.process.loss)
             value = tf.reduce_mean(each) / self.recipe.training.accumulate
         gradients = tape.gradient(value, self.parameters, unconnected_gradients="zero")
-        return value, each, [tf.convert_to_tensor(g) for g in gradients]  # the class embedding's comes as IndexedSlices
+        return value, each, [tf.convert_to_tensor(g) for g in gradients]  # the class embedding's is IndexedSlices
 
     def _update(self, total: Any, gradients: list[Any], lr: Any, decay: Any, profile_decays: Any) -> Any:
-        """Clip, step the optimiser and move the averages, or skip a step that is not finite; returns the norm."""
+        """Clip, step the optimiser and update the averages, or skip a step that is not finite; returns the norm."""
         gradient = self._flatten(gradients)
         norm = tf.norm(gradient)
 
@@ -123,12 +123,12 @@ class Trainer:
         return norm
 
     def _apply(self, g: Any, norm: Any, lr: Any, decay: Any) -> None:
-        """Adam or AdamW as torch.optim defines them, then the average."""
+        """Take a step of Adam or AdamW, as torch.optim defines them, and update the average."""
         config, dtype, p = self.recipe.training, norm.dtype, self.flat
         if config.clip_norm:
             g = g * tf.minimum(tf.cast(1, dtype), config.clip_norm / (norm + 1e-6))
         count = tf.cast(self.adam_steps.assign_add(1), tf.float64)
-        # Scalars in float64: 1 - beta_2^count in float32 is off by 1e-5 at the first steps.
+        # Scalars in float64: in float32 1 - beta_2^count errs by 1e-5 at the first steps.
         step_size = tf.cast(lr / (1 - config.beta1**count), dtype)
         root = tf.cast(tf.sqrt(1 - config.beta2**count), dtype)
         if config.weight_decay:
@@ -150,18 +150,18 @@ class Trainer:
         return tf.concat([tf.reshape(t, (-1,)) for t in tensors], axis=0)
 
     def _split(self, flat: Any) -> list[Any]:
-        """The parts of such a vector, in Keras's layout."""
+        """The parameters of a vector from _flatten(), in Keras's layout."""
         shapes = [p.shape for p in self.parameters]
         parts = tf.split(flat, [shape.num_elements() for shape in shapes])
         return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def _named(self, flat: Any) -> dict[str, np.ndarray]:
-        """The parts by canonical name and in the canonical layout."""
+        """The parameters of a vector from _flatten(), by canonical name and in the canonical layout."""
         parts = zip(self.specs.items(), self._split(flat), strict=True)
         return {name: from_keras(spec.kind, part.numpy()) for (name, spec), part in parts}
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
-        """EMA weights, training state and counters; see core.training.loop.Trainer."""
+        """EMA weights, training state and counters; see core.training.training.Trainer."""
         parts = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
         parts |= {f"profile_{i}": profile for i, profile in enumerate(self.profiles)}
         state = {f"{part}/{name}": value for part, flat in parts.items() for name, value in self._named(flat).items()}
@@ -169,7 +169,7 @@ class Trainer:
         return self._named(self.average), state, {name: int(getattr(self, name).numpy()) for name in counters}
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
-        """Go back to a state."""
+        """Restore a state()."""
         profiles = {f"profile_{i}": profile for i, profile in enumerate(self.profiles)}
         parts = ("params", "exp_avg", "exp_avg_sq", *profiles)
         named = {part: {name: state[f"{part}/{name}"] for name in self.specs} for part in parts}

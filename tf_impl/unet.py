@@ -19,7 +19,7 @@ from tf_impl.layers import Block, GroupNorm, TimeEmbedding, VectorEmbedding, con
 
 @keras.saving.register_keras_serializable("diptych")
 class UNet(keras.Model):
-    """Noise-level-conditional U-Net.
+    """U-Net conditioned on the timestep, and optionally on classes, parameters or an image.
 
     Args:
         config: the network, in diffusers' keys.
@@ -27,7 +27,7 @@ class UNet(keras.Model):
     """
 
     def __init__(self, config: ModelConfig, dtype: Any = "float32") -> None:
-        super().__init__(dtype=dtype, autocast=False)  # the layers cast what they take, but for t
+        super().__init__(dtype=dtype, autocast=False)  # each layer casts its inputs; t keeps its precision
         plan = unet_plan(config)
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
@@ -45,10 +45,10 @@ class UNet(keras.Model):
         self.up_blocks = [Block(p, config, time, dtype) for p in plan.up]
         self.conv_norm_out = GroupNorm(config.norm_num_groups, first, config.norm_eps, dtype)
         self.conv_out = conv(first, config.out_channels, 3, dtype)
-        self.built = True  # every layer made its variables when it was made
+        self.built = True  # every layer has made its variables
 
     def get_config(self) -> dict[str, Any]:
-        """What a .keras file says of the network."""
+        """The network's entry in a .keras file."""
         return {"config": to_dict(self.config), "dtype": self.dtype_policy.name}
 
     @classmethod
@@ -69,18 +69,18 @@ class UNet(keras.Model):
         """Evaluate the network.
 
         Args:
-            x: (B, H, W, C), in [-1, 1] plus noise; or the tuple (x, t) or (x, t, labels), or a dict of all arguments by
-                name, as `fit` hands it over.
-            t: (B,) or scalar, 0-based noise level, may be fractional.
+            x: (B, H, W, C), in [-1, 1] plus noise; or as keras's `fit` passes it: the tuple (x, t) or (x, t, labels),
+                or a dict of all arguments by name.
+            t: (B,) or scalar, 0-based timestep, which may be fractional.
             labels: (B,) int64 classes, for a class-conditional network only.
-            vector: (B, P) numbers, standardised as in training, for a network with vector_channels = P only.
-            keep: (B,) 1 where the vector counts and 0 where there is none; all 1 where it is None.
-            image: (B, H, W, C'), concatenated to x, for a network with condition_channels only.
+            vector: (B, P) parameters, standardised as in training, for a network with vector_channels = P only.
+            keep: (B,) 1 where the vector counts, 0 where the input is unconditional; None means all 1.
+            image: (B, H, W, C') in [-1, 1], concatenated to x, for a network with condition_channels = C' only.
             training: whether dropout acts.
         Returns:
             (B, H, W, C).
         Raises:
-            ValueError: a size that does not fit, or a condition given or missing against the configuration.
+            ValueError: the size does not fit, or a condition is given or missing contrary to the configuration.
         """
         if isinstance(x, dict):
             return self.call(**x, training=training)
@@ -119,6 +119,6 @@ class UNet(keras.Model):
         return self.conv_out(ops.silu(self.conv_norm_out(x)))
 
     def _run(self, layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
-        """A layer's output, computed again in the backward pass where gradient checkpointing is on."""
+        """A layer's output. With gradient checkpointing the backward pass computes it again."""
         call = functools.partial(layer, **options)
         return keras.remat(call)(*inputs) if self.gradient_checkpointing else call(*inputs)

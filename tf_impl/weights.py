@@ -1,4 +1,4 @@
-"""dict[str, ndarray] with canonical names and layout <-> the network. Twin: torch_impl/weights.py."""
+"""The network's weights from and to arrays with canonical names and layout. Twin: torch_impl/weights.py."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def to_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
 
 
 def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
-    """Every parameter by canonical name, as copies."""
+    """Copies of every parameter, by canonical name and in the canonical layout."""
     kinds = {name: spec.kind for name, spec in param_specs(network.config).items()}
     return {name: from_keras(kinds[name], variable.numpy()) for name, variable in variables(network).items()}
 
@@ -70,8 +70,11 @@ def from_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
 
 
 def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray]) -> None:
-    """Load every parameter.
+    """Set every parameter of a network.
 
+    Args:
+        network: the network to change.
+        weights: every parameter by canonical name (OIHW).
     Raises:
         ValueError: names or shapes differ from the network's, or a value is not finite.
     """
@@ -85,19 +88,19 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:
-        folder: see core.checkpoints.importing.read_network.
+        folder: as core.checkpoints.importing.read_network() takes it.
         dtype: float32 or float64.
     Returns:
-        The network: called with x (B, H, W, C), t (B,) and what it is conditioned on by keyword; dropout is off.
+        The network in evaluation mode. It takes x (B, H, W, C), t (B,) and the condition by keyword.
     Raises:
-        ValueError: a configuration or weights that are not supported.
+        ValueError: the configuration or the weights are not supported.
     """
     config, weights = read_unet(folder)
     return build_unet(config, weights, dtype)
 
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Pickles are PyTorch's to read.
+    """Refuse a pickle, which only PyTorch reads.
 
     Raises:
         ValueError: always; the message says how to convert the file.

@@ -1,4 +1,4 @@
-"""The worker's tasks that need tensors: forward, gradients, layers, a network in closed form. Twin: torch_impl/worker.py."""
+"""The worker's tasks that need tensors: forward pass, gradients, layers, closed form. Twin: torch_impl/worker.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from tf_impl.weights import build_unet, find_layer, from_keras, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """`forward`: evaluate options.model at options.dtype.
+    """`forward`: evaluate options.model in options.dtype.
 
-    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by name (CONDITIONS). Out: `output` (B, H, W, C).
+    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by the names of CONDITIONS. Arrays out:
+    `output` (B, H, W, C).
     """
     module, inputs = _network_and_inputs(arrays, options)
     return {"output": module(**inputs).numpy()}, {}
@@ -38,7 +39,8 @@ def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet |
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """`gradients`: loss and every parameter's gradient on one batch, with options.recipe.
 
-    Arrays in: `weights/NAME`, `batch/KEY` as core.training.training.Training.batch. Out: `loss` (), `grad/NAME`.
+    Arrays in: `weights/NAME`, and `batch/KEY` as core.training.training.Training.batch() returns them. Arrays out:
+    `loss` () and `grad/NAME`.
     """
     trainer = Trainer(from_dict(Recipe, options["recipe"]))
     set_weights(trainer.network, with_prefix(arrays, "weights/"))
@@ -48,9 +50,9 @@ def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str
 
 
 def replay_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """`replay_layers`: evaluate every layer alone, on the inputs that it had in the other framework.
+    """`replay_layers`: evaluate every layer alone, on its inputs in the other framework.
 
-    Arrays in: `weights/NAME`, and `in/NAME/I` as the other twin's `trace_layers` gives them. Out: `out/NAME`.
+    Arrays in: `weights/NAME`, and `in/NAME/I` as the other twin's `trace_layers` returns them. Arrays out: `out/NAME`.
     """
     network = build_unet(from_dict(ModelConfig, options["model"]), with_prefix(arrays, "weights/"), options["dtype"])
     given: dict[str, list[Any]] = {}
@@ -60,7 +62,7 @@ def replay_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict
 
 
 def affine_network(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Network:
-    """A network in closed form, slope, offset and the levels' time (T,)."""
+    """A network in closed form: slope[t] x + offset[t], for slope, offset and time (T,) of the timesteps."""
 
     def affine(x: Any, t: Any, labels: None = None) -> Any:
         level = tf.argmin(tf.abs(time - t))

@@ -1,6 +1,7 @@
-"""The diffusion model in PyTorch. May import core and torch; never the other twin. Twin: tf_impl.
+"""The diffusion model in PyTorch. May import core and torch, never the other twin. Twin: tf_impl.
 
-The functions below are those of core.library. They import PyTorch when they are called, so that --help takes no time.
+The functions below are those of core.library.
+They import PyTorch when they are called, so that --help is fast.
 """
 
 from __future__ import annotations

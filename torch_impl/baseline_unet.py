@@ -1,7 +1,8 @@
-"""The baseline network as a plain `nn.Module`, NCHW; its state_dict has the original's names. Twin: tf_impl/baseline_unet.py.
+"""The baseline network as a plain `nn.Module`, NCHW. Twin: tf_impl/baseline_unet.py.
 
-Source: dome272/Diffusion-Models-pytorch, modules.py, whose sizes are fixed to 64 x 64 and which materialises the
-attention's weights.
+Its state_dict has the original's names.
+Source: dome272/Diffusion-Models-pytorch, modules.py. There the size is fixed to 64 x 64, and attention keeps its
+weights in memory.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class DoubleConv(nn.Module):
 
 
 def _embedding_layer(channels: int) -> nn.Sequential:
-    """The time embedding's way into a level: (B, 256) -> (B, channels)."""
+    """Projection of the time embedding to the channels of a level: (B, 256) -> (B, channels)."""
     return nn.Sequential(nn.SiLU(), nn.Linear(BASELINE_TIME_CHANNELS, channels))
 
 
 class Down(nn.Module):
-    """Largest of 2x2 pixels, two double convolutions, plus the time embedding."""
+    """Max pooling of 2x2 pixels and two double convolutions; the time embedding is added."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -57,12 +58,12 @@ class Down(nn.Module):
 
 
 def upsample(x: torch.Tensor) -> torch.Tensor:
-    """Bilinear x2 with corners on corners."""
+    """Bilinear upsampling by 2, with corners aligned."""
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
 class Up(nn.Module):
-    """Bilinear x2 with corners on corners, the skip before it, two double convolutions, plus the time embedding."""
+    """Upsampling, concatenation to the skip, and two double convolutions; the time embedding is added."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class Up(nn.Module):
 
 
 class MultiheadAttention(nn.Module):
-    """Self-attention of (B, N, C), under the names of `nn.MultiheadAttention`, without materialising its weights."""
+    """Self-attention of (B, N, C) that does not keep its weights in memory; names as in `nn.MultiheadAttention`."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -113,21 +114,21 @@ class SelfAttention(nn.Module):
 
 
 class BaselineUNet(nn.Module):
-    """The U-Net that this project departs from.
+    """The baseline U-Net.
 
     Args:
-        config: the network, of architecture baseline.
+        config: configuration with architecture baseline.
     """
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """A stage, which is added by its name."""
+            """A stage of the network, which is added by name."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        # As in layers.TimeEmbedding: no part of the state, cast to the weights' dtype before the product with t.
+        # As in layers.TimeEmbedding: not part of the state, and cast to the weights' dtype before the product with t.
         self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.from_numpy(time_frequencies(config)), persistent=False)
         for stage in baseline_plan(config):
@@ -146,12 +147,12 @@ class BaselineUNet(nn.Module):
 
         Args:
             x: (B, C, H, W), in [-1, 1] plus noise.
-            t: (B,) or scalar, 0-based noise level (the schedule's row, as in the original), may be fractional.
+            t: (B,) or scalar, 0-based timestep, which may be fractional.
             labels: (B,) int64 classes, for a class-conditional network only.
         Returns:
             (B, C, H, W).
         Raises:
-            ValueError: a size that does not fit, or labels given or missing against the configuration.
+            ValueError: the size does not fit, or labels are given or missing contrary to the configuration.
         """
         self.config.check_size(*x.shape[2:])
         self.config.check_condition(labels)

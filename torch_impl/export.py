@@ -1,4 +1,4 @@
-"""The network as a file of another runtime: torch.export and ONNX, NCHW. Twin: tf_impl/export.py."""
+"""The network as a file for another runtime: torch.export and ONNX, NCHW. Twin: tf_impl/export.py."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def export(
         weights: every parameter by canonical name (OIHW).
         format: torch-export or onnx.
         path: file to write.
-        batch: of three: x (B, H, W, C) float32, t (B,) float32, labels (B,) int64 for a class-conditional network.
+        batch: three inputs: x (3, H, W, C) float32, t (3,) float32; for a class-conditional network labels (3,) int64.
+    Returns:
+        Both outputs, and entries of the manifest.
     Raises:
-        ValueError: a package that the format needs is missing.
+        ValueError: a package that the format needs is not installed.
     """
     missing = [name for name in ("onnx", "onnxscript") if format == "onnx" and find_spec(name) is None]
     if missing:
@@ -42,7 +44,7 @@ def export(
     inputs["x"] = inputs["x"].permute(0, 3, 1, 2).contiguous()
     expected = to_numpy(network(**inputs))
     details: dict[str, Any] = {"layout": "NCHW", "image_size": "fixed", "stands_alone": True}
-    # Traced with two images and evaluated on three: a batch size that got fixed would be seen.
+    # Traced with two images and evaluated on three, so that a batch size fixed by mistake shows.
     examples = tuple(value[:2].contiguous() for value in inputs.values())
     free = torch.export.Dim("batch")
     program = torch.export.export(network, examples, dynamic_shapes={name: {0: free} for name in inputs})
@@ -52,22 +54,28 @@ def export(
         found = to_numpy(torch.export.load(path).module()(*inputs.values()))
         return Exported(expected, found, {**details, "open_with": "torch.export.load(FILE).module()"})
     torch.onnx.export(
-        program, (), path, input_names=list(inputs), output_names=["output"], opset_version=_OPSET,
-        external_data=False, verbose=False,
-    )  # fmt: skip
+        program,
+        (),
+        path,
+        input_names=list(inputs),
+        output_names=["output"],
+        opset_version=_OPSET,
+        external_data=False,
+        verbose=False,
+    )
     details |= {name: version(name) for name in ("onnx", "onnxscript")}
     details |= {"opset": _OPSET, "open_with": "onnxruntime.InferenceSession(FILE)"}
     return Exported(expected, _run_onnx(path, inputs), details)
 
 
 def _forget_sources(program: torch.export.ExportedProgram) -> None:
-    """Drop the lines of source behind each operation: the file would name the folders of this machine."""
+    """Drop the stack trace of each operation, since the file would name the folders of this machine."""
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
 
 
 def _run_onnx(path: Path, inputs: Mapping[str, torch.Tensor]) -> np.ndarray | None:
-    """The file's output in onnxruntime, (B, H, W, C); None where that is not installed."""
+    """The file's output in onnxruntime, (B, H, W, C); None where onnxruntime is not installed."""
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime

@@ -1,4 +1,4 @@
-"""Extractors of features: images in, features by tap out, NumPy at both ends. Twin: tf_impl/extractors.py."""
+"""Feature extractors: functions from NumPy images to NumPy features by tap. Twin: tf_impl/extractors.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch_impl.lens_extractor import make_lens_extractor
 
 
 def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
-    """Inception's features on a GPU where there is one; see make_extractor."""
+    """The Inception extractor, on a GPU where there is one; see make_extractor()."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Inception(weights, dtype).to(device)
 
@@ -25,7 +25,7 @@ def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: s
 
 
 def lens_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
-    """The lens extractor's features; it brings images to its size in one way, so `resize` says nothing to it."""
+    """The lens extractor; see make_extractor(). It resizes images in one way only and does not read `resize`."""
     return make_lens_extractor(weights, dtype)
 
 
@@ -41,23 +41,23 @@ def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dt
         resize: clean or legacy, for inception.
         dtype: float32 or float64.
     Returns:
-        A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises MemoryError
-        where the batch does not fit.
+        A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises
+        MemoryError where the batch does not fit into memory.
     Raises:
-        ValueError: weights that are not the network's.
+        ValueError: the weights are not those of the extractor.
     """
     extract = EXTRACTORS[name](weights, resize, dtype)
 
     @torch.inference_mode()
     def extractor(images: np.ndarray) -> dict[str, np.ndarray]:
         try:
-            # TF32 is PyTorch's default for convolutions on a GPU; it keeps 10 bits.
+            # TF32, PyTorch's default for convolutions on a GPU, keeps 10 bits of the mantissa.
             with torch.backends.cudnn.flags(allow_tf32=False):
                 return extract(images)
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
         except RuntimeError as error:
-            if "DefaultCPUAllocator" in str(error):  # of main memory: no class of its own
+            if "DefaultCPUAllocator" in str(error):  # main memory; this error has no class of its own
                 raise MemoryError(str(error)) from error
             raise
 

@@ -39,13 +39,13 @@ class Inception(nn.Module):
         super().__init__()
         check_inception(weights, "weights")
         self.convs = nn.ModuleDict({_key(conv): _conv(conv) for conv in convolutions()})
-        # In float64, at no cost: its 2048 terms of either sign would make the logits follow the batch size, by 2e-6.
+        # float64, at no cost: in float32 the sum of 2048 terms of either sign depends on the batch size, by 2e-6.
         self.fc = nn.utils.skip_init(nn.Linear, STAGES[-1].width, CLASSES, dtype=torch.float64)
         values = folded(weights)
         layers = {conv.name: self.convs[_key(conv)] for conv in convolutions()} | {"fc": self.fc}
         for name, layer in layers.items():
             layer.weight.data, layer.bias.data = (torch.from_numpy(values[f"{name}.{p}"]) for p in ("weight", "bias"))
-        # channels_last: 1.3 times faster on a CPU, and on a GPU the convolutions' own layout.
+        # channels_last is 1.3 times faster on a CPU, and is the native layout of convolutions on a GPU.
         self.convs.to(getattr(torch, dtype)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False).eval()
 
@@ -53,7 +53,7 @@ class Inception(nn.Module):
         """Evaluate the network.
 
         Args:
-            x: (B, 3, H, W) as `prepare` gives it; any size of at least 75 pixels.
+            x: (B, 3, H, W) as prepare() returns it; H and W at least 75 pixels.
         Returns:
             Features (B, d) by tap, see core.extractors.inception.TAPS.
         """
@@ -66,7 +66,7 @@ class Inception(nn.Module):
         return {**features, **{tap: value.to(x.dtype) for tap, value in logits.items()}}
 
     def _chain(self, layers: tuple[Layer, ...], x: torch.Tensor) -> torch.Tensor:
-        """Apply layers in turn."""
+        """Apply layers one after another."""
         for layer in layers:
             if isinstance(layer, Conv):
                 x = F.relu(self.convs[_key(layer)](x))
@@ -78,7 +78,7 @@ class Inception(nn.Module):
 
 
 def _key(conv: Conv) -> str:
-    """The attribute of a convolution: a name with dots cannot be one."""
+    """The attribute name of a convolution, which cannot contain dots."""
     return conv.name.replace(".", "_")
 
 
@@ -96,7 +96,7 @@ def _pool(pool: Pool, x: torch.Tensor) -> torch.Tensor:
 
 
 def prepare(images: torch.Tensor, resize: str) -> torch.Tensor:
-    """Images as the network takes them: resized, in its range, grey repeated to three channels.
+    """Resize images, map them to the network's range, and repeat grey images to three channels.
 
     Args:
         images: (B, H, W, C) float in [0, 1], C 1 or 3.
@@ -104,7 +104,7 @@ def prepare(images: torch.Tensor, resize: str) -> torch.Tensor:
     Returns:
         (B, 3, 299, 299) of the same dtype.
     Raises:
-        ValueError: another number of channels or an unknown resize.
+        ValueError: another number of channels, or an unknown `resize`.
     """
     rows, columns = (torch.from_numpy(matrix).to(images) for matrix in input_matrices(images.shape[1:], resize))
     x = rows @ images.permute(0, 3, 1, 2) @ columns.T  # (B, C, 299, 299)
@@ -115,9 +115,9 @@ def read_published(path: Path) -> dict[str, np.ndarray]:
     """Every parameter by its published name, from pytorch-fid's file (`pt_inception-2015-12-05-6726825d.pth`).
 
     Raises:
-        ValueError: another file, or a damaged one.
+        ValueError: the file is another one, or damaged.
     """
-    # BatchNorm's count of batches stands in some copies; nothing reads it at evaluation.
+    # Some copies hold BatchNorm's number of batches, which evaluation does not read.
     tensors = {n: v for n, v in read_pickle(path).items() if not n.endswith(".num_batches_tracked")}
     check_inception(tensors, str(path))
     return tensors

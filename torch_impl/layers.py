@@ -12,7 +12,7 @@ from core.config import ModelConfig
 from core.networks.specs import time_frequencies
 from core.networks.unet import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
 
-# F.gelu is the exact form, with erf.
+# F.gelu is the exact GELU, with erf.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"silu": F.silu, "gelu": F.gelu}
 
 
@@ -22,8 +22,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, config: ModelConfig, time_channels: int) -> None:
         super().__init__()
         self.flip = config.flip_sin_to_cos
-        # Not part of the state. Cast to the weights' dtype before the product, as the other twin does: the angle is
-        # then bit-equal in both (formed otherwise it differs by 6e-5 at t = 999).
+        # Not part of the state. Cast to the weights' dtype before the product with t, as in the other twin: the angle
+        # is then bit-equal in both, and otherwise differs by 6e-5 at t = 999.
         self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.from_numpy(time_frequencies(config)), persistent=False)
         self.linear_1 = nn.Linear(config.block_out_channels[0], time_channels)
@@ -37,7 +37,7 @@ class TimeEmbedding(nn.Module):
 
 
 class VectorEmbedding(nn.Module):
-    """Numbers and whether they count, then two linear layers: (B, P) and (B,) -> (B, time_channels)."""
+    """The condition's parameters and `keep`, then two linear layers: (B, P) and (B,) -> (B, time_channels)."""
 
     def __init__(self, channels: int, time_channels: int) -> None:
         super().__init__()
@@ -47,12 +47,12 @@ class VectorEmbedding(nn.Module):
     def forward(self, vector: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         dtype = self.linear_1.weight.dtype
         keep = keep.to(dtype)[:, None]
-        x = torch.cat([vector.to(dtype) * keep, keep], dim=1)  # (B, P + 1); all 0 without a condition
+        x = torch.cat([vector.to(dtype) * keep, keep], dim=1)  # (B, P + 1), all 0 where unconditional
         return self.linear_2(F.silu(self.linear_1(x)))
 
 
 class Upsample(nn.Module):
-    """Nearest x2, then a 3x3 convolution where `channels` is given."""
+    """Nearest-neighbour upsampling by 2, then a 3x3 convolution where `channels` is given."""
 
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
@@ -76,12 +76,12 @@ class Downsample(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not hasattr(self, "conv"):
             return F.avg_pool2d(x, 2)
-        # padding 0 is the original DDPM's: right and bottom only.
+        # padding 0 is that of the original DDPM: at right and bottom only.
         return self.conv(x if self.padding else F.pad(x, (0, 1, 0, 1)))
 
 
 class ResnetBlock(nn.Module):
-    """Two normalised 3x3 convolutions with the time embedding between them, and a shortcut."""
+    """Two normalised 3x3 convolutions, with the time embedding between them and a shortcut around them."""
 
     def __init__(self, plan: ResnetPlan, config: ModelConfig, time_channels: int) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class Attention(nn.Module):
 
 
 def resampler(plan: ResnetPlan | ConvPlan, config: ModelConfig, time_channels: int) -> nn.Module:
-    """The layer that ends a level."""
+    """The layer at the end of a level, which halves or doubles the image size."""
     if isinstance(plan, ResnetPlan):
         return ResnetBlock(plan, config, time_channels)
     if plan.resample == "up":
@@ -148,7 +148,7 @@ def resampler(plan: ResnetPlan | ConvPlan, config: ModelConfig, time_channels: i
 
 
 class Block(nn.Module):
-    """One level: residual blocks with or without attention, and what changes the image's size at its end."""
+    """One level: residual blocks with or without attention, and a layer at its end that changes the image size."""
 
     def __init__(self, plan: BlockPlan, config: ModelConfig, time_channels: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class Block(nn.Module):
         self.upsamplers = nn.ModuleList(end if plan.name.startswith("up") else [])
 
     def resize(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        """Apply the level's last layer, which may or may not take the time embedding."""
+        """Apply the layer at the level's end, which takes the time embedding where it is a residual block."""
         for layer in (*self.downsamplers, *self.upsamplers):
             x = layer(x, time) if isinstance(layer, ResnetBlock) else layer(x)
         return x

@@ -27,9 +27,9 @@ class LensExtractor(nn.Module):
         """Evaluate the network.
 
         Args:
-            x: (B, 3, 64, 64), as core.extractors.lens.prepare makes it.
+            x: (B, 3, 64, 64), as core.extractors.lens.prepare() returns it.
         Returns:
-            features (B, 128), parameters (B, 8), logits (B, 3).
+            `features` (B, 128), `parameters` (B, 8) and `logits` (B, 3).
         """
         for c in CONVOLUTIONS:
             x = F.silu(self.get_submodule(c.name)(x))
@@ -57,15 +57,15 @@ def build_lens_network(weights: Mapping[str, np.ndarray], dtype: str = "float32"
 def make_lens_extractor(
     weights: Mapping[str, np.ndarray], dtype: str = "float32"
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """What turns images into features, on a GPU where there is one.
+    """The lens extractor, on a GPU where there is one.
 
     Args:
-        weights: as core.extractors.lens_weights.read_lens_weights gives them.
+        weights: as core.extractors.lens_weights.read_lens_weights() returns them.
         dtype: float32 or float64.
     Returns:
-        A function from images (N, H, W, 1) in [0, 1], squares of 32 to 150 pixels, to arrays of that dtype: `features`
-        (N, 128), `parameters` (N, 8; angles in units of the field's side) and `logits` (N, 3). It raises ValueError for
-        other images.
+        A function from square images (N, H, W, 1) in [0, 1], of 32 to 150 pixels a side, to arrays of that dtype:
+        `features` (N, 128), `parameters` (N, 8), with angles in units of the field's side, and `logits` (N, 3). It
+        raises ValueError for other images.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = build_lens_network(weights, dtype).to(device)

@@ -14,17 +14,18 @@ from torch_impl.unet import UNet
 
 
 def losses(network: UNet | BaselineUNet, batch: dict[str, torch.Tensor], kind: Loss = "simple") -> torch.Tensor:
-    """Weighted mean squared error between the network's output and its target.
+    """The loss of each image: weighted mean squared error of the network's output, the variational bound, or both.
 
     Args:
         network: of either architecture.
         batch: `x_0`, `eps` (B, C, H, W); `time`, `signal`, `noise`, `target_x0`, `target_eps`, `weight` (B,);
-            and what the network is conditioned on, by the names of core.inference.conditioning.CONDITIONS.
-        kind: simple; or where the variance is learned hybrid or vlb, with the columns of core.diffusion.bound.
+            and the condition, by the names of core.inference.conditioning.CONDITIONS.
+        kind: simple; or with a learned variance hybrid or vlb, which read the columns of core.diffusion.bound too.
     Returns:
-        (B,): weight[t] times the mean over pixels of the squared error; the loss is their mean. hybrid adds, and vlb has
-        alone, bound_weight times the mean of bound().
-    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights); Nichol & Dhariwal 2021 (hybrid, vlb).
+        (B,); the loss is their mean. simple is `weight` times the mean over pixels of the squared error, vlb is
+        `bound_weight` times the mean of bound(), and hybrid is the sum of both.
+    Source: Ho et al. 2020, eq. 14; Salimans & Ho 2022 (v); Hang et al. 2023 (weights); Nichol & Dhariwal 2021 (hybrid,
+        vlb).
     """
     x_0, eps = batch["x_0"], batch["eps"]
     signal, noise, a, b = (batch[k][:, None, None, None] for k in ("signal", "noise", "target_x0", "target_eps"))
@@ -49,7 +50,8 @@ def bound(
     """A term of the variational bound at every pixel, in nats, by the formulas of core.diffusion.bound.
 
     Args:
-        apart: (B, C, H, W) the output's error; fraction: the network's second half of channels.
+        apart: (B, C, H, W) the output minus its target.
+        fraction: (B, C, H, W) the second half of the output's channels, from -1 for the lower variance to 1.
         x_0: (B, C, H, W) images in [-1, 1].
         batch: `t`, `x0_from_output`, `snr_drop`, `log_variance_low`, `log_variance_gap` (B,).
     Source: Ho et al. 2020, eq. 5 and 13; Nichol & Dhariwal 2021, eq. 4-7 and 15.
@@ -63,7 +65,7 @@ def bound(
     start, end = centre - HALF_BIN * precision, centre + HALF_BIN * precision
     start = torch.where(x_0 < -EDGE, -OPEN_END, start)
     end = torch.where(x_0 > EDGE, OPEN_END, end)
-    # Of the two tails that a bin lies in, the smaller one keeps its digits.
+    # A bin is a difference of two tails. On the side of the smaller tails the difference keeps its digits.
     flip = centre < 0
     near, far = torch.where(flip, -end, start), torch.where(flip, -start, end)
     likelihood = log_tail(near) + torch.log(-torch.expm1(log_tail(far) - log_tail(near)))

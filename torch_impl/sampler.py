@@ -1,4 +1,4 @@
-"""The network bound to what it is conditioned on, and the executor of sampling tables over it. Twin: tf_impl/sampler.py."""
+"""The network with a fixed condition, and the loop that runs a sampling table over it. Twin: tf_impl/sampler.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Network:
     """A network on its device; see core.inference.sampling.Network.
 
     Args:
-        module: the U-Net in evaluation mode, or any module with its signature.
+        module: the U-Net in evaluation mode, or a module with the same signature.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -28,11 +28,11 @@ class Network:
         self.device = next(module.parameters(), torch.empty(0)).device
 
     def bind(self, condition: Condition | None = None) -> BoundNetwork:
-        """The network conditioned on these arrays."""
+        """The network conditioned on these arrays, whose first axis is the batch."""
         return BoundNetwork(self, condition)
 
     def to_device(self, x: np.ndarray) -> torch.Tensor:
-        """NHWC array to NCHW tensor; one that is no image, as it is."""
+        """The array as a tensor on the device. Images change from NHWC to NCHW."""
         y = torch.from_numpy(np.ascontiguousarray(x) if x.ndim != 4 else x).to(self.device)
         return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
 
@@ -50,7 +50,7 @@ class BoundNetwork:
         self.given = {name: network.to_device(value) for name, value in (condition or {}).items()}
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """The output at x (B, C, H, W) and t, (B,) or scalar."""
+        """The output for x (B, C, H, W) and t, (B,) or scalar."""
         output: torch.Tensor = self.network.module(x, t, **self.given)
         return output
 
@@ -63,7 +63,7 @@ class BoundNetwork:
         weak: BoundNetwork | None = None,
         after: After | None = None,
     ) -> np.ndarray:
-        """Run a table: (B, H, W, C) noise in, (B, H, W, C) images out."""
+        """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C)."""
         to_device, channels = self.network.to_device, x_T.shape[-1]
         state: list[Any] = [table.start * to_device(x_T)]
         for index, row in enumerate(table.rows):
@@ -85,7 +85,7 @@ class BoundNetwork:
 
     @torch.inference_mode()
     def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The output on arrays."""
+        """The output for arrays; see core.inference.sampling.BoundNetwork."""
         return to_numpy(self(self.network.to_device(x), self.network.to_device(t)))
 
     def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +118,7 @@ def deviation(row: Row, fraction: torch.Tensor) -> float | torch.Tensor:
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """NCHW tensor to NHWC array; one that is no image, as it is."""
+    """The tensor as an array. Images change from NCHW to NHWC."""
     array: np.ndarray = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).cpu().numpy()
     return array
 

@@ -1,9 +1,10 @@
-"""Makes the lens extractor's weights: simulate, train, score on held-out images, write.
+"""Make the lens extractor's weights: simulate images, train, score on held-out images, write.
 
     python -m torch_impl.train_lens_extractor --out core/extractors
 
-The weights are made once, in PyTorch, and read by both twins; so this file has no twin. Some fifteen minutes on two CPU
-cores. The same command gives the same data, order and initial weights; the last digits go by machine and threads.
+This file has no twin: PyTorch makes the weights once, and both twins read them. It takes some fifteen minutes on two
+CPU cores. The same command gives the same data, order and initial weights. The weights' last digits depend on the
+machine and the number of threads.
 """
 
 from __future__ import annotations
@@ -43,49 +44,51 @@ class Options:
     out: str = "core/extractors"
     """Folder for lens_extractor.safetensors and lens_extractor.json."""
     images: int = 48000
-    """Images simulated to train on, a multiple of 1,500."""
+    """Number of simulated training images, a multiple of 1,500. Lower it for a quick trial."""
     steps: int = 4500
-    """Optimiser steps."""
+    """Number of optimiser steps. Lower it for a quick trial."""
     batch_size: int = 64
-    """Images a step."""
+    """Images in one optimiser step."""
     learning_rate: float = 1.5e-3
-    """The highest; it rises over 50 steps and then falls to 0."""
+    """Peak learning rate. It is reached after 50 steps, and then falls linearly to 0."""
     held_out: int = 3000
-    """Images of each held-out set, a multiple of 250."""
+    """Number of images in each held-out set, a multiple of 250."""
     seed: int = 1
-    """Of data, initial weights, order and reflections; the held-out images have a seed of their own."""
+    """Seed of data, initial weights, order and reflections. The held-out images have a fixed seed."""
     threads: int = 2
-    """CPU threads, and processes that simulate."""
+    """Number of CPU threads, and of processes that simulate images."""
 
 
 WARMUP_STEPS = 50
 CLIP_NORM = 1.0
 CLASS_WEIGHT = 1.0
-"""Of the cross entropy beside the mean squared error of the standardised parameters."""
+"""Weight of the cross entropy; the mean squared error of the standardised parameters has weight 1."""
 
 DEGRADED = 4
-"""One image in so many is blurred or made noisier; its class is not asked for."""
+"""One image in DEGRADED is blurred or made noisier. Its class does not enter the loss."""
 
-TRAINING_SEED, HELD_OUT_SEED = 1_000_003, 2_000_003  # of the simulator, where no recipe looks
+TRAINING_SEED, HELD_OUT_SEED = 1_000_003, 2_000_003  # seeds of the simulator, which no recipe takes
 LOG_EVERY = 250
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """A line up over the first steps, then a line down to zero."""
+    """Learning rate of a step (0-based): linear warm-up to `peak`, times a linear decay to zero."""
     return peak * min((step + 1) / WARMUP_STEPS, 1.0) * (1 - step / steps)
 
 
 def train(
     data: tuple[np.ndarray, np.ndarray, np.ndarray], steps: int, batch_size: int, peak: float, seed: int
 ) -> LensExtractor:
-    """The trained network, whose parameters are in the targets' own units.
+    """Train the network with Adam and clipped gradients.
 
     Args:
-        data: images (N, 64, 64, 1) float32, labels (N,), targets (N, 8), as core.extractors.lens_training simulates them.
-        steps: of the optimiser (Adam, clipped).
-        batch_size: images a step.
-        peak: highest learning rate.
-        seed: of initial weights, order and reflections.
+        data: images (N, 64, 64, 1) float32, labels (N,) and targets (N, 8), as simulate_groups() returns them.
+        steps: number of optimiser steps.
+        batch_size: images in one step.
+        peak: peak learning rate.
+        seed: seed of initial weights, order and reflections.
+    Returns:
+        The network in evaluation mode. Its `parameters` have the units of the targets.
     """
     images, labels, targets = data
     mean, scale = targets.mean(axis=0), targets.std(axis=0)
@@ -117,7 +120,8 @@ def train(
         if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
             squared, entropy = np.mean(losses[-LOG_EVERY:], axis=0)
             rate = batch_size * (step + 1) / (time.perf_counter() - started)
-            print(f"step {step + 1}: squared error {squared:.4f}, cross entropy {entropy:.4f}, {rate:.0f} images/s", file=sys.stderr)  # fmt: skip
+            values = f"squared error {squared:.4f}, cross entropy {entropy:.4f}, {rate:.0f} images/s"
+            print(f"step {step + 1}: {values}", file=sys.stderr)
     with torch.no_grad():  # the head undoes the standardisation
         head = cast(torch.nn.Linear, network.get_submodule("to_parameters"))
         head.bias.copy_(head.bias * torch.from_numpy(scale) + torch.from_numpy(mean))
@@ -126,7 +130,7 @@ def train(
 
 
 def held_out_scores(network: LensExtractor, count: int, threads: int) -> dict[str, Any]:
-    """Scores on `count` fresh images of each of core.extractors.lens_training.SCORED, as they are and degraded, 50 by one blur."""
+    """Scores on `count` held-out images of each entry of SCORED, undegraded and degraded; 50 images share a blur."""
     found = {}
     for preset, size, field in SCORED:
         groups = [Group(preset, size, field, HELD_OUT_SEED, first) for first in range(0, count, GROUP)]
@@ -152,7 +156,7 @@ def evaluate(network: LensExtractor, images: np.ndarray) -> dict[str, np.ndarray
 
 
 def progress(results: Iterable[Any], total: int) -> Iterable[Any]:
-    """A bar on stderr while images are simulated."""
+    """A progress bar on stderr for the simulation."""
     from tqdm import tqdm
 
     return tqdm(results, "simulate", total, unit="group", mininterval=5.0)

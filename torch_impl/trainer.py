@@ -1,4 +1,4 @@
-"""Training in PyTorch: the step that core.training.loop calls. Twin: tf_impl/trainer.py."""
+"""The optimiser step in PyTorch, which core.training calls. Twin: tf_impl/trainer.py."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from torch_impl.weights import build_unet, get_weights, set_weights
 
 
 def set_threads(threads: int) -> None:
-    """Limit CPU threads; 0 leaves PyTorch's choice."""
+    """Limit the number of CPU threads; 0 leaves it to PyTorch."""
     if threads:
         torch.set_num_threads(threads)
 
 
 def describe() -> dict[str, Any]:
-    """What a manifest says of the framework."""
+    """Entries of a manifest: framework, version, number of threads and device."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {"framework": "torch", "version": torch.__version__, "threads": torch.get_num_threads(), "device": device}
 
 
 class Trainer:
-    """The network, its average and its optimiser.
+    """The network, its averages and its optimiser; see core.training.training.Trainer.
 
     Args:
-        recipe: the run; the initial weights are drawn from its training.seed.
+        recipe: the recipe to train. The initial weights are drawn from its training.seed.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -61,7 +61,7 @@ class Trainer:
         return kind(parts, fused=True, **options)
 
     def step(self, batch: dict[str, np.ndarray], scalars: dict[str, float]) -> dict[str, Any]:
-        """One optimiser step; see core.training.loop.Trainer."""
+        """One optimiser step; see core.training.training.Trainer."""
         total, norm = self.gradients(batch, int(scalars["dropout_seed"]))
         if torch.isfinite(norm) and torch.isfinite(total):
             self._update(norm, scalars)
@@ -74,10 +74,10 @@ class Trainer:
         return {"loss": total, "grad_norm": norm, **each, **counts}
 
     def gradients(self, batch: dict[str, np.ndarray], dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of a global batch and the norm of its gradients, which are left in the parameters' `.grad`."""
+        """Loss of a global batch, and the norm of its gradients, which stay in the parameters' `.grad`."""
         config = self.recipe.training
         if self.recipe.model.dropout:
-            torch.manual_seed(dropout_seed)  # nn.Dropout knows no generator but the global one
+            torch.manual_seed(dropout_seed)  # nn.Dropout takes no other generator
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=getattr(torch, config.dtype), device=self.device)
         size, found = len(batch["t"]) // config.accumulate, []
@@ -94,7 +94,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update(self, norm: torch.Tensor, scalars: dict[str, float]) -> None:
-        """Clip, step the optimiser, move the averages."""
+        """Clip the gradients, step the optimiser and update the averages."""
         clip = self.recipe.training.clip_norm
         if clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
@@ -106,12 +106,12 @@ class Trainer:
             torch._foreach_lerp_(list(profile.parameters()), self.parameters, 1 - scalars[f"profile_decay_{i}"])
 
     def _to_device(self, value: np.ndarray) -> torch.Tensor:
-        """NHWC images to NCHW, anything else as it is."""
+        """The array as a tensor on the device. Images change from NHWC to NCHW."""
         x = torch.from_numpy(value).to(self.device)
         return x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
-        """EMA weights, training state and counters; see core.training.loop.Trainer."""
+        """EMA weights, training state and counters; see core.training.training.Trainer."""
         state = {f"params/{name}": value for name, value in get_weights(self.network).items()}
         steps = 0
         for name, p in self.network.named_parameters():
@@ -126,7 +126,7 @@ class Trainer:
         return get_weights(self.ema), state, counters
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
-        """Go back to a state."""
+        """Restore a state()."""
         set_weights(self.ema, ema)
         for i, profile in enumerate(self.profiles):
             set_weights(profile, {n: state[f"profile_{i}/{n}"] for n, _ in profile.named_parameters()})

@@ -1,5 +1,6 @@
-"""The DDPM U-Net as a plain `nn.Module`, NCHW; its state_dict has diffusers' `UNet2DModel` names. Twin: tf_impl/unet.py.
+"""The DDPM U-Net as a plain `nn.Module`, NCHW. Twin: tf_impl/unet.py.
 
+Its state_dict has the names of diffusers' `UNet2DModel`.
 Source: Ho et al. 2020; Dhariwal & Nichol 2021 (scale_shift, resampling residual blocks).
 """
 
@@ -18,7 +19,7 @@ from torch_impl.layers import Block, TimeEmbedding, VectorEmbedding
 
 
 class UNet(nn.Module):
-    """Noise-level-conditional U-Net.
+    """U-Net conditioned on the timestep, and optionally on classes, parameters or an image.
 
     Args:
         config: the network, in diffusers' keys.
@@ -53,15 +54,15 @@ class UNet(nn.Module):
 
         Args:
             x: (B, C, H, W), in [-1, 1] plus noise.
-            t: (B,) or scalar, 0-based noise level, may be fractional.
+            t: (B,) or scalar, 0-based timestep, which may be fractional.
             labels: (B,) int64 classes, for a class-conditional network only.
-            vector: (B, P) numbers, standardised as in training, for a network with vector_channels = P only.
-            keep: (B,) 1 where the vector counts and 0 where there is none; all 1 where it is None.
-            image: (B, C', H, W), concatenated to x, for a network with condition_channels only.
+            vector: (B, P) parameters, standardised as in training, for a network with vector_channels = P only.
+            keep: (B,) 1 where the vector counts, 0 where the input is unconditional; None means all 1.
+            image: (B, C', H, W) in [-1, 1], concatenated to x, for a network with condition_channels = C' only.
         Returns:
             (B, C, H, W).
         Raises:
-            ValueError: a size that does not fit, or a condition given or missing against the configuration.
+            ValueError: the size does not fit, or a condition is given or missing contrary to the configuration.
         """
         self.config.check_size(*x.shape[2:])
         self.config.check_condition(labels, vector, image)
@@ -96,7 +97,7 @@ class UNet(nn.Module):
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
     def _run(self, layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
-        """A layer's output, computed again in the backward pass where gradient checkpointing is on."""
+        """A layer's output. With gradient checkpointing the backward pass computes it again."""
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(layer, *inputs, use_reentrant=False)
         return layer(*inputs)

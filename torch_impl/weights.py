@@ -1,4 +1,4 @@
-"""dict[str, ndarray] with canonical names and layout <-> the network. Twin: tf_impl/weights.py."""
+"""The network's weights from and to arrays with canonical names and layout. Twin: tf_impl/weights.py."""
 
 from __future__ import annotations
 
@@ -35,14 +35,17 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
 
 
 def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
-    """Every parameter by canonical name, as copies."""
+    """Copies of every parameter, by canonical name and in the canonical layout."""
     return {name: p.detach().cpu().numpy().copy() for name, p in network.named_parameters()}
 
 
 @torch.no_grad()
 def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray]) -> None:
-    """Load every parameter.
+    """Set every parameter of a network.
 
+    Args:
+        network: the network to change.
+        weights: every parameter by canonical name (OIHW).
     Raises:
         ValueError: names or shapes differ from the network's, or a value is not finite.
     """
@@ -55,22 +58,22 @@ def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:
-        folder: see core.checkpoints.importing.read_network.
+        folder: as core.checkpoints.importing.read_network() takes it.
         dtype: float32 or float64.
     Returns:
-        The network in evaluation mode: called with x (B, C, H, W), t (B,) and what it is conditioned on by keyword.
+        The network in evaluation mode. It takes x (B, C, H, W), t (B,) and the condition by keyword.
     Raises:
-        ValueError: a configuration or weights that are not supported.
+        ValueError: the configuration or the weights are not supported.
     """
     config, weights = read_unet(folder)
     return build_unet(config, weights, dtype)
 
 
 def read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a pickled state_dict; bfloat16 as float32.
+    """Read the tensors of a pickled state_dict; bfloat16 becomes float32.
 
     Raises:
-        ValueError: damaged, or anything but tensors by name.
+        ValueError: the file is damaged, or holds anything but tensors by name.
     """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)

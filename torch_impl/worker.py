@@ -1,4 +1,4 @@
-"""The worker's tasks that need tensors: forward, gradients, layers, a network in closed form. Twin: tf_impl/worker.py."""
+"""The worker's tasks that need tensors: forward pass, gradients, layers, closed form. Twin: tf_impl/worker.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from torch_impl.weights import build_unet, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """`forward`: evaluate options.model at options.dtype.
+    """`forward`: evaluate options.model in options.dtype.
 
-    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by name (CONDITIONS). Out: `output` (B, H, W, C).
+    Arrays in: `weights/NAME`, `x` (B, H, W, C), `t` (B,), and the condition by the names of CONDITIONS. Arrays out:
+    `output` (B, H, W, C).
     """
     module, inputs = _network_and_inputs(arrays, options)
     with torch.inference_mode():
@@ -39,7 +40,8 @@ def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet |
 def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
     """`gradients`: loss and every parameter's gradient on one batch, with options.recipe.
 
-    Arrays in: `weights/NAME`, `batch/KEY` as core.training.training.Training.batch. Out: `loss` (), `grad/NAME`.
+    Arrays in: `weights/NAME`, and `batch/KEY` as core.training.training.Training.batch() returns them. Arrays out:
+    `loss` () and `grad/NAME`.
     """
     trainer = Trainer(from_dict(Recipe, options["recipe"]))
     set_weights(trainer.network, with_prefix(arrays, "weights/"))
@@ -49,10 +51,11 @@ def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str
 
 
 def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """`trace_layers`: evaluate options.model at options.dtype and note what every layer with parameters gets and gives.
+    """`trace_layers`: evaluate options.model in options.dtype; record inputs and output of every layer with weights.
 
-    Arrays in: as `forward`. Out, in the order of evaluation: `in/NAME/I`, the I-th input, and `out/NAME`; images NHWC.
-    A strided convolution is left out: where it pads differs between frameworks, and the layer round it has it.
+    Arrays in: as `forward`. Arrays out, in the order of evaluation: `in/NAME/I`, input I of a layer, and `out/NAME`;
+    images are NHWC. A strided convolution is left out, since the frameworks pad at different places. The layer that
+    contains it is traced.
     """
     network, inputs = _network_and_inputs(arrays, options)
     seen: Arrays = {}
@@ -66,7 +69,7 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
 
     for name, module in network.named_modules():
         strided = isinstance(module, torch.nn.Conv2d) and module.stride != (1, 1)
-        chained = isinstance(module, torch.nn.Sequential)  # its layers are traced; a plain list in the other twin
+        chained = isinstance(module, torch.nn.Sequential)  # its layers are traced; the other twin has a list
         if name and any(True for _ in module.parameters()) and not strided and not chained:
             module.register_forward_hook(hook(name))
     with torch.inference_mode():
@@ -75,7 +78,7 @@ def trace_layers(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[
 
 
 class Affine(torch.nn.Module):
-    """A network in closed form: slope[t] x + offset[t]."""
+    """A network in closed form: slope[t] x + offset[t], at the timestep whose time is nearest."""
 
     def __init__(self, slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Affine(torch.nn.Module):
 
 
 def affine_network(slope: np.ndarray, offset: np.ndarray, time: np.ndarray) -> Network:
-    """A network in closed form, slope, offset and the levels' time (T,)."""
+    """A network in closed form: slope[t] x + offset[t], for slope, offset and time (T,) of the timesteps."""
     return Network(Affine(slope, offset, time))
 
 

@@ -83,7 +83,7 @@ class Generator:
         Returns:
             (n, H, W, C) in [0, 1], of the network's dtype.
         Raises:
-            ValueError: an option or a condition that the network does not have.
+            ValueError: an unknown option, or a class or parameter that the network is not conditioned on.
             RunError: the weights have diverged.
         """
         given = {name: value for name, value in options.items() if name in SAMPLING_OPTIONS}

@@ -104,7 +104,7 @@ class LevelSampler:
         for name, value in self.state().items():
             if name not in state or state[name].shape != value.shape:
                 found = state[name].shape if name in state else "missing"
-                raise ValueError(f"{name}: {found}; importance sampling goes on from losses of shape {value.shape}")
+                raise ValueError(f"{name}: {found}; importance sampling continues from losses of shape {value.shape}")
         if self.importance:
             self.history, self.counts = state["timesteps/history"].copy(), state["timesteps/counts"].copy()
 

@@ -27,7 +27,7 @@ RESUMABLE = (
     *(f"training.{key}" for key in ("steps", "log_every", "sample_every", "sample_count", "checkpoint_every")),
     *("training.keep_checkpoints", "training.threads", "evaluation.every"),
 )
-"""What may change when a run goes on: nothing that the numbers of a step depend on."""
+"""Keys of a recipe that may change when a run is resumed. The results of a step do not depend on them."""
 RETUNABLE = (
     "training.learning_rate",
     "training.clip_norm",
@@ -35,8 +35,8 @@ RETUNABLE = (
     "training.decay",
     "training.final_fraction",
 )
-"""What may also change where it is asked for: how the optimiser goes on from the weights and moments that it has.
-Data, objective, network and seed may not: another value of these is another run."""
+"""Keys that may also change with --retune. They change how the optimiser continues from its weights and moments. Data,
+objective, network and seed may not change: another value of these needs another run."""
 
 
 def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retune: bool = False) -> int:
