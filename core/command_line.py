@@ -104,7 +104,7 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
     width = max(10, *map(len, verbs))
     listed = "\n".join(f"  {name:<{width}} {text}" for name, text in verbs.items())
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help shows the options of a verb.")
+        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
         raise SystemExit(0)
     if not argv or argv[0] not in verbs:
         given = f"unknown verb {argv[0]!r}" if argv else "no verb given"
