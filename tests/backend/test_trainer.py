@@ -2,7 +2,6 @@
 Adam fed with the twin's own gradients, and everything that a run relies on."""
 
 import dataclasses
-import sys
 
 import numpy as np
 import pytest
@@ -446,7 +445,7 @@ def test_gradient_checkpointing_saves_memory(backend):
     peaks = []
     for on in (False, True):
         training = TrainingConfig(steps=1, batch_size=16, gradient_checkpointing=on)
-        with Worker("torch" if backend.name == "torch" else "tensorflow", python=sys.executable) as worker:
+        with Worker(backend.name) as worker:
             before = worker.call("peak_memory")[1]["bytes"]
             worker.call("time_training", recipe=dataclasses.asdict(Recipe(model, training=training)), steps=1)
             peaks.append(worker.call("peak_memory")[1]["bytes"] - before)

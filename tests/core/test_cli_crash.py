@@ -53,12 +53,20 @@ def test_a_full_disk_is_one_line_and_what_was_written_is_whole(recipe, tmp_path,
     assert steps_of(folder) == [1, 2, 3, 4]
 
 
+@pytest.fixture
+def hangup_ends():
+    """SIGHUP ends a process here, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("signum", "expected"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
     ids=lambda n: str(int(n)),
 )
-def test_a_signal_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch, signum, expected):
+def test_a_signal_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch, hangup_ends, signum, expected):
     whole, folder = tmp_path / "whole", tmp_path / "run"
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     assert run("train", "--config", recipe, "--run", whole)[0] == 0
@@ -97,9 +105,10 @@ def test_a_second_signal_ends_at_once():
 
 
 def test_a_training_in_a_thread_leaves_signals_alone():
+    before = signal.getsignal(signal.SIGTERM)
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: stop_on_signals().__enter__()).result()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_diverging_run_keeps_its_last_good_checkpoint(recipe, tmp_path):
