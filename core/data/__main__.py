@@ -97,7 +97,7 @@ class ConvertPickles:
     out: Path
     """New folder to write. May stand second."""
     i_trust_this_source: bool = False
-    """You know who made the files: a pickle can be made to do harm."""
+    """Say that you know who made the files. Their pickles are read as data and never run."""
 
 
 def _bar(items: Any) -> Any:
@@ -116,7 +116,7 @@ def download(command: Download) -> None:
 
 def convert_pickles(command: ConvertPickles) -> None:
     """Run the verb."""
-    from core.data import download as module
+    from core.data import pickles as module
 
     count = module.convert_pickles(command.folder, command.out, command.i_trust_this_source, _bar)
     print(f"{command.out}: {count} files")

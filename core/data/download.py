@@ -1,23 +1,16 @@
-"""Fetching public data sets and other files, and converting pickled data sets.
+"""Fetching public data sets and other files.
 
 A file appears under its name only when it is whole.
 """
 
 from __future__ import annotations
 
-import csv
-import pickle
-import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from core.command_line import RunError
-from core.files import file_hash, publish, write_npy
+from core.files import file_hash, publish
 
 
 @dataclass(frozen=True)
@@ -139,82 +132,3 @@ def zip_problem(path: Path) -> str:
             return "" if archive.infolist() else "an empty zip"
     except zipfile.BadZipFile as error:
         return f"no whole zip: {path.stat().st_size} bytes ({error})"
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds NumPy arrays and numbers, and refuses everything by which a pickle runs code."""
-
-    allowed = frozenset(
-        {
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "scalar"),
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("_codecs", "encode"),  # how protocol 2 spells bytes
-        }
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Only what NumPy itself writes for an array."""
-        module = module.replace("numpy.core.", "numpy._core.")  # files written by NumPy 1
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def convert_pickles(
-    folder: str | Path, out: str | Path, trusted: bool = False, progress: Callable[[list[Path]], Any] = iter
-) -> int:
-    """DeepLenseSim's pickled `[image, mass]` files to plain arrays and parameters.csv; plain files are copied.
-
-    Args:
-        folder: read recursively; only .npy files count.
-        out: a new or empty folder, which gets the same layout.
-        trusted: must be True: pickles can be made to do harm (what is not an array is refused all the same).
-        progress: wraps the list of files, as tqdm does.
-    Returns:
-        Number of files written.
-    Raises:
-        ValueError: not trusted, out not empty, no files, or a file of another kind.
-    """
-    folder, out = Path(folder), Path(out)
-    if not trusted:
-        raise ValueError(f"{folder}: pickled files can do harm; add --i-trust-this-source if you know who made them")
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: is not empty; name a new folder")
-    paths = sorted(p for p in folder.rglob("*.npy") if not p.name.startswith("._") and "__MACOSX" not in p.parts)
-    if not paths:
-        raise ValueError(f"{folder}: no .npy files; give the folder that holds them")
-    masses: list[tuple[str, float]] = []
-    for path in progress(paths):
-        target = out / path.relative_to(folder)
-        with open(path, "rb") as stream:
-            image, mass = _unpickled(stream, str(path))
-        if image is None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-            continue
-        masses.append((path.relative_to(folder).as_posix(), mass))
-        write_npy(target, image)
-    with open(out / "parameters.csv", "w", newline="", encoding="utf-8") as table:
-        csv.writer(table).writerows([("file", "mass"), *masses])
-    return len(paths)
-
-
-def _unpickled(stream: Any, name: str) -> tuple[Any, float]:
-    """The image and mass of an open .npy file, or (None, 0) where the array is a plain one."""
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        _, _, dtype = read(stream)
-        if not dtype.hasobject:
-            return None, 0.0
-        content = _ArraysOnly(stream).load()
-        image, mass = np.asarray(content[0]), float(content[1])
-    except (ValueError, EOFError, pickle.UnpicklingError, TypeError, IndexError) as error:
-        raise ValueError(f"{name}: not a pickled [image, mass] ({error}); remove it") from error
-    if image.ndim not in (2, 3) or image.dtype.kind not in "buif":
-        raise ValueError(
-            f"{name}: not an image: {image.shape} {image.dtype}; must be 2 or 3 axes of numbers; remove it"
-        )
-    return image, mass

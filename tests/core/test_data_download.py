@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that cuts, lies and refuses; pickles; the command line."""
+"""Downloads from a server on this machine that cuts, lies and refuses; the command line."""
 
 import csv
 import errno
@@ -16,7 +16,7 @@ from PIL import Image
 
 from core.data import download as module
 from core.data.__main__ import main
-from core.data.download import DownloadError, convert_pickles, download
+from core.data.download import DownloadError, download
 from core.data.lenses import simulate
 from core.data.sources import open_source
 from tests.file_server import serving
@@ -125,54 +125,6 @@ def test_download_arguments(tmp_path):
     with zipfile.ZipFile(tmp_path / "b.zip", "w"):
         pass
     assert module.zip_problem(tmp_path / "b.zip") == "an empty zip"
-
-
-class Bomb:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('a pickle ran code')",))
-
-
-def pickled(path, *content):
-    array = np.empty(len(content), object)
-    array[:] = content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
-
-
-def test_pickled_images_are_converted_only_when_asked(tmp_path, capsys):
-    images = np.random.default_rng(0).random((3, 8, 8))
-    for i, image in enumerate(images):
-        pickled(tmp_path / "in" / "axion" / f"{i}.npy", image, 10.0**-i)
-    (tmp_path / "in" / "cdm").mkdir()
-    np.save(tmp_path / "in" / "cdm" / "0.npy", images[0] / 2)
-    command = ["convert-pickles", str(tmp_path / "in"), str(tmp_path / "out")]
-    assert main(command) == 2 and not (tmp_path / "out").exists()
-    assert "--i-trust-this-source" in capsys.readouterr().err
-    assert main([*command, "--i-trust-this-source"]) == 0
-    source = open_source(tmp_path / "out")
-    assert source.class_names == ("axion", "cdm") and source.labels.tolist() == [0, 0, 0, 1]
-    for i in range(4):
-        np.testing.assert_array_equal(source.read(i)[..., 0], images[i] if i < 3 else images[0] / 2)
-    with open(tmp_path / "out" / "parameters.csv", newline="") as table:
-        assert [float(row["mass"]) for row in csv.DictReader(table)] == [1.0, 0.1, 0.01]
-    with pytest.raises(ValueError, match="not empty"):
-        convert_pickles(tmp_path / "in", tmp_path / "out", trusted=True)
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ((Bomb(), 1.0), r"asks for builtins\.exec"),
-        ((np.zeros(3), 1.0), "not an image"),
-        ((np.zeros((2, 2)),), "not a pi"),
-    ],
-)
-def test_what_is_no_image_and_mass_is_refused(tmp_path, content, message):
-    pickled(tmp_path / "in" / "a.npy", *content)
-    with pytest.raises(ValueError, match=rf"a\.npy: .*{message}"):
-        convert_pickles(tmp_path / "in", tmp_path / "out", trusted=True)
-    with pytest.raises(ValueError, match=r"no \.npy files"):
-        convert_pickles(tmp_path / "none", tmp_path / "out", trusted=True)
 
 
 def test_simulate_writes_what_the_sources_read(tmp_path, capsys):
