@@ -26,7 +26,7 @@ from core.command_line import RunError
 from core.config import Recipe
 from core.data.dataset import open_dataset
 from core.images import grid, save_png
-from core.inference.conditioning import data_record, own_condition
+from core.inference.conditioning import check_condition, data_record, own_condition
 from core.inference.generator import Generator
 from core.training.evaluation import Evaluation
 from core.training.training import Trainer, Training
@@ -99,7 +99,9 @@ class TrainingRun:
 
 def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
     """Start a new training of a recipe on its data; nothing is written to disk."""
-    training = Training(recipe, open_dataset(recipe.data, recipe.image_shape))
+    dataset = open_dataset(recipe.data, recipe.image_shape)
+    check_condition(recipe, dataset)
+    training = Training(recipe, dataset)
     twin.set_threads(recipe.training.threads)
     return TrainingRun(training, twin.make_trainer(recipe))
 

@@ -15,6 +15,7 @@ from core.config import Recipe
 from core.config.recipes import to_dict
 from core.data.dataset import open_dataset
 from core.files import write_json
+from core.inference.conditioning import check_condition
 from core.networks.specs import count_parameters
 from core.training.evaluation import Evaluation, make_extract
 from core.training.loop import TrainingRun, train
@@ -73,7 +74,9 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
                     raise ValueError(
                         f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
                     )
-            training = Training(recipe, open_dataset(recipe.data, recipe.image_shape))
+            dataset = open_dataset(recipe.data, recipe.image_shape)
+            check_condition(recipe, dataset)
+            training = Training(recipe, dataset)
             if checkpoint and checkpoint.data.get("sha256") != training.dataset.manifest.get("sha256"):
                 raise ValueError(
                     f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})"

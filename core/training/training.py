@@ -16,7 +16,7 @@ from core.data.order import batch_indices, symmetry, symmetry_codes
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
 from core.images import from_unit
-from core.inference.conditioning import check_condition, training_condition
+from core.inference.conditioning import training_condition
 from core.inference.sampling import Network
 from core.random import gaussian
 from core.training.levels import LevelSampler
@@ -66,12 +66,9 @@ class Training:
     Args:
         recipe: the recipe to train.
         dataset: images in [0, 1], labels and parameters.
-    Raises:
-        ValueError: the data lack what the network is conditioned on.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
-        check_condition(recipe, dataset)
         self.recipe, self.dataset = recipe, dataset
         self.process = make_process(recipe.process)
         self.levels = LevelSampler(recipe.training, self.process)
