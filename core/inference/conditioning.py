@@ -175,11 +175,6 @@ def own_condition(recipe: Recipe, dataset: Dataset, samples: Sequence[int], seed
     return found
 
 
-def weak_condition(recipe: Recipe, condition: Condition) -> Condition | None:
-    """The unconditional input for guidance; None where the network was trained without condition dropout."""
-    return no_condition(condition, recipe.classes) if recipe.training.condition_dropout else None
-
-
 def asked_condition(
     classes: int | None,
     data: Mapping[str, Any],

@@ -17,7 +17,6 @@ from core.inference.conditioning import (
     no_condition,
     numbers_of,
     training_condition,
-    weak_condition,
 )
 from core.inference.sampling import Conditioned, KeyedNoise, run_table
 from eval.parity.closeness import require_close
@@ -94,11 +93,11 @@ def test_what_is_dropped_is_keyed_by_seed_step_and_place():
     assert dropped(7, dropout=0.0 + 1e-9).sum() == 0 and dropped(7, dropout=0.999).sum() > 60
 
 
-def test_without_dropout_nothing_is_dropped_and_nothing_is_weak():
+def test_without_dropout_nothing_is_dropped():
     plain = recipe(dropout=0.0, classes=3)
     found = training_condition(plain, dataset(), np.arange(20), dataset().images[:20], 3)
     assert (found["keep"] == 1).all() and found["labels"].max() == 2 and plain.classes == 3
-    assert weak_condition(plain, found) is None and recipe().classes == 3
+    assert recipe().classes == 3
 
 
 def test_no_condition_keeps_the_image_beside():
