@@ -1,6 +1,7 @@
-"""Files: atomic writes, JSON, tensors and hashes. Every other room reads and writes through this module.
+"""Files: atomic writes, guarded reads, JSON, tensors and hashes. Every other room reads and writes through this module.
 
 A name that exists holds a whole file or folder: it is written beside its final name, synced, then renamed.
+A file that is read may hold anything: `reading` makes one line of what goes wrong, and no size in it is believed.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -105,6 +108,105 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
             np.savez(stream, allow_pickle=False, **arrays)
 
     write_atomically(path, write)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, expected: str, advice: str = "write it again") -> Iterator[None]:
+    """Make one ValueError of whatever goes wrong in the block; an error that names the file stays as it is.
+
+    Args:
+        path: the file, or a name that begins with it.
+        expected: what the file should be, such as "a whole .npz file".
+        advice: what to do about it.
+    Raises:
+        ValueError: the file cannot be read, or is damaged, or is something else, or does not fit into memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(f"{path}: does not fit into memory; {advice}") from error
+    except OSError as error:
+        reason = (
+            f"cannot be read: {error.strerror}" if error.strerror else f"not {expected} ({_reason(error)}); {advice}"
+        )
+        raise ValueError(f"{path}: {reason}") from error
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: not {expected} ({_reason(error)}); {advice}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in at most 200 printable characters."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    text = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    return "".join(c if c.isprintable() else " " for c in text)[:200]
+
+
+def check_memory(name: str | Path, needed: int) -> None:
+    """Raise ValueError where `needed` bytes, to be allocated for the file `name`, are not free."""
+    free = free_memory()
+    if needed > free:
+        raise ValueError(f"{name}: needs {needed / 2**30:.1f} GiB of memory where {free / 2**30:.1f} GiB are free")
+
+
+def free_memory() -> int:
+    """Bytes of main memory that can be had without swapping; of all of it, where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def read_npy_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and dtype of a .npy file, whose size must be as they say; allocates nothing.
+
+    Args:
+        stream: at the first byte; afterwards at the first byte of the array.
+        size: bytes of the whole file.
+    Raises:
+        ValueError: another kind of file, or a damaged header. Other errors too: call it inside `reading`.
+    """
+    version = np.lib.format.read_magic(stream)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format")
+    shape, fortran, dtype = read(stream)
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects, which could run code and are not loaded")
+    if any(axis < 0 for axis in shape):
+        raise ValueError(f"shape {shape}")
+    expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    if expected != size:
+        raise ValueError(f"{size} bytes where its header says {expected}")
+    return shape, fortran, dtype
+
+
+def read_npz(path: str | Path, expected: str = "a whole .npz file of plain arrays") -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name; no pickle, and nothing is allocated that the file does not hold.
+
+    Raises:
+        ValueError: damaged, or something else, or more than fits into memory; the message names the file.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    with reading(path, expected), zipfile.ZipFile(path) as archive:
+        check_memory(path, 2 * max((info.file_size for info in archive.infolist()), default=0))
+        check_memory(path, sum(info.file_size for info in archive.infolist()))
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name in arrays:
+                raise ValueError(f"{info.filename} occurs twice")
+            with archive.open(info) as stream:
+                shape, fortran, dtype = read_npy_header(stream, info.file_size)
+                data = bytearray(stream.read())
+            array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+            arrays[name] = array
+    return arrays
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

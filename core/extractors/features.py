@@ -23,7 +23,7 @@ from core.data.sources import Source
 from core.extractors import inception as inception_spec
 from core.extractors import lens as lens_spec
 from core.extractors import lens_weights
-from core.files import read_tensors, write_npz
+from core.files import free_memory, read_tensors, write_npz
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -149,15 +149,6 @@ def first_batch_size(name: ExtractorName, device: str, dtype: str) -> int:
         return LARGEST_BATCH["gpu"]
     images = free_memory() // 2 // (EXTRACTORS[name].bytes_per_image * np.dtype(dtype).itemsize // 4)
     return min(1 << max(images.bit_length() - 1, 0), LARGEST_BATCH["cpu"])
-
-
-def free_memory() -> int:
-    """Bytes of main memory that can be had without swapping; of all of it, where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def extract(

@@ -21,7 +21,7 @@ from core.extractors.features import (
     read_images,
     write_features,
 )
-from core.files import file_hash, write_json, write_tensors
+from core.files import file_hash, free_memory, write_json, write_tensors
 from core.worker.tasks import FeaturesTask
 from tests import command_line
 from tests.feature_file import read_features
@@ -130,7 +130,7 @@ def test_the_first_batch_follows_the_memory(monkeypatch):
 
 def test_free_memory_is_part_of_all_memory():
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert everything / 1000 < module.free_memory() <= everything
+    assert everything / 1000 < free_memory() <= everything
 
 
 def test_integers_are_divided_by_their_maximum_and_nothing_is_rounded():
