@@ -43,6 +43,9 @@ class DataConfig:
     augment: bool = False
     """Turn and flip training images at random: the eight symmetries of the square, or four where height and width
     differ. Use it only where the data look the same from every side."""
+    skip_broken: bool = False
+    """Leave out images that cannot be read, up to half of them. The checkpoint's data.json lists them. By default they
+    are an error that names them all."""
     cache: str = "data/cache"
     """Folder for prepared data sets, which are used again by later runs."""
 

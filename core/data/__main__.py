@@ -56,6 +56,8 @@ class Info:
     """Images to simulate, for simulate:PRESET."""
     size: int = 64
     """Height and width in pixels, for simulate:PRESET."""
+    skip_broken: bool = False
+    """Leave out images that cannot be read, up to half of them, and list them. By default they are an error."""
 
     def __post_init__(self) -> None:
         require(self.count >= 2, "--count", self.count, "at least 2")
@@ -153,16 +155,13 @@ def info(command: Info) -> None:
     """Run the verb."""
     import numpy as np
 
-    from core.data.dataset import fingerprint
+    from core.data.dataset import leave_out_broken
 
-    source = _open(command)
+    source, skipped = _open(command), list[str]()
+    if command.skip_broken:
+        source, skipped = leave_out_broken(source)
     total = len(source.names)
-    values = np.empty((total, *source.shape), np.float32)
-    hashes = set()
-    for index in _bar(range(total)):
-        image = source.read(index)
-        hashes.add(fingerprint(image))
-        values[index] = image
+    values, hashes = _read(source)
     classes = None
     if source.labels is not None:
         counts = np.bincount(source.labels, minlength=len(source.class_names))
@@ -181,6 +180,7 @@ def info(command: Info) -> None:
         "median": float(np.median(values, overwrite_input=True)),
         "classes": classes,
         "duplicates": total - len(hashes),
+        "skipped": skipped,
         "parameters": sorted(source.parameters),
         "picture": None if command.out is None else str(command.out),
     }
@@ -199,6 +199,24 @@ def _open(command: Info) -> Source:
         config = DataConfig(source=command.path, simulate_count=command.count)
         return simulated(config, (command.size, command.size, 1))
     return open_source(command.path)
+
+
+def _read(source: Source) -> tuple[Any, set[bytes]]:
+    """All images, (N, H, W, C) float32, and their hashes."""
+    import numpy as np
+
+    from core.data.dataset import fingerprint
+    from core.data.sources import BrokenImageError
+
+    values, hashes = np.empty((len(source.names), *source.shape), np.float32), set()
+    try:
+        for index in _bar(range(len(source.names))):
+            image = source.read(index)
+            hashes.add(fingerprint(image))
+            values[index] = image
+    except BrokenImageError as error:
+        raise ValueError(f"{error}; repair them, or leave them out with --skip-broken") from error
+    return values, hashes
 
 
 def _draw(values: Any, title: str, path: Path) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from core.config import DataConfig
 from core.data.formats import Image, describe
 from core.data.lenses import Parameters, simulator
-from core.data.sources import Source, open_source
+from core.data.sources import BrokenImageError, Source, open_source
 from core.files import atomic_folder, file_hash, write_json, write_npz
 from core.images import resize
 
@@ -164,8 +164,22 @@ def fingerprint(image: Image) -> bytes:
     return hashlib.sha256(head + plain.tobytes()).digest()
 
 
+def leave_out_broken(source: Source) -> tuple[Source, list[str]]:
+    """The images of a source that can be read, and what is wrong with each of the others.
+
+    Raises:
+        ValueError: more than half of the images are broken.
+    """
+    broken = source.broken()
+    if 2 * len(broken) > len(source.names):
+        cause = f"the first says: {next(iter(broken.values()))}"
+        raise ValueError(f"{len(broken)} of {len(source.names)} images are broken, too many to leave out; {cause}")
+    return source.without(broken), list(broken.values())
+
+
 def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
     """Write images.npy and arrays.npz into a folder; returns the manifest."""
+    source, skipped = leave_out_broken(source) if config.skip_broken else (source, [])
     count = len(source.names)
     low, high = _extremes(source) if config.normalise == "dataset" else (0.0, 1.0)
     digest, hashes = hashlib.sha256(), []
@@ -210,11 +224,13 @@ def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], fo
         "preparation": _preparation(config),
         "duplicates": count - len(set(hashes)),
         "class_names": list(source.class_names),
+        **({"skipped": skipped} if config.skip_broken else {}),
     }
 
 
-def _preparation(config: DataConfig) -> dict[str, str]:
-    return {"fit": config.fit, "normalise": config.normalise}
+def _preparation(config: DataConfig) -> dict[str, str | bool]:
+    skip = {"skip_broken": True} if config.skip_broken else {}  # no key otherwise: older caches stay valid
+    return {"fit": config.fit, "normalise": config.normalise, **skip}
 
 
 def _read_cache(folder: Path) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
@@ -273,11 +289,18 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Datas
     if cached is None:
         if folder.exists():
             log.warning("%s does not match its manifest; preparing it again", folder)
-        _build(folder, lambda temporary: _convert(source, config, image_shape, temporary))
+        try:
+            _build(folder, lambda temporary: _convert(source, config, image_shape, temporary))
+        except BrokenImageError as error:
+            raise ValueError(f"{error}; repair them, or leave them out with data.skip_broken = true") from error
         cached = _read_cache(folder)
     if cached is None:
         raise OSError(f"{folder}: what was just written cannot be read back; check the disk")
     images, arrays, manifest = cached
+    if skipped := manifest.get("skipped"):
+        log.warning(
+            "%s: %d broken images left out, listed in %s", config.source, len(skipped), folder / "manifest.json"
+        )
     fractions = arrays["hashes"][:, :8].copy().view(">u8")[:, 0] / 2.0**64
     held_out = np.flatnonzero(fractions < config.held_out)
     train = np.flatnonzero(fractions >= config.held_out)

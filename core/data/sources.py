@@ -5,6 +5,8 @@ Images are read one at a time. Nothing is scaled here, and no pickle is loaded.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -12,7 +14,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +26,12 @@ from core.data.formats import CONVERT, FORMATS, Image, decode, describe, read_id
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that are no class: this project draws its own split."""
+
+SHOWN = 8
+"""Names of broken images in a message."""
+
+TRIED = 20
+"""Images that are tried at the start of a folder, where the first ones are broken."""
 
 IDX_NAME = re.compile(r"(idx\d*|-ubyte)(\.gz)?$")
 
@@ -52,7 +60,41 @@ class Source:
     identity: dict[str, Any] = field(default_factory=dict)
 
     def read(self, index: int) -> Image:
-        """Image (H, W, C) of the stored dtype; ValueError, naming it, where it is not finite or not like the first."""
+        """Image (H, W, C) of the stored dtype.
+
+        Raises:
+            BrokenImageError: it cannot be decoded, is not finite or is not like the first; all such images are named.
+        """
+        try:
+            return self._whole(index)
+        except ValueError as error:
+            raise BrokenImageError(_listed(error, [self.names[i] for i in self.broken()])) from error
+
+    def broken(self) -> dict[int, str]:
+        """What is wrong with each image that cannot be read, by its index. Every image is read."""
+        from tqdm import tqdm
+
+        found = {}
+        for index in tqdm(range(len(self.names)), desc="Looking for broken images", unit="image", leave=False):
+            try:
+                self._whole(index)
+            except ValueError as error:
+                found[index] = str(error)
+        return found
+
+    def without(self, broken: Mapping[int, str]) -> Source:
+        """The source without some images, such as those of broken()."""
+        kept = [index for index in range(len(self.names)) if index not in broken]
+        return dataclasses.replace(
+            self,
+            names=[self.names[index] for index in kept],
+            fetch=lambda index: self.fetch(kept[index]),
+            labels=None if self.labels is None else self.labels[kept],
+            parameters={name: values[kept] for name, values in self.parameters.items()},
+        )
+
+    def _whole(self, index: int) -> Image:
+        """An image, checked; ValueError names it."""
         image, name = self.fetch(index), self.names[index]
         if image.shape != self.shape or image.dtype != self.dtype:
             raise ValueError(
@@ -63,6 +105,26 @@ class Source:
             bad = int(image.size - np.isfinite(image).sum())
             raise ValueError(f"{name}: {bad} of {image.size} values are not finite; repair or remove the file")
         return image
+
+
+class BrokenImageError(ValueError):
+    """Images of a source that cannot be read. The message says what is wrong with one and names the others."""
+
+
+def _listed(error: ValueError, names: Sequence[str]) -> str:
+    """The message of one image's error, with the names of all broken images where there are more."""
+    if len(names) < 2:
+        return str(error)
+    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{error}; {len(names)} images are broken: {', '.join(names[:SHOWN])}{rest}"
+
+
+def _first(fetch: Callable[[int], Image], count: int) -> Image:
+    """The first image that can be decoded, which the others must be like; raises for the first where few can."""
+    for index in range(min(count, TRIED)):
+        with contextlib.suppress(ValueError):
+            return fetch(index)
+    return fetch(0)
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
@@ -108,7 +170,7 @@ def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], byt
     def fetch(index: int) -> Image:
         return decode(load(names[index]), f"{where}/{names[index]}", channels)
 
-    first = fetch(0)
+    first = _first(fetch, len(names))
     labels, class_names = _class_labels(names)
     listing = json.dumps([[name, *entries[name]] for name in names]).encode()
     identity = {"path": str(where.resolve()), "files": len(names), "listing": hashlib.sha256(listing).hexdigest()}

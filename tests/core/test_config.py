@@ -199,7 +199,7 @@ def test_a_bad_value_is_refused_by_name(part, values, message):
 # What any value of the right type is allowed for.
 FREE = {
     "model": {"center_input_sample", "flip_sin_to_cos", "add_attention"},
-    "data": {"augment", "cache"},
+    "data": {"augment", "cache", "skip_broken"},
     "training": {"gradient_checkpointing", "stratified"},
     "sampling": {"clip"},
 }

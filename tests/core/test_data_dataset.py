@@ -304,3 +304,53 @@ def test_symmetries_are_the_group_of_the_square():
     codes = np.concatenate([symmetry_codes(1, step, 64, True) for step in range(50)])
     assert ((np.bincount(codes, minlength=8) - 400) ** 2 / 400).sum() < 7 + 5 * np.sqrt(14)
     assert set(symmetry_codes(1, 0, 200, False)) == {0, 1, 2, 3}
+
+
+def broken_folder(folder, names, first=()):
+    """Eight images, the named ones of them no .npy files or with a value that is not finite."""
+    (folder / "images").mkdir()
+    for index in range(8):
+        image = np.random.default_rng(index).random((4, 4))
+        np.save(folder / "images" / f"{index}.npy", image * np.nan if index in names else image)
+    for index in first:
+        (folder / "images" / f"{index}.npy").write_text("no array")
+    return DataConfig(source=str(folder / "images"), cache=str(folder / "cache"))
+
+
+def test_broken_files_are_named_at_once(tmp_path):
+    config = broken_folder(tmp_path, (3, 6), (0,))
+    with pytest.raises(
+        ValueError, match=r"0\.npy: not a \.npy file.*3 images are broken: .*0\.npy, .*3\.npy, .*6\.npy"
+    ):
+        open_dataset(config, (4, 4, 1))
+    with pytest.raises(ValueError, match=r"or leave them out with data\.skip_broken = true$"):
+        open_dataset(config, (4, 4, 1))
+
+
+def test_broken_files_are_left_out_by_name(tmp_path, caplog):
+    config = dataclasses.replace(broken_folder(tmp_path, (3,), (0,)), skip_broken=True)
+    for _ in range(2):  # prepared, and from the cache
+        caplog.clear()
+        opened = open_dataset(config, (4, 4, 1))
+        assert "2 broken images left out" in caplog.text
+    skipped = opened.manifest["skipped"]
+    assert ["0.npy" in skipped[0], "3.npy" in skipped[1]] == [True, True] and opened.manifest["count"] == 6
+    expected = [np.load(tmp_path / "images" / f"{i}.npy").astype(np.float32) for i in (1, 2, 4, 5, 6, 7)]
+    np.testing.assert_array_equal(opened.images[..., 0], expected)
+
+
+def test_labels_stay_with_their_images_where_some_are_left_out(tmp_path):
+    for index in range(6):
+        path = tmp_path / "images" / "ab"[index % 2] / f"{index}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full((4, 4), np.nan if index == 2 else index / 8))
+    config = DataConfig(source=str(tmp_path / "images"), cache=str(tmp_path / "cache"), skip_broken=True)
+    opened = open_dataset(config, (4, 4, 1))
+    assert opened.labels.tolist() == [0, 0, 1, 1, 1]
+    assert (opened.images[:, 0, 0, 0] * 8).tolist() == [0, 4, 1, 3, 5]
+
+
+def test_most_files_broken_are_too_many_to_leave_out(tmp_path):
+    config = dataclasses.replace(broken_folder(tmp_path, (1, 2, 3, 4, 5)), skip_broken=True)
+    with pytest.raises(ValueError, match=r"5 of 8 images are broken, too many to leave out.*1\.npy"):
+        open_dataset(config, (4, 4, 1))

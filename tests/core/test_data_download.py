@@ -173,3 +173,14 @@ def test_the_command_line_answers_without_loading_what_it_does_not_need():
     assert not loaded & {"numpy", "matplotlib", "PIL", "gdown", "requests", "torch", "tensorflow", "keras"}
     wrong = subprocess.run([*command[:1], "-m", "core.data", "download", "mnist"], cwd=ROOT, capture_output=True)
     assert wrong.returncode == 2
+
+
+def test_info_names_broken_images_or_leaves_them_out(tmp_path, capsys):
+    for index in range(6):
+        np.save(tmp_path / f"{index}.npy", np.full((4, 4), np.nan if index in (2, 4) else index / 8))
+    assert main(["info", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "2 images are broken" in said and said.endswith("leave them out with --skip-broken")
+    assert main(["info", str(tmp_path), "--json", "--skip-broken"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["count"] == 4 and len(facts["skipped"]) == 2 and "2.npy" in facts["skipped"][0]
