@@ -1,0 +1,605 @@
+"""The readers under attack, one row each: how to make whole files, how to read them, and which changes are harmless.
+
+Contents are compared as plain values: dicts, lists, arrays, numbers and text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import importlib.util
+import io
+import json
+import math
+import pickle
+import shutil
+import tomllib
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, write_pipeline
+from core.checkpoints.importing import PICKLE_FILE, read_network
+from core.checkpoints.run_folder import RunFolder
+from core.checkpoints.scheduler_config import scheduler_to_diffusers
+from core.checkpoints.trained import open_trained
+from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
+from core.config.recipes import load_recipe, to_dict
+from core.data.dataset import open_dataset
+from core.data.pickles import convert_pickles
+from core.data.sources import Source, open_source
+from core.files import read_json, write_json, write_npz
+from core.images import save_png
+from core.inference.conditioning import asked_condition
+from core.networks.specs import initial_weights
+from eval.measure.fid import differences
+from eval.measure.image_sets import read_image_set
+from tests.chaos.mutations import DIRECTORY
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.random((6, 8, 9)).astype(np.float32)
+NETWORK = ModelConfig(
+    (8, 8), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,), norm_num_groups=4
+)
+MODEL = dataclasses.replace(NETWORK, num_class_embeds=2, vector_channels=1)
+RECIPE = Recipe(
+    MODEL, ProcessConfig(timesteps=100, prediction="v"), DataConfig(condition=("theta_e",)), TrainingConfig(steps=7)
+)
+CONDITION = {"names": ["theta_e"], "mean": [1.0], "std": [0.5], "min": [0.1], "max": [2.5], "rows": [[0.5], [1.5]]}
+DATA = {"sha256": "0" * 64, "class_names": ["a", "b"], "labels": {"a": 3, "b": 3}, "condition": CONDITION}
+PROGRESS = {"step": 2, "seed": 0, "seconds": 1.5, "counters": {"adam_steps": 2}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damaged file and what was there before."""
+
+    target: str
+    """Path of the file in the reader's folder."""
+    label: str
+    """Names of the mutations."""
+    before: bytes
+    data: bytes | None
+    content: Any
+    """What the reader gave for the whole files; None where it refuses them, too."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A row of the table."""
+
+    make: Callable[[Path], None]
+    """Writes whole files into an empty folder."""
+    targets: tuple[str, ...]
+    """Files to damage."""
+    read: Callable[[Path, str], Any]
+    """Folder and target -> content. Its ValueError is what the command line prints."""
+    legitimate: Callable[[Case, Any], bool]
+    """Whether a content that differs from before is what the damaged file says, and not a misreading."""
+    share: float = 1.0
+    """Cases, as a multiple of the other readers'."""
+
+
+# Images
+
+
+def _content(source: Source) -> dict[str, Any]:
+    return {
+        "images": [source.read(index) for index in range(len(source.names))],
+        "labels": source.labels,
+        "class_names": list(source.class_names),
+        "parameters": dict(source.parameters),
+    }
+
+
+def read_images(folder: Path, target: str) -> Any:
+    """The images of a file."""
+    return _content(open_source(folder / target))
+
+
+def read_folder(folder: Path, target: str) -> Any:
+    """The images of the whole folder."""
+    return _content(open_source(folder))
+
+
+def read_idx(folder: Path, target: str) -> Any:
+    """The images that belong to an IDX file of images or labels."""
+    return _content(open_source(folder / target.replace("labels-idx1", "images-idx3")))
+
+
+def make_npy(folder: Path) -> None:
+    """A stack, and one image."""
+    np.save(folder / "stack.npy", IMAGES)
+    np.save(folder / "columns.npy", np.asfortranarray(IMAGES.astype(">f8")))
+
+
+def make_npz(folder: Path) -> None:
+    """Images, labels, names and a parameter; once by name, once by position."""
+    labels, names = np.array([0, 1, 1, 0, 2, 2]), np.array(["a", "b", "c"])
+    write_npz(
+        folder / "named.npz", {"images": IMAGES, "labels": labels, "class_names": names, "theta_e": IMAGES[:, 0, 0]}
+    )
+    np.savez_compressed(folder / "plain.npz", IMAGES, labels.astype(np.uint8))
+
+
+def make_idx(folder: Path) -> None:
+    """Images and labels, plain and gzipped."""
+    images = b"\0\0\x08\x03" + np.array(IMAGES.shape, ">u4").tobytes() + (IMAGES * 255).astype(np.uint8).tobytes()
+    labels = b"\0\0\x08\x01" + np.array([6], ">u4").tobytes() + bytes((0, 1, 1, 0, 2, 2))
+    for name, data in (("images-idx3-ubyte", images), ("labels-idx1-ubyte", labels)):
+        (folder / f"a-{name}").write_bytes(data)
+        (folder / f"b-{name}.gz").write_bytes(gzip.compress(data, mtime=0))
+
+
+PICTURES = ("grey.png", "deep.png", "colour.png", "palette.png", "a.jpg", "a.bmp", "a.tif", "packed.tif", "a.webp")
+
+
+def make_pictures(folder: Path) -> None:
+    """One of every kind."""
+    from PIL import Image
+
+    save_png(folder / "grey.png", IMAGES[0])
+    colour = Image.fromarray((RNG.random((16, 12, 3)) * 255).astype(np.uint8))
+    Image.fromarray((IMAGES[1] * 65535).astype(np.uint16)).save(folder / "deep.png")
+    colour.quantize(16).save(folder / "palette.png")
+    for name in ("colour.png", "a.jpg", "a.bmp", "a.tif", "a.webp"):
+        colour.save(folder / name)
+    colour.save(folder / "packed.tif", compression="tiff_lzw")
+
+
+def make_folder(folder: Path) -> None:
+    """Two classes of arrays."""
+    for index, image in enumerate(IMAGES[:4]):
+        path = folder / "ab"[index % 2] / f"{index}.npy"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, image)
+
+
+def make_zip(folder: Path) -> None:
+    """Two classes of arrays, and of pictures, in zips."""
+    for kind in ("npy", "png"):
+        with zipfile.ZipFile(folder / f"{kind}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for index, image in enumerate(IMAGES[:4]):
+                stream = folder / f"image.{kind}"
+                np.save(stream, image) if kind == "npy" else save_png(stream, image)
+                archive.writestr(f"{'ab'[index % 2]}/{index}.{kind}", stream.read_bytes())
+                stream.unlink()
+
+
+def whole_npy(data: bytes) -> bool:
+    """Whether bytes are a .npy file of the size that its header says."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return len(data) == stream.tell() + math.prod(shape) * dtype.itemsize
+
+
+def whole_idx(data: bytes) -> bool:
+    """Whether bytes are an IDX file of the size that its header says."""
+    shape = np.frombuffer(data, ">u4", data[3], 4).tolist()
+    size = {8: 1, 9: 1, 11: 2, 12: 4, 13: 4, 14: 8}[data[2]]
+    return data[:2] == b"\0\0" and len(data) == 4 + 4 * data[3] + math.prod(shape) * size
+
+
+def whole_png(data: bytes) -> bool:
+    """Whether every chunk has its checksum, and the last one is the end."""
+    at, kind = 8, b""
+    while at < len(data) and kind != b"IEND":
+        size = int.from_bytes(data[at : at + 4], "big")
+        kind, end = data[at + 4 : at + 8], at + 8 + size
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        at = end + 4
+    return kind == b"IEND"
+
+
+def whole_zip(data: bytes) -> bool:
+    """Whether an archive has all members that its bytes show, each once, with its checksum, and all of them whole."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        wholes = [whole(name, archive.read(name)) for name in names]
+        return len(names) == len(set(names)) == data.count(b"PK\x01\x02") and all(wholes)
+
+
+def whole(name: str, data: bytes) -> bool:
+    """Whether bytes are a whole file of the kind that its name says; of kinds without checksums nothing is known."""
+    checks = {".npy": whole_npy, ".png": whole_png, ".npz": whole_zip, ".zip": whole_zip, "-ubyte": whole_idx}
+    if name.endswith(".gz"):
+        name, data = name.removesuffix(".gz"), gzip.decompress(data)
+    return next((check(data) for end, check in checks.items() if name.endswith(end)), True)
+
+
+def whole_images(case: Case, found: Any) -> bool:
+    """Whether a damaged file of images is a whole file again: then other values are its own."""
+    if case.data is None or case.data == DIRECTORY:
+        return "/" in case.target or "labels" in case.target  # one image fewer in a folder, or no labels
+    pictures = (".png", ".jpg", ".bmp", ".tif", ".webp")
+    kinds = ("truncate", "text", "empty", *(() if case.target.endswith(pictures) else ("other",)))
+    if case.label in kinds and not (case.label == "text" and case.data.startswith(b"{")):
+        return False
+    png = case.data.startswith(b"\x89PNG")
+    return whole(case.target, case.data) if not case.target.endswith(pictures) else not png or whole_png(case.data)
+
+
+# Pickled images
+
+
+def make_pickles(folder: Path) -> None:
+    """DeepLenseSim's files, as NumPy writes them."""
+    for index, protocol in enumerate((3, 4)):
+        content = np.empty(2, object)
+        content[:] = IMAGES[index].astype(np.float64), np.float64(0.1)
+        stream = io.BytesIO()
+        header = {"descr": "|O", "fortran_order": False, "shape": (2,)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        (folder / f"{index}.npy").write_bytes(stream.getvalue() + pickle.dumps(content, protocol))
+
+
+def read_pickles(folder: Path, target: str) -> Any:
+    """What convert-pickles writes."""
+    out = folder / "out"
+    convert_pickles(folder, out, trusted=True)
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def whole_pickles(case: Case, found: Any) -> bool:
+    """Whether everything that was written is whole."""
+    return all(whole(name, data) for name, data in found.items())
+
+
+# Recipes, checkpoints, runs
+
+
+def make_recipe(folder: Path) -> None:
+    """The recipe as JSON, and in part as TOML."""
+    write_json(folder / "recipe.json", to_dict(RECIPE))
+    lines = []
+    for table, values in to_dict(RECIPE).items():
+        lines += [f"[{table}]", *(f"{key} = {json.dumps(v)}" for key, v in values.items() if v is not None)]
+    (folder / "recipe.toml").write_text("\n".join(lines) + "\n")
+
+
+def read_recipe(folder: Path, target: str) -> Any:
+    """The recipe."""
+    return to_dict(load_recipe(folder / target))
+
+
+def _values(case: Case) -> Any:
+    assert case.data is not None
+    text = case.data.decode()
+    return tomllib.loads(text) if case.target.endswith(".toml") else json.loads(text)
+
+
+def carries(found: Any, given: Any) -> bool:
+    """Whether a content has every value that a file gives; a number may become a float, 'none' is null."""
+    if isinstance(given, dict):
+        return isinstance(found, dict) and all(key in found and carries(found[key], v) for key, v in given.items())
+    if isinstance(given, list):
+        return isinstance(found, list) and len(found) == len(given) and all(map(carries, found, given))
+    if given == "none":
+        return found in (None, "none")
+    if isinstance(given, int) and found == [given, given]:  # model.sample_size
+        return not isinstance(given, bool)
+    return bool(found == given) and isinstance(found, bool) == isinstance(given, bool)
+
+
+def recipe_carries(case: Case, found: Any) -> bool:
+    """Whether the recipe has what the file says."""
+    return case.label not in ("text", "empty", "other") and carries(found, _values(case))
+
+
+def make_run(folder: Path) -> None:
+    """A run with a checkpoint, its metrics, and the best checkpoint."""
+    run = RunFolder(folder)
+    run.create(RECIPE)
+    state = {
+        f"{part}/{n}": v for part in ("params", "exp_avg", "exp_avg_sq") for n, v in initial_weights(MODEL, 1).items()
+    }
+    run.save(Checkpoint(RECIPE, initial_weights(MODEL, 0), state, PROGRESS, DATA), 0)
+    for step in (1, 2, 3):
+        run.log(
+            {"step": step, "loss": 0.5 / step, "images_per_second": 9.5, "seconds": 1.0 * step, "distance": 2.0 / step}
+        )
+    run.keep_best(folder / "checkpoints" / "step-00000002")
+
+
+STEP = "checkpoints/step-00000002"
+
+
+def read_checkpoint(folder: Path, target: str) -> Any:
+    """A checkpoint as training resumes it and as sampling opens it."""
+    loaded = load_checkpoint(folder / STEP)
+    found = open_trained(resolve_checkpoint(folder / STEP))
+    open_trained(folder / STEP, "raw")
+    asked = asked_condition(found.classes, found.data, range(3), 0, numbers={"theta_e": 0.7})
+    progress = {key: loaded.progress.get(key) for key in PROGRESS}
+    return {"recipe": to_dict(loaded.recipe), "ema": loaded.ema, "state": loaded.state, "progress": progress, **asked}
+
+
+def checkpoint_consistent(case: Case, found: Any) -> bool:
+    """Whether a changed recipe is carried, changed values keep their kind, and tensors their names and shapes."""
+    if case.target.endswith(".safetensors"):
+        return same_arrays(case.content["ema"], found["ema"]) and same_arrays(case.content["state"], found["state"])
+    if case.target.endswith("recipe.json"):
+        return recipe_carries(case, found["recipe"])
+    return same_kinds(case.content, found)
+
+
+def same_arrays(before: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> bool:
+    """Whether arrays have the same names, shapes and dtypes."""
+    return before.keys() == found.keys() and all(
+        found[name].shape == value.shape and found[name].dtype == value.dtype for name, value in before.items()
+    )
+
+
+def same_kinds(before: Any, found: Any) -> bool:
+    """Whether values kept their types: a whole number is a number, a truth value is not."""
+    if isinstance(before, dict):
+        return isinstance(found, dict) and all(k in found and same_kinds(v, found[k]) for k, v in before.items())
+    if isinstance(before, list):
+        return isinstance(found, list) and all(same_kinds(before[0], v) for v in found) if before else True
+    if isinstance(before, np.ndarray):
+        return isinstance(found, np.ndarray) and found.dtype == before.dtype and found.ndim == before.ndim
+    if isinstance(before, float):
+        return isinstance(found, (int, float)) and not isinstance(found, bool)
+    if isinstance(before, int):
+        return type(found) is type(before) and (found >= 0 or before < 0)
+    return type(found) is type(before)
+
+
+def read_run(folder: Path, target: str) -> Any:
+    """What a resumed run goes on from, and its metrics."""
+    run = RunFolder(folder)
+    last = run.load_last()
+    assert last is not None
+    best = resolve_checkpoint(folder / "best") if (folder / "best").is_file() else None
+    run.recover(2)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    distance = run.best_distance()
+    return {
+        "checkpoint": resolve_checkpoint(folder).relative_to(folder).as_posix(),
+        "best": None if best is None else best.relative_to(folder).as_posix(),
+        "step": last.progress["step"],
+        "lines": lines,
+        "distance": distance if math.isfinite(distance) else None,
+    }
+
+
+def run_consistent(case: Case, found: Any) -> bool:
+    """Whether the checkpoint is the one that there is, and no whole line of metrics was lost or made up."""
+    if found["checkpoint"] != STEP or found["best"] not in (STEP, None):
+        return False
+    if case.target != "metrics.jsonl":
+        return bool(found["lines"] == case.content["lines"])
+    if case.data is None:
+        return bool(found["lines"] == [])
+
+    def kept(line: bytes) -> bool:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            return False
+        step = value.get("step") if isinstance(value, dict) else None
+        return type(step) is int and 0 <= step <= 2 and math.isfinite(value.get("loss") or 0)
+
+    lines = [line for line in case.data.splitlines() if kept(line)]
+    return all(kept(line.encode()) for line in found["lines"]) and len(found["lines"]) == len(lines)
+
+
+def make_pipeline(folder: Path) -> None:
+    """A diffusers pipeline, of which nothing says how it was trained."""
+    write_pipeline(
+        folder, NETWORK, initial_weights(NETWORK, 0), scheduler_to_diffusers(RECIPE.process, SamplingConfig())
+    )
+
+
+def make_shards(folder: Path) -> None:
+    """The same with its weights in two files of half precision."""
+    from safetensors.numpy import save_file
+
+    make_pipeline(folder)
+    weights = initial_weights(NETWORK, 0, "float16")
+    names = sorted(weights)
+    (folder / "unet" / WEIGHTS_FILE).unlink()
+    shards = {f"part-{i}.safetensors": names[i::2] for i in range(2)}
+    for file, part in shards.items():
+        save_file({name: weights[name] for name in part}, folder / "unet" / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, part in shards.items() for name in part}}
+    write_json(folder / "unet" / f"{WEIGHTS_FILE}.index.json", index)
+
+
+def read_pipeline(folder: Path, target: str) -> Any:
+    """Network, process and sampler."""
+    found = open_trained(resolve_checkpoint(folder))
+    parts = (found.model, found.process, found.sampling)
+    return {"parts": [to_dict(part) for part in parts], "weights": found.weights}
+
+
+def pipeline_consistent(case: Case, found: Any) -> bool:
+    """Whether changed JSON values keep their kind, and changed tensors their names, shapes and dtypes."""
+    if not same_arrays(case.content["weights"], found["weights"]):
+        return False
+    if not case.target.endswith(".json"):
+        return True
+    values, before = _values(case), json.loads(case.before)
+    changed = {k: v for k, v in values.items() if v is not None and before.get(k) is not None}
+    return same_kinds({k: before[k] for k in changed}, changed)
+
+
+def make_pickled_weights(folder: Path) -> None:
+    """A pipeline whose weights are a state_dict that PyTorch saved, in its present format and in the old one."""
+    import torch
+
+    tensors = {name: torch.from_numpy(value) for name, value in initial_weights(NETWORK, 0).items()}
+    for name, new in (("new", True), ("old", False)):
+        (folder / name).mkdir()
+        make_pipeline(folder / name)
+        (folder / name / "unet" / WEIGHTS_FILE).unlink()
+        torch.save(tensors, folder / name / "unet" / PICKLE_FILE, _use_new_zipfile_serialization=new)
+
+
+def read_pickled_weights(folder: Path, target: str) -> Any:
+    """The network as `import` reads it."""
+    from torch_impl.weights import read_pickle
+
+    return {"weights": read_network(folder / target.split("/")[0], read_pickle).weights}
+
+
+def make_graph(folder: Path) -> None:
+    """The first layers of the published graph."""
+    from core.extractors.inception import inception_shapes
+    from tests.inception_weights import write_graph
+
+    shapes = [(name, shape) for name, shape in inception_shapes().items() if math.prod(shape) < 1000]
+    write_graph(folder / "graph.pb", {name: np.zeros(shape, np.float32) for name, shape in shapes[:12]})
+
+
+def read_graph(folder: Path, target: str) -> Any:
+    """The published weights of Inception, which a part of the graph is not."""
+    from tf_impl.inception import read_published
+
+    return read_published(folder / target)
+
+
+# The cache, saved samples, statistics, results
+
+
+def make_cache(folder: Path) -> None:
+    """A source with a prepared cache."""
+    make_npz(folder)
+    _open_cache(folder)
+    for path in (folder / "cache").rglob("*"):
+        if path.is_file():
+            shutil.copyfile(path, folder / path.name)
+
+
+def _open_cache(folder: Path) -> Any:
+    config = DataConfig(source=str(folder / "named.npz"), cache=str(folder / "cache"))
+    return open_dataset(config, (8, 9, 1))
+
+
+def read_cache(folder: Path, target: str) -> Any:
+    """The prepared images; the damaged file is laid over the cache's own, whose name depends on the source's age."""
+    _open_cache(folder)
+    place = next((folder / "cache").iterdir()) / target
+    place.unlink()
+    if (folder / target).is_dir():
+        place.mkdir()
+    elif (folder / target).is_file():
+        shutil.copyfile(folder / target, place)
+    dataset = _open_cache(folder)
+    manifest = {key: value for key, value in dataset.manifest.items() if key not in ("source", "arrays_sha256")}
+    return {**vars(dataset), "images": np.array(dataset.images), "manifest": manifest}
+
+
+def make_samples(folder: Path) -> None:
+    """What `sample` leaves."""
+    np.save(folder / "samples.npy", IMAGES[..., None])
+    write_json(folder / "manifest.json", {"sampler": "ddim", "steps": 50, "labels": [0, 1, 0, 1, 0, 1], "seed": 0})
+
+
+def make_statistics(folder: Path) -> None:
+    """Saved statistics with and without an account of themselves."""
+    x = RNG.random((40, 5))
+    gaussian = {"mu": x.mean(axis=0), "sigma": np.cov(x, rowvar=False)}
+    about = json.dumps({"n": 40, "extractor": {"name": "lens"}, "split": "held out"})
+    write_npz(folder / "own.npz", {"about": np.array(about), **gaussian})
+    write_npz(folder / "plain.npz", gaussian)
+
+
+def read_set(folder: Path, target: str) -> Any:
+    """A set of images or statistics as `eval` reads it."""
+    found = read_image_set(
+        str(folder if target.startswith(("samples", "manifest")) else folder / target), "generated", Path
+    )
+    return {"images": found.images, "statistics": found.statistics, "about": found.about}
+
+
+def samples_consistent(case: Case, found: Any) -> bool:
+    """Whether images are whole ones, and the account of them is a JSON object."""
+    return whole_images(case, found) if case.target.endswith(".npy") else isinstance(found["about"], dict)
+
+
+def statistics_consistent(case: Case, found: Any) -> bool:
+    """Whether mean and covariance are such."""
+    if found["statistics"] is None:
+        return whole_images(case, found)
+    mu, sigma = found["statistics"]
+    covariance = np.allclose(sigma, sigma.T) and bool((np.diag(sigma) >= 0).all())
+    return whole(case.target, case.data or b"") and covariance and mu.shape == sigma.shape[:1] and mu.size > 0
+
+
+RESULT = {
+    "n": 40,
+    "frechet": {"value": 1.5, "low": 1.0, "high": 2.0},
+    "floor": {"mean": 0.2},
+    "kid": {"value": 0.1},
+    "extractor": {"name": "lens", "weights_sha256": "0" * 64, "resize": "clean"},
+    "real": {"sha256": "1" * 64},
+    "generated": {"sha256": "2" * 64},
+}
+
+
+def make_result(folder: Path) -> None:
+    """A result of `eval fid`."""
+    write_json(folder / "fid.json", RESULT)
+
+
+def read_result(folder: Path, target: str) -> Any:
+    """How a published result differs from one of now, as `eval fid --expect` says."""
+    expected = read_json(folder / target)
+    if not (isinstance(expected.get("frechet"), dict) and "extractor" in expected):
+        raise ValueError(f"--expect {folder / target}: is no result of `eval fid`")
+    return differences(expected, RESULT)
+
+
+def always(case: Case, found: Any) -> bool:
+    """Any content is what the file says."""
+    return True
+
+
+def never(case: Case, found: Any) -> bool:
+    """No other content may come of a damaged file."""
+    return False
+
+
+CLASSES = tuple(f"{'ab'[i % 2]}/{i}.npy" for i in range(4))
+STEP_JSON = tuple(f"{STEP}/{name}" for name in ("recipe.json", "data.json", "training_state.json", "unet/config.json"))
+STEP_TENSORS = (f"{STEP}/unet/{WEIGHTS_FILE}", f"{STEP}/training_state.safetensors")
+RUN = ("latest", "best", "metrics.jsonl", "metrics.jsonl", "recipe.json")
+IDX = tuple(f"{x}-{kind}-ubyte{end}" for x, end in (("a", ""), ("b", ".gz")) for kind in ("images-idx3", "labels-idx1"))
+PIPELINE = ("unet/config.json", "scheduler/scheduler_config.json", f"unet/{WEIGHTS_FILE}")
+SHARDS = (f"unet/{WEIGHTS_FILE}.index.json", "unet/part-0.safetensors")
+PICKLED = tuple(f"{name}/unet/{PICKLE_FILE}" for name in ("new", "old"))
+CACHE = ("manifest.json", "images.npy", "arrays.npz")
+
+READERS: dict[str, Reader] = {
+    "npy": Reader(make_npy, ("stack.npy", "columns.npy"), read_images, whole_images),
+    "npz": Reader(make_npz, ("named.npz", "plain.npz"), read_images, whole_images),
+    "idx": Reader(make_idx, IDX, read_idx, whole_images),
+    "picture": Reader(make_pictures, PICTURES, read_images, whole_images),
+    "folder": Reader(make_folder, CLASSES, read_folder, whole_images),
+    "zip": Reader(make_zip, ("npy.zip", "png.zip"), read_images, whole_images),
+    "pickles": Reader(make_pickles, ("0.npy", "1.npy"), read_pickles, whole_pickles),
+    "cache": Reader(make_cache, CACHE, read_cache, never, 0.5),
+    "recipe": Reader(make_recipe, ("recipe.json", "recipe.toml"), read_recipe, recipe_carries),
+    "checkpoint-json": Reader(make_run, STEP_JSON, read_checkpoint, checkpoint_consistent),
+    "checkpoint-tensors": Reader(make_run, STEP_TENSORS, read_checkpoint, checkpoint_consistent),
+    "run": Reader(make_run, RUN, read_run, run_consistent),
+    "pipeline": Reader(make_pipeline, PIPELINE, read_pipeline, pipeline_consistent),
+    "shards": Reader(make_shards, SHARDS, read_pipeline, pipeline_consistent),
+    "samples": Reader(make_samples, ("manifest.json", "samples.npy"), read_set, samples_consistent),
+    "statistics": Reader(make_statistics, ("own.npz", "plain.npz"), read_set, statistics_consistent),
+    "result": Reader(make_result, ("fid.json",), read_result, always),
+}
+"""Readers by name."""
+if importlib.util.find_spec("torch"):
+    READERS["state-dict"] = Reader(make_pickled_weights, PICKLED, read_pickled_weights, pipeline_consistent)
+if importlib.util.find_spec("tensorflow"):
+    READERS["graph"] = Reader(make_graph, ("graph.pb",), read_graph, never)
