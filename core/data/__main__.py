@@ -1,4 +1,4 @@
-"""`python -m core.data download | info | simulate | convert-pickles`: results on stdout, progress on stderr.
+"""`python -m core.data download | info | verify | simulate | convert-pickles`: results on stdout, progress on stderr.
 
 What is heavy is imported by the verb that needs it, so that --help answers at once.
 """
@@ -10,10 +10,11 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.command_line import end, name_the_words, parse, verb
+from core.command_line import RunError, end, name_the_words, parse, verb
 from core.config.require import require
 
 if TYPE_CHECKING:
@@ -62,6 +63,23 @@ class Info:
     def __post_init__(self) -> None:
         require(self.count >= 2, "--count", self.count, "at least 2")
         require(self.size >= 2, "--size", self.size, "at least 2")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Read prepared sets and the files that they were made from to the last byte, and say what changed or is damaged.
+
+    A training compares only the sizes and times of the source's files. Exit code 1 where something is not as it was.
+
+    Examples:
+      python -m core.data verify
+      python -m core.data verify data/lensing.zip
+    """
+
+    source: str = ""
+    """Check only the sets that were made from this data.source; all sets where not given. May stand first."""
+    cache: Path = Path("data/cache")
+    """Folder of prepared sets, as data.cache of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +132,22 @@ def download(command: Download) -> None:
 
     path = module.download(command.name, command.out, command.url)
     print(f"{path}: {path.stat().st_size} bytes")
+
+
+def verify(command: Verify) -> None:
+    """Run the verb."""
+    from tqdm import tqdm
+
+    from core.data import cache as module
+
+    wrong = 0
+    bar = partial(tqdm, desc="Verifying", unit="part", leave=False)
+    for whole, line in module.verify(command.cache, command.source, bar):
+        wrong += not whole
+        print(line)
+    if wrong:
+        raise RunError(f"{wrong} of these lines say what is not as it was; remove a set's folder to prepare it again")
+    print("nothing changed and nothing is damaged")
 
 
 def convert_pickles(command: ConvertPickles) -> None:
@@ -249,6 +283,7 @@ def _draw(values: Any, title: str, path: Path) -> None:
 COMMANDS: dict[str, tuple[type, tuple[str, ...], Callable[[Any], None]]] = {
     "download": (Download, ("name",), download),
     "info": (Info, ("path",), info),
+    "verify": (Verify, ("source",), verify),
     "simulate": (Simulate, (), simulate),
     "convert-pickles": (ConvertPickles, ("folder", "out"), convert_pickles),
 }

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import DataConfig
+from core.data.cache import ARRAYS, IMAGES, MANIFEST, SUMS, Cache, read_cache, seal
 from core.data.formats import Image, describe
 from core.data.lenses import Parameters, simulator
 from core.data.sources import BrokenImageError, Source, open_source
@@ -178,7 +178,7 @@ def leave_out_broken(source: Source) -> tuple[Source, list[str]]:
 
 
 def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
-    """Write images.npy and arrays.npz into a folder; returns the manifest."""
+    """Write the images, the other arrays and the sums of the source's files into a folder; returns the manifest."""
     source, skipped = leave_out_broken(source) if config.skip_broken else (source, [])
     count = len(source.names)
     low, high = _extremes(source) if config.normalise == "dataset" else (0.0, 1.0)
@@ -186,7 +186,7 @@ def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], fo
     least, largest, total, squares = np.inf, -np.inf, 0.0, 0.0
     histogram = np.zeros(_LEVELS + 1, np.int64)
     # Written in order, not through a memory map: on a full disk that is an OSError, where a map is a bus error.
-    with open(folder / "images.npy", "wb") as stream:
+    with open(folder / IMAGES, "wb") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
         np.lib.format.write_array_header_1_0(stream, header)
         for index in _progress(count, "Preparing images"):
@@ -206,7 +206,8 @@ def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], fo
     arrays["hashes"] = np.frombuffer(b"".join(hashes), np.uint8).reshape(count, 32)
     if source.labels is not None:
         arrays["labels"] = source.labels
-    write_npz(folder / "arrays.npz", arrays)
+    write_npz(folder / ARRAYS, arrays)
+    write_json(folder / SUMS, {name: source.file_sum(name) for name in source.files})
     return {
         "format": FORMAT,
         "source": source.identity,
@@ -215,7 +216,8 @@ def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], fo
         "shape": list(shape),
         "dtype": "float32",
         "sha256": digest.hexdigest(),
-        "arrays_sha256": file_hash(folder / "arrays.npz"),
+        "arrays_sha256": file_hash(folder / ARRAYS),
+        "source_sums_sha256": file_hash(folder / SUMS),
         "min": least,
         "max": largest,
         "mean": mean,
@@ -233,32 +235,19 @@ def _preparation(config: DataConfig) -> dict[str, str | bool]:
     return {"fit": config.fit, "normalise": config.normalise, **skip}
 
 
-def _read_cache(folder: Path) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-    """Images, other arrays and manifest, or None where the folder is absent or is not what its manifest says."""
-    if not folder.is_dir():
-        return None
+def _read_cache(folder: Path) -> Cache | None:
+    """As read_cache(), or None where the folder is absent or is not what its manifest says."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        digest = hashlib.sha256()
-        for index in range(0, len(images), 256):
-            digest.update(np.ascontiguousarray(images[index : index + 256]).data)
-        content = (folder / "arrays.npz").read_bytes()
-        found = (list(images.shape[1:]), len(images), images.dtype.str, digest.hexdigest())
-        whole = found == (manifest["shape"], manifest["count"], "<f4", manifest["sha256"])
-        if whole and hashlib.sha256(content).hexdigest() == manifest["arrays_sha256"]:
-            with np.load(folder / "arrays.npz", allow_pickle=False) as archive:
-                return images, dict(archive), manifest
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return read_cache(folder) if folder.is_dir() else None
+    except ValueError:
         return None
-    return None
 
 
 def _build(folder: Path, prepare: Callable[[Path], dict[str, Any]]) -> None:
     """Write the cache in one step; a killed conversion leaves no cache."""
     try:
         with atomic_folder(folder) as temporary:
-            write_json(temporary / "manifest.json", prepare(temporary))
+            write_json(temporary / MANIFEST, seal(prepare(temporary)))
             if _read_cache(folder) is not None:
                 raise FileExistsError(folder)  # the other twin, started at the same time, was faster
     except OSError:

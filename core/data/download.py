@@ -1,16 +1,19 @@
 """Fetching public data sets and other files.
 
-A file appears under its name only when it is whole.
+A file appears under its name only when it is whole. Beside an archive stands its SHA-256, in a file that
+`sha256sum --check` reads; an archive that is there already must still have it.
 """
 
 from __future__ import annotations
 
+import re
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.command_line import RunError
-from core.files import file_hash, publish
+from core.files import file_hash, publish, reading, write_text_atomic
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,15 @@ class Published:
     drive_id: str
     file: str
     """Name of the file it is kept under."""
+    sha256: str | None
+    """SHA-256 of the archive, in hexadecimal; None where nobody has published one."""
 
 
 DATASETS = {
-    "lensing": Published("1cJyPQzVOzsCZQctNBuHCqxHnOY7v7UiA", "lensing.zip"),
-    "deeplense": Published("1ZEyNMEO43u3qhJAwJeBZxFBEYc_pVYZQ", "deeplense.zip"),
+    "lensing": Published("1cJyPQzVOzsCZQctNBuHCqxHnOY7v7UiA", "lensing.zip", None),
+    "deeplense": Published("1ZEyNMEO43u3qhJAwJeBZxFBEYc_pVYZQ", "deeplense.zip", None),
 }
+"""Neither publisher states a sum. The checksum of each entry in the archive is compared, and the sum is then kept."""
 
 
 class DownloadError(RunError):
@@ -37,38 +43,66 @@ def download(name: str, out: str | Path | None = None, url: str | None = None, r
 
     Args:
         name: a key of DATASETS.
-        out: the zip to write; data/<name>.zip where None. What is there already is checked and kept.
+        out: the zip to write; data/<name>.zip where None. What is there already is read to the last byte, and kept.
         url: another place to fetch the same zip from.
         retries: further attempts after a cut connection.
     Returns:
         The path of the whole zip.
     Raises:
-        ValueError: unknown name, or a file at `out` that is not a whole zip.
+        ValueError: unknown name, or a file at `out` that is not the whole zip.
         DownloadError: no connection, an answer that is not the file, or a file that is not whole.
         OSError: the disk.
     """
     if name not in DATASETS:
         raise ValueError(f"data set {name!r}: must be one of {', '.join(DATASETS)}")
-    path = Path("data", DATASETS[name].file) if out is None else Path(out)
+    published = DATASETS[name]
+    path = Path("data", published.file) if out is None else Path(out)
+    kept = path.with_name(path.name + ".sha256")
+    if not path.exists():
+        kept.unlink(missing_ok=True)
+    wanted = published.sha256 or (_read_sum(kept) if kept.exists() else None)
+
+    def problem_of(file: Path) -> str:
+        return _content_problem(file, wanted) if wanted else zip_problem(file)
+
     if path.exists():
-        problem = zip_problem(path)
-        if problem:
-            raise ValueError(f"{path}: exists and is not a whole zip ({problem}); remove it and download again")
-        return path
+        if problem := problem_of(path):
+            raise ValueError(f"{path}: exists and is {problem}; remove it and download again")
+    else:
+        link = url or f"https://drive.google.com/uc?id={published.drive_id}"
+        hint = f", or fetch it with a browser, save it as {path} and run this again to check it"
+        _fetch_whole(link, path, problem_of, hint, retries)
+    if not kept.exists():
+        write_text_atomic(kept, f"{file_hash(path)}  {path.name}\n")
+    return path
+
+
+def download_file(url: str, path: Path, sha256: str, retries: int = 3) -> None:
+    """Fetch a file whose content is known; a download that was cut goes on where it stopped.
+
+    Args:
+        url: where it is.
+        path: file to write; it appears when it is whole.
+        sha256: of its content, in hexadecimal.
+        retries: further attempts after a cut connection.
+    Raises:
+        DownloadError: no connection, an answer that is not the file, or a file that is not whole.
+        OSError: the disk.
+    """
+    _fetch_whole(url, path, lambda arrived: _content_problem(arrived, sha256), "", retries)
+
+
+def _fetch_whole(link: str, path: Path, problem_of: Callable[[Path], str], hint: str, retries: int) -> None:
+    """A download that gets its name where `problem_of` finds nothing, and is removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrived = path.with_name(path.name + ".download")
     arrived.unlink(missing_ok=True)
-    link = url or f"https://drive.google.com/uc?id={DATASETS[name].drive_id}"
     _fetch(link, arrived, retries)
-    problem = zip_problem(arrived)
+    problem = problem_of(arrived)
     if problem:
         arrived.unlink()
-        raise DownloadError(
-            f"{link}: what came is {problem}; nothing was kept. Try again later, or fetch it with a browser, save "
-            f"it as {path} and run this again to check it"
-        )
+        raise DownloadError(f"{link}: what came is {problem}; nothing was kept. Try again later{hint}")
     publish(arrived, path)
-    return path
 
 
 def _fetch(link: str, arrived: Path, retries: int) -> None:
@@ -92,30 +126,22 @@ def _fetch(link: str, arrived: Path, retries: int) -> None:
         ) from error
 
 
-def download_file(url: str, path: Path, sha256: str, retries: int = 3) -> None:
-    """Fetch a file whose content is known; a download that was cut goes on where it stopped.
+def _content_problem(path: Path, sha256: str) -> str:
+    """What a file is in place of the one with this SHA-256, in a few words, or ''."""
+    found = file_hash(path)
+    if found == sha256:
+        return ""
+    what = "a web page" if _is_web_page(path) else f"another file: SHA-256 {found}"
+    return f"{what} instead of the one with SHA-256 {sha256}"
 
-    Args:
-        url: where it is.
-        path: file to write; it appears when it is whole.
-        sha256: of its content, in hexadecimal.
-        retries: further attempts after a cut connection.
-    Raises:
-        DownloadError: no connection, an answer that is not the file, or a file that is not whole.
-        OSError: the disk.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrived = path.with_name(path.name + ".download")
-    arrived.unlink(missing_ok=True)
-    _fetch(url, arrived, retries)
-    found = file_hash(arrived)
-    if found != sha256:
-        what = "a web page" if _is_web_page(arrived) else f"another file: SHA-256 {found}"
-        arrived.unlink()
-        raise DownloadError(
-            f"{url}: what came is {what} instead of the one with SHA-256 {sha256}; nothing was kept. Try again later"
-        )
-    publish(arrived, path)
+
+def _read_sum(path: Path) -> str:
+    """The sum in a file that `sha256sum` writes."""
+    with reading(path, "a line of sha256sum", "remove it"):
+        found = re.match(r"[0-9a-f]{64}\b", path.read_text(encoding="utf-8"))
+        if not found:
+            raise ValueError("it does not begin with a SHA-256")
+        return found[0]
 
 
 def _is_web_page(path: Path) -> bool:
@@ -124,11 +150,17 @@ def _is_web_page(path: Path) -> bool:
 
 
 def zip_problem(path: Path) -> str:
-    """Why a file is not a whole zip, in a few words, or '' where it is one; reads its directory, not all bytes."""
+    """Why a file is not a whole zip, in a few words, or '' where the checksum of every entry is right."""
+    from tqdm import tqdm
+
     if _is_web_page(path):
         return "a web page instead of the file (Google Drive's download quota, or a sign-in page)"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading(path, "a whole zip", f"it has {path.stat().st_size} bytes"), zipfile.ZipFile(path) as archive:
+            for entry in tqdm(archive.infolist(), desc=f"Checking {path.name}", unit="file", leave=False):
+                with archive.open(entry) as stream:
+                    while stream.read(1 << 20):
+                        pass
             return "" if archive.infolist() else "an empty zip"
-    except zipfile.BadZipFile as error:
-        return f"no whole zip: {path.stat().st_size} bytes ({error})"
+    except ValueError as error:
+        return str(error).removeprefix(f"{path}: ")

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.formats import CONVERT, FORMATS, Image, decode, describe, read_idx, to_hwc
+from core.files import file_hash
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that are no class: this project draws its own split."""
@@ -47,7 +48,9 @@ class Source:
         labels: (N,) int64 in [0, K), or None.
         class_names: K names, in the order of the labels.
         parameters: name -> (N,) float64, such as a simulation's true parameters.
-        identity: JSON values that change when the files do.
+        identity: JSON values that change when the sizes, times or checksums of the files do.
+        files: names of the files in the folder or zip, or of the file itself; empty for the simulator.
+        file_sum: name -> SHA-256 of the file's bytes, in hexadecimal; None where it cannot be read.
     """
 
     names: Sequence[str]
@@ -58,6 +61,8 @@ class Source:
     class_names: tuple[str, ...] = ()
     parameters: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     identity: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
+    file_sum: Callable[[str], str | None] = lambda name: None
 
     def read(self, index: int) -> Image:
         """Image (H, W, C) of the stored dtype.
@@ -166,16 +171,28 @@ def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], byt
         found = f" (found: {', '.join(sorted(suffixes))})" if suffixes else ""
         raise ValueError(f"{where}: no images{found}; it must hold files that end in one of {', '.join(FORMATS)}")
     names.sort(key=_natural)
+    sums: dict[str, str] = {}
+
+    def load_and_hash(name: str) -> bytes:
+        data = load(name)
+        sums[name] = hashlib.sha256(data).hexdigest()
+        return data
 
     def fetch(index: int) -> Image:
-        return decode(load(names[index]), f"{where}/{names[index]}", channels)
+        return decode(load_and_hash(names[index]), f"{where}/{names[index]}", channels)
+
+    def file_sum(name: str) -> str | None:
+        with contextlib.suppress(OSError, ValueError):
+            if name not in sums:
+                load_and_hash(name)
+        return sums.get(name)
 
     first = _first(fetch, len(names))
     labels, class_names = _class_labels(names)
     listing = json.dumps([[name, *entries[name]] for name in names]).encode()
     identity = {"path": str(where.resolve()), "files": len(names), "listing": hashlib.sha256(listing).hexdigest()}
     shown = [f"{where}/{name}" for name in names]
-    return Source(shown, first.shape, first.dtype, fetch, labels, class_names, {}, identity)
+    return Source(shown, first.shape, first.dtype, fetch, labels, class_names, {}, identity, names, file_sum)
 
 
 def _open_folder(path: Path, channels: int | None) -> Source:
@@ -235,15 +252,34 @@ def _stack(
     stat = path.stat()
     identity = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     names = [f"{path}[{index}]" for index in range(len(images))]
-    return Source(names, first.shape, first.dtype, fetch, labels, tuple(named or ()), {}, identity)
+    return Source(
+        names,
+        first.shape,
+        first.dtype,
+        fetch,
+        labels,
+        tuple(named or ()),
+        identity=identity,
+        files=[path.name],
+        file_sum=lambda name: file_hash(path.with_name(name)),
+    )
 
 
 def _open_single(path: Path, channels: int | None) -> Source:
     """A source over a file that holds one image."""
     data = path.read_bytes()
     image = decode(data, str(path), channels)
-    identity = {"path": str(path.resolve()), "sha256": hashlib.sha256(data).hexdigest()}
-    return Source([str(path)], image.shape, image.dtype, lambda index: image, identity=identity)
+    found = hashlib.sha256(data).hexdigest()
+    identity = {"path": str(path.resolve()), "sha256": found}
+    return Source(
+        [str(path)],
+        image.shape,
+        image.dtype,
+        lambda index: image,
+        identity=identity,
+        files=[path.name],
+        file_sum=lambda name: found,
+    )
 
 
 def _open_npy(path: Path, channels: int | None) -> Source:
@@ -281,12 +317,17 @@ def _open_npz(path: Path, channels: int | None) -> Source:
 
 
 def _open_idx(path: Path, channels: int | None) -> Source:
-    labels = None
+    labels_file = None
     if "images-idx3" in path.name:
         sibling = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
         candidates = [sibling, sibling.with_suffix("") if sibling.suffix == ".gz" else Path(f"{sibling}.gz")]
-        labels = next((read_idx(candidate) for candidate in candidates if candidate.is_file()), None)
-    return _stack(path, read_idx(path), labels, channels)
+        labels_file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    source = _stack(path, read_idx(path), read_idx(labels_file) if labels_file else None, channels)
+    if labels_file:
+        stat = labels_file.stat()
+        source.identity["labels"] = [stat.st_size, stat.st_mtime_ns]
+        source.files.append(labels_file.name)
+    return source
 
 
 def open_source(path: str | Path, channels: int | None = None) -> Source:

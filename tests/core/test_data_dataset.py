@@ -185,6 +185,9 @@ def flip(path, position):
 DAMAGE = {
     "a flipped bit": lambda f: flip(f / "images.npy", -5),
     "a flipped bit in the labels": lambda f: flip(f / "arrays.npz", 100),
+    "a flipped bit in the manifest": lambda f: flip(
+        f / "manifest.json", (f / "manifest.json").read_text().index("mean") + 9
+    ),
     "a cut file": lambda f: (f / "images.npy").write_bytes((f / "images.npy").read_bytes()[:-10]),
     "no manifest": lambda f: (f / "manifest.json").unlink(),
     "half a manifest": lambda f: (f / "manifest.json").write_text((f / "manifest.json").read_text()[:50]),

@@ -1,7 +1,9 @@
 """Downloads from a server on this machine that cuts, lies and refuses; the command line."""
 
 import csv
+import dataclasses
 import errno
+import hashlib
 import io
 import json
 import os
@@ -43,7 +45,8 @@ def server(monkeypatch):
 def test_a_whole_zip_arrives_once(tmp_path, server):
     server.body = whole_zip()
     path = download("lensing", tmp_path / "new" / "a.zip", server.url, retries=0)
-    assert path.read_bytes() == server.body and [p.name for p in path.parent.iterdir()] == ["a.zip"]
+    assert path.read_bytes() == server.body
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.zip", "a.zip.sha256"]
     requests = len(server.ranges)
     assert download("lensing", path, server.url, retries=0) == path and len(server.ranges) == requests
 
@@ -56,7 +59,7 @@ def test_a_cut_download_goes_on_where_it_stopped(tmp_path, server):
     server.cut = None
     download("lensing", tmp_path / "a.zip", server.url, retries=0)
     assert server.ranges[-1] == f"bytes={CHUNK}-"
-    assert (tmp_path / "a.zip").read_bytes() == server.body and len(list(tmp_path.iterdir())) == 1
+    assert (tmp_path / "a.zip").read_bytes() == server.body and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_cut_download_is_tried_again_at_once(tmp_path, server, monkeypatch):
@@ -77,6 +80,64 @@ def test_a_truncated_zip_is_not_kept(tmp_path, server):
     with pytest.raises(DownloadError, match="zip"):
         download("lensing", tmp_path / "a.zip", server.url, retries=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def damaged(body):
+    """The zip with one bit of its image flipped; its directory is whole."""
+    return body[:1000] + bytes([body[1000] ^ 1]) + body[1001:]
+
+
+def test_a_zip_that_was_altered_on_the_way_is_not_kept(tmp_path, server):
+    server.body = damaged(whole_zip())
+    with pytest.raises(DownloadError, match=r"not a whole zip .*Bad CRC-32 for file 'Samples/sample1\.npy'"):
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_another_file_is_not_made_whole_with_this_one(tmp_path, server):
+    server.body, server.cut = damaged(whole_zip()), 700_000
+    with pytest.raises(DownloadError, match="incomplete"):
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    server.body, server.cut = whole_zip(), None
+    with pytest.raises(DownloadError, match="Bad CRC-32"):
+        download("lensing", tmp_path / "a.zip", server.url, retries=0)
+    assert download("lensing", tmp_path / "a.zip", server.url, retries=0).read_bytes() == server.body
+
+
+def test_an_archive_that_is_there_is_read_to_the_last_byte(tmp_path, server, capsys):
+    body, path = whole_zip(), tmp_path / "a.zip"
+    words = ["download", "lensing", "--out", str(path), "--url", server.url]
+    for other in (damaged(body), body[:-1], body[:1_000_000], body + b"\0"):
+        (tmp_path / "a.zip.sha256").unlink(missing_ok=True)
+        path.write_bytes(other)
+        if other != body + b"\0":  # without a sum, what stands behind a zip's end belongs to it
+            assert main(words) == 2
+            assert f"{path}: exists and is not a whole zip" in capsys.readouterr().err
+        path.write_bytes(body)
+        assert main(words) == 0  # now its sum is known
+        line = (tmp_path / "a.zip.sha256").read_text()
+        assert line == f"{hashlib.sha256(body).hexdigest()}  a.zip\n"
+        path.write_bytes(other)
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert f"{path}: exists and is another file: SHA-256 {hashlib.sha256(other).hexdigest()} instead" in error
+        assert path.read_bytes() == other and error.count("\n") == 1
+    assert server.ranges == []
+    path.unlink()
+    server.body = whole_zip(600_000)  # another edition: the old sum goes with the old file
+    assert main(words) == 0
+    (tmp_path / "a.zip.sha256").write_text("nonsense")
+    assert main(words) == 2 and "a.zip.sha256: not a line of sha256sum" in capsys.readouterr().err
+
+
+def test_a_published_sum_is_held_against_the_archive(tmp_path, server, monkeypatch):
+    server.body = whole_zip()
+    known = dataclasses.replace(module.DATASETS["lensing"], sha256=hashlib.sha256(server.body).hexdigest())
+    monkeypatch.setitem(module.DATASETS, "lensing", known)
+    assert download("lensing", tmp_path / "a.zip", server.url, retries=0).read_bytes() == server.body
+    server.body = whole_zip(600_000)
+    with pytest.raises(DownloadError, match=f"another file: SHA-256 .* instead of the one with SHA-256 {known.sha256}"):
+        download("lensing", tmp_path / "b.zip", server.url, retries=0)
 
 
 def test_a_refusal_and_no_connection(tmp_path, server):
