@@ -12,16 +12,19 @@ import hashlib
 import json
 import math
 import os
+import platform
+import re
+import secrets
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-PARTIAL = ".*.partial"
-"""The names of what a killed program leaves half written, as a pattern."""
+_HOST = re.sub(r"[^\w-]", "-", platform.node())[:32]
+_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)@(?P<host>[\w-]*)\.[0-9a-f]{16}\.partial")
 
 
 def _sync(path: Path) -> None:
@@ -41,14 +44,34 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_beside(target: Path) -> Iterator[Path]:
-    """A free name in the folder of `target`, which is made; what has that name when the block ends is removed."""
+    """A free name in the folder of `target`, which is made; what has that name when the block ends is removed.
+
+    The name holds the process, the host, and a random part that nobody can guess.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    _remove(temporary)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}@{_HOST}.{secrets.token_hex(8)}.partial")
     try:
         yield temporary
     finally:
         _remove(temporary)
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove those of the paths that are temporary files and folders of dead processes of this host."""
+    for path in [*paths]:
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and name["host"] == _HOST and not _is_alive(int(name["process"])):
+            _remove(path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def publish(temporary: Path, target: Path) -> None:
@@ -56,10 +79,16 @@ def publish(temporary: Path, target: Path) -> None:
     for path in sorted(temporary.rglob("*")) if temporary.is_dir() else ():
         _sync(path)
     _sync(temporary)
-    if target.is_dir():
-        shutil.rmtree(target)
-    os.replace(temporary, target)
-    _sync(target.parent)
+    with temporary_beside(target) as old:
+        if target.is_dir():
+            os.replace(target, old)  # one step cannot replace a folder
+        try:
+            os.replace(temporary, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+        _sync(target.parent)
 
 
 @contextlib.contextmanager
@@ -75,6 +104,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename: a reader sees the old file or the whole new one."""
     path = Path(path)
     with temporary_beside(path) as temporary:
+        temporary.touch(exist_ok=False)  # follows no link that another user put there
         write(temporary)
         publish(temporary, path)
 
@@ -232,7 +262,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file; arrays are made contiguous.
+    """Write a safetensors file in one step; arrays are made contiguous.
 
     Raises:
         OSError: disk full or not writable.
@@ -240,10 +270,18 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    try:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, {"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
+    arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    with temporary_beside(path) as folder:  # safetensors has a temporary file of its own, beside the file
+        folder.mkdir()
+        file = folder / path.name
+        file.touch()
+        mode = file.stat().st_mode  # as the umask says; safetensors' own file is for its owner alone
+        try:
+            save_file(arrays, file, {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
+        file.chmod(mode)
+        publish(file, path)
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

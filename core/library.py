@@ -23,20 +23,23 @@ class Library:
 
     twin: Twin
 
-    def load(self, path: str | Path, weights: Literal["ema", "raw"] = "ema") -> Generator:
+    def load(
+        self, path: str | Path, weights: Literal["ema", "raw"] = "ema", changed_weights: bool = False
+    ) -> Generator:
         """Open a trained network, to draw and edit images and to measure their likelihood.
 
         Args:
             path: a run, a checkpoint, or a diffusers pipeline folder.
             weights: ema, the weights averaged over training; or raw, those of the last step.
+            changed_weights: whether to accept weights that were changed after the checkpoint was saved.
         Returns:
             A generator of images; see core.inference.generator.Generator.
         Raises:
-            ValueError: there is no such folder, or its network is not supported.
+            ValueError: there is no such folder, its weights were changed, or its network is not supported.
         """
         from core.inference.generator import open_generator
 
-        return open_generator(self.twin, path, weights)
+        return open_generator(self.twin, path, weights, changed_weights)
 
     def load_recipe(self, path: str | Path) -> Recipe:
         """Read a recipe from a .toml file or a run's recipe.json."""

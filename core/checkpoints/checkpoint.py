@@ -4,7 +4,8 @@
     unet/{config.json, diffusion_pytorch_model.safetensors}     averaged parameters, diffusers' names and layout
     scheduler/scheduler_config.json
     recipe.json, data.json                            the whole recipe; the data's manifest
-    training_state.safetensors, training_state.json   parameters as they are, Adam's moments, step
+    training_state.safetensors          parameters of the last step, Adam's moments
+    training_state.json                 step and counters; SHA-256 sum and size of each file above that is checked
 
 Networks that others saved are read by core.checkpoints.importing.
 """
@@ -12,6 +13,7 @@ Networks that others saved are read by core.checkpoints.importing.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from core.checkpoints.diffusers_config import (
     unet_to_diffusers,
 )
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
+from core.checkpoints.sums import FORMAT_VERSION, check_progress, check_sums, sum_of
 from core.config import ModelConfig, Recipe
 from core.config.recipes import load_recipe, to_dict
 from core.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text_atomic
@@ -33,7 +36,8 @@ from core.networks.specs import NETWORKS, check_weights
 logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-FORMAT_VERSION = 1
+SUMMED = (f"unet/{WEIGHTS_FILE}", "training_state.safetensors", "recipe.json", "data.json")
+"""The files of a checkpoint whose sums training_state.json holds."""
 # Any scheduler that follows a variance-preserving process serves DDPMPipeline.
 _NOT_PRESERVING = ("FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler")
 
@@ -118,16 +122,20 @@ def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
         write_json(folder / "recipe.json", to_dict(recipe))
         write_json(folder / "data.json", checkpoint.data)
         write_tensors(folder / "training_state.safetensors", checkpoint.state)
-        write_json(folder / "training_state.json", {"format": FORMAT_VERSION, **checkpoint.progress})
+        sums = {name: sum_of(folder / name) for name in SUMMED}
+        write_json(folder / "training_state.json", {"format": FORMAT_VERSION, "files": sums, **checkpoint.progress})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder, training state included.
 
     Raises:
-        ValueError: a file missing, cut short, or not of the network that the recipe names.
+        ValueError: a file missing, damaged or changed, or not of the network that the recipe names.
     """
+    progress = read_json(folder / "training_state.json")
+    check_sums(folder, SUMMED)
     recipe = load_recipe(folder / "recipe.json")
+    check_progress(folder, progress, recipe)
     ema = read_tensors(folder / "unet" / WEIGHTS_FILE)
     check_weights(ema, recipe.model, str(folder / "unet" / WEIGHTS_FILE))
     state_path = folder / "training_state.safetensors"
@@ -135,8 +143,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     for part in ("params", "exp_avg", "exp_avg_sq"):
         tensors = {n.removeprefix(f"{part}/"): v for n, v in state.items() if n.startswith(f"{part}/")}
         check_weights(tensors, recipe.model, f"{state_path} ({part})")
-    progress = read_json(folder / "training_state.json")
+    progress = {key: value for key, value in progress.items() if key not in ("format", "files")}
     return Checkpoint(recipe, ema, state, progress, read_json(folder / "data.json"))
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a folder with the name of a checkpoint; one with a longer name is the user's own copy."""
+    return path.is_dir() and re.fullmatch(r"step-\d+", path.name) is not None
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -145,7 +158,7 @@ def checkpoints_of(run: Path) -> list[Path]:
     Where `latest` is missing or damaged it is said, and the newest comes first.
     """
     named = run / "latest"
-    folders = sorted((path for path in (run / "checkpoints").glob("step-*") if path.is_dir()), reverse=True)
+    folders = sorted((path for path in (run / "checkpoints").glob("step-*") if is_checkpoint(path)), reverse=True)
     name = named.read_text(encoding="utf-8", errors="replace").strip() if named.is_file() else ""
     latest = next((path for path in folders if path.name == name), None)
     if latest is None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
 from core.checkpoints.diffusers_config import OWN_KEYS, VECTOR_CLASS, unet_from_diffusers
+from core.checkpoints.sums import check_sums
 from core.config import ModelConfig
 from core.config.recipes import load_recipe
 from core.files import read_json, read_tensors
@@ -137,33 +138,48 @@ def _modern(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     return name, value[:, :, 0, 0] if value.ndim == 4 and value.shape[2:] == (1, 1) else value
 
 
-def read_network(path: str | Path, read_pickle: Callable[[Path], Tensors] = refuse_pickle) -> Network:
+def read_network(
+    path: str | Path,
+    read_pickle: Callable[[Path], Tensors] = refuse_pickle,
+    kind: str = "ema",
+    changed_weights: bool = False,
+) -> Network:
     """A network from a run, a pipeline folder or a bare model folder.
 
     Args:
         path: holds `unet/config.json` (a pipeline or checkpoint), or `config.json` beside the weights (as diffusers'
             `save_pretrained` writes them).
         read_pickle: a twin's reader of a pickled state_dict; pickles are refused without one.
+        kind: 'ema', the weights of `unet`, or 'raw', those of the last step of a training.
+        changed_weights: accept weights of a checkpoint that were changed after it was saved.
     Returns:
-        The network (for our checkpoints: the EMA weights).
+        The network.
     Raises:
-        ValueError: unsupported configuration, or weights that do not fit it exactly.
+        ValueError: unsupported configuration, weights that do not fit it exactly, raw weights where there are none,
+            or a file that is damaged or was changed.
     """
-    folder = resolve_checkpoint(path)
-    recipe = folder / "recipe.json"
-    if (folder / "unet" / "config.json").is_file():
-        folder = folder / "unet"
+    root = resolve_checkpoint(path)
+    folder = root / "unet" if (root / "unet" / "config.json").is_file() else root
+    files = weight_files(folder) if kind == "ema" else [root / "training_state.safetensors"]
+    if kind == "raw" and not files[0].is_file():
+        raise ValueError(f"--weights raw: {root} has no training state, only one set of weights; use ema")
+    names = [file.relative_to(root).as_posix() for file in files]
+    records = [name for name in ("recipe.json", "data.json") if (root / name).is_file()]
+    check_sums(root, [*records, *names], names if changed_weights else ())
     values = read_json(folder / "config.json")
     config = unet_from_diffusers(values, str(folder / "config.json"))
-    if recipe.is_file():  # what diffusers' keys do not say
-        model = load_recipe(recipe).model
+    if (root / "recipe.json").is_file():  # what diffusers' keys do not say
+        model = load_recipe(root / "recipe.json").model
         config = dataclasses.replace(config, **{key: getattr(model, key) for key in OWN_KEYS})
     elif values.get("_class_name") == VECTOR_CLASS:
         raise ValueError(
             f"{folder}: conditioned on numbers, and no recipe.json that names them; name the whole checkpoint"
         )
-    files = weight_files(folder)
-    weights = read_weights(files, read_pickle)
+    if kind == "ema":
+        weights = read_weights(files, read_pickle)
+    else:
+        state = read_tensors(files[0])
+        weights = {n.removeprefix("params/"): value for n, value in state.items() if n.startswith("params/")}
     check_weights(weights, config, str(files[0]) if len(files) == 1 else f"{files[0]} ... {files[-1].name}")
     return Network(config, weights, tuple(files))
 

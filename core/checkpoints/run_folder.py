@@ -12,21 +12,19 @@ import logging
 import math
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.checkpoints.checkpoint import Checkpoint, checkpoints_of, load_checkpoint, save_checkpoint
+from core.checkpoints.checkpoint import Checkpoint, checkpoints_of, is_checkpoint, load_checkpoint, save_checkpoint
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.files import (
-    PARTIAL,
     read_tensors,
     remove_folder,
-    write_atomically,
+    remove_leftovers,
     write_json,
     write_tensors,
     write_text_atomic,
@@ -130,6 +128,10 @@ class RunFolder:
             with open(self.path / "changes.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
 
+    def sweep(self) -> None:
+        """Remove half-written files of dead processes."""
+        remove_leftovers(self.path.rglob(".*"))
+
     def recover(self, step: int) -> None:
         """Tidy up after a run that was killed.
 
@@ -138,11 +140,7 @@ class RunFolder:
         Args:
             step: of the last checkpoint; 0 where there is none.
         """
-        for left in [*self.path.rglob(PARTIAL)]:
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink(missing_ok=True)  # gone with its folder
+        self.sweep()
         for later in (self.path / "averages").glob("step-*.safetensors"):
             if _step_of(later) > step:
                 later.unlink()
@@ -165,22 +163,26 @@ class RunFolder:
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def save(self, checkpoint: Checkpoint, keep: int) -> Path:
-        """Write a checkpoint, point `latest` at it, and remove all but the last `keep` (0 keeps all).
+    def save(self, checkpoint: Checkpoint, keep: int, best: bool = False) -> Path:
+        """Write a checkpoint, point `latest` at it, and remove earlier ones but for the best and the last `keep`.
 
+        Args:
+            checkpoint: what to write.
+            keep: training.keep_checkpoints; 0 removes none.
+            best: point `best` at it, too. A run that is killed before `latest` comes back to this step.
         Raises:
             OSError: disk full or not writable; `latest` still names the checkpoint before.
         """
         name = f"step-{checkpoint.progress['step']:08d}"
         folder = self.path / "checkpoints" / name
-        if folder.exists():  # written, but killed before `latest` named it
-            remove_folder(folder)
         save_checkpoint(folder, checkpoint)
         self._save_averages(checkpoint, f"{name}.safetensors")
+        if best:
+            write_text_atomic(self.path / "best", f"{name}\n")
         write_text_atomic(self.path / "latest", f"{name}\n")
         spared = (folder, self._best())
-        others = sorted(p for p in folder.parent.iterdir() if p.name.startswith("step-") and p not in spared)
-        for old in others[: max(len(others) - keep + 1, 0)] if keep else []:
+        earlier = sorted(p for p in folder.parent.iterdir() if is_checkpoint(p) and p not in spared and p.name < name)
+        for old in earlier[: max(len(earlier) - keep + 1, 0)] if keep else []:
             remove_folder(old)
         return folder
 
@@ -189,7 +191,7 @@ class RunFolder:
         kept = {n: value for n, value in checkpoint.state.items() if n.startswith("profile_")}
         if not kept:
             return
-        write_atomically(self.path / "averages" / name, lambda temporary: write_tensors(temporary, kept))
+        write_tensors(self.path / "averages" / name, kept)
 
     def averages(self, profiles: Sequence[float]) -> list[tuple[int, float, dict[str, np.ndarray]]]:
         """All snapshots of averages: steps done, sigma_rel, weights by name.
@@ -215,7 +217,3 @@ class RunFolder:
         """The smallest distance in the metrics so far; infinite where there is none."""
         lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
         return min((line["distance"] for line in lines if "distance" in line), default=math.inf)
-
-    def keep_best(self, folder: Path) -> None:
-        """Point `best` at a checkpoint, which is then kept; the best one so far goes the way of the others."""
-        write_text_atomic(self.path / "best", f"{folder.name}\n")

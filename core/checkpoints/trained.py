@@ -13,8 +13,7 @@ from core.checkpoints.importing import read_network
 from core.checkpoints.scheduler_config import process_from_diffusers, sampling_from_diffusers
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import load_recipe
-from core.files import read_json, read_tensors
-from core.networks.specs import check_weights
+from core.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,25 +55,19 @@ def of_recipe(recipe: Recipe, data: dict[str, Any]) -> Trained:
     )  # fmt: skip
 
 
-def open_trained(folder: Path, weights: str = "ema") -> Trained:
+def open_trained(folder: Path, weights: str = "ema", changed_weights: bool = False) -> Trained:
     """The network, process and default sampler of a checkpoint, or of a diffusers pipeline folder.
 
     Args:
         folder: as core.checkpoints.checkpoint.resolve_checkpoint returns it.
         weights: 'ema', or 'raw' for the weights without averaging.
+        changed_weights: accept weights of a checkpoint that were changed after it was saved.
     Raises:
-        ValueError: a folder without a noise schedule, raw weights where there are none, or a network that
-            predicts more than an image.
+        ValueError: a folder without a noise schedule, raw weights where there are none, weights that were changed,
+            or a network that predicts more than an image.
     """
-    network = read_network(folder)
+    network = read_network(folder, kind=weights, changed_weights=changed_weights)
     model, values, files = network.config, network.weights, network.files
-    if weights == "raw":
-        path = folder / "training_state.safetensors"
-        if not path.is_file():
-            raise ValueError(f"--weights raw: {folder} has no training state, only one set of weights; use ema")
-        values = {n.removeprefix("params/"): v for n, v in read_tensors(path).items() if n.startswith("params/")}
-        check_weights(values, model, str(path))
-        files = (path,)
     if (folder / "recipe.json").is_file():
         recipe = load_recipe(folder / "recipe.json")
         if recipe.model != model:

@@ -44,7 +44,8 @@ def edit(twin: Twin, argv: list[str]) -> int:
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
     twin.set_threads(command.threads)
-    generator, started = open_generator(twin, command.checkpoint, command.weights), time.monotonic()
+    started = time.monotonic()
+    generator = open_generator(twin, command.checkpoint, command.weights, command.changed_weights)
     given = _given(kind, command, generator)
     with tqdm(desc=name, unit="eval", dynamic_ncols=True) as bar:
         edited = _edit(command, generator.edit, given, {**_options(command), "progress": bar.update})

@@ -35,6 +35,8 @@ class EditCommand:
     """Seed of the noise. Change it for other results from the same images."""
     weights: Literal["ema", "raw"] = "ema"
     """Weights of the network: ema is their average over training, raw those of the last step."""
+    changed_weights: bool = False
+    """Accept weights that were changed after the checkpoint was saved. Default: they are refused as damaged."""
     class_name: str | None = None
     """Class of all images, by name or number, for a class-conditional network. Default: the class of each held-out
     image; for other images the classes in turn."""

@@ -45,6 +45,8 @@ class ExportCommand:
     """File to write, with its format's suffix; a folder for saved-model."""
     overwrite: bool = False
     """Replace an export that is already there."""
+    changed_weights: bool = False
+    """Accept weights that were changed after the checkpoint was saved. Default: they are refused as damaged."""
 
 
 def export(twin: Twin, argv: list[str]) -> int:
@@ -59,7 +61,7 @@ def export(twin: Twin, argv: list[str]) -> int:
     from core.files import file_hash, temporary_beside, write_json
 
     folder = resolve_checkpoint(command.checkpoint)
-    network = read_network(folder)
+    network = read_network(folder, changed_weights=command.changed_weights)
     config, weights = network.config, network.weights
     if config.vector_channels or config.condition_channels:
         raise ValueError(

@@ -34,7 +34,7 @@ def fetch(twin: Twin, argv: list[str]) -> int:
     )
     from core.data.download import download_file
     from core.extractors.features import EXTRACTORS
-    from core.files import file_hash, read_tensors, write_atomically, write_tensors
+    from core.files import file_hash, read_tensors, write_tensors
 
     published = twin.published()
     if command.name not in published:
@@ -52,7 +52,7 @@ def fetch(twin: Twin, argv: list[str]) -> int:
     download_file(command.url or file.url, arrived, file.sha256)
     try:
         tensors = file.read(arrived)
-        write_atomically(path, lambda temporary: write_tensors(temporary, tensors))
+        write_tensors(path, tensors)
     finally:
         arrived.unlink()
     print(f"wrote {path}: {len(tensors)} tensors, SHA-256 {file_hash(path)}")

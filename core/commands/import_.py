@@ -81,7 +81,7 @@ def _read_folder(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str,
         raise ValueError(f"--sample-size {command.sample_size}: {folder} has its own; leave the option out")
     scheduler = _scheduler(folder, command.scheduler)
     read_scheduler(scheduler)
-    return read_network(folder, twin.read_pickle), read_json(scheduler)
+    return read_network(folder, twin.read_pickle, changed_weights=True), read_json(scheduler)
 
 
 def _read_file(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str, Any]]:

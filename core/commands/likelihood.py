@@ -79,6 +79,8 @@ class LikelihoodCommand:
     """Seed of the noise, the timesteps and the random vectors."""
     weights: Literal["ema", "raw"] = "ema"
     """Weights of the network: ema is their average over training, raw those of the last step."""
+    changed_weights: bool = False
+    """Accept weights that were changed after the checkpoint was saved. Default: they are refused as damaged."""
     batch_size: int = 64
     """Images processed at a time. It changes time and memory, not the results."""
     json: bool = False
@@ -112,7 +114,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
 
     twin.set_threads(command.threads)
     folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()
-    generator = open_generator(twin, folder, command.weights)
+    generator = open_generator(twin, folder, command.weights, command.changed_weights)
     given = given_images(command.data, folder, generator.model, command.first, command.n)
     if given.condition is None and generator.model.conditional:
         raise ValueError(f"--data {command.data}: must be held-out, since the network is conditional")

@@ -43,6 +43,8 @@ class SampleCommand:
     """Seed of the noise, and of parameters that are not given. Change it for other images."""
     weights: Literal["ema", "raw"] = "ema"
     """Weights of the network: ema is their average over training, raw those of the last step."""
+    changed_weights: bool = False
+    """Accept weights that were changed after the checkpoint was saved. Default: they are refused as damaged."""
     class_name: str | None = None
     """Class of all images, by name or number, for a class-conditional network. Default: the classes in turn."""
     param: tuple[str, ...] = ()
@@ -111,7 +113,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
 
     started, sampling = time.monotonic(), command.sampling
     twin.set_threads(command.threads)
-    generator = open_generator(twin, command.checkpoint, command.weights)
+    generator = open_generator(twin, command.checkpoint, command.weights, command.changed_weights)
     table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
     out = Path(command.out) if command.out else Path(command.checkpoint) / name
@@ -120,7 +122,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
     samples = range(command.first, command.first + command.n)
     numbers = read_numbers(command.param)
     condition = generator.condition(samples, command.seed, command.class_name, numbers)
-    guide = open_generator(twin, command.guide, command.weights) if command.guide else None
+    guide = open_generator(twin, command.guide, command.weights, command.changed_weights) if command.guide else None
     try:
         generator.weak(table, condition, guide)
     except ValueError as error:  # it names the parameter: guide or guidance

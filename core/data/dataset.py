@@ -22,7 +22,7 @@ from core.data.cache import ARRAYS, IMAGES, MANIFEST, SUMS, Cache, read_cache, s
 from core.data.formats import Image, describe
 from core.data.lenses import Parameters, simulator
 from core.data.sources import BrokenImageError, Source, open_source
-from core.files import atomic_folder, file_hash, write_json, write_npz
+from core.files import atomic_folder, file_hash, remove_leftovers, write_json, write_npz
 from core.images import resize
 
 log = logging.getLogger(__name__)
@@ -244,7 +244,9 @@ def _read_cache(folder: Path) -> Cache | None:
 
 
 def _build(folder: Path, prepare: Callable[[Path], dict[str, Any]]) -> None:
-    """Write the cache in one step; a killed conversion leaves no cache."""
+    """Write the cache in one step; what killed conversions left beside it is removed."""
+    if folder.parent.is_dir():
+        remove_leftovers(folder.parent.iterdir())
     try:
         with atomic_folder(folder) as temporary:
             write_json(temporary / MANIFEST, seal(prepare(temporary)))

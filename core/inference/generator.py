@@ -204,7 +204,9 @@ class Generator:
         return flow_bits(given, self.process, images, outputs, flow, batch_size, self.trained.dtype, progress)
 
 
-def open_generator(twin: Twin, path: str | Path, weights: Literal["ema", "raw"] = "ema") -> Generator:
+def open_generator(
+    twin: Twin, path: str | Path, weights: Literal["ema", "raw"] = "ema", changed_weights: bool = False
+) -> Generator:
     """Open the network of a run, a checkpoint or a diffusers pipeline folder as a generator."""
-    trained = open_trained(resolve_checkpoint(path), weights)
+    trained = open_trained(resolve_checkpoint(path), weights, changed_weights)
     return Generator(twin.make_network(trained.model, trained.weights, trained.dtype), trained)

@@ -206,11 +206,11 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
                 meter.restart()
             better = due and line["distance"] < best
             if step % config.checkpoint_every == 0 or last or better:
-                saved = save(run, folder, run.seconds + time.monotonic() - started, int(metrics["skipped_in_a_row"]))
+                seconds = run.seconds + time.monotonic() - started
+                saved = save(run, folder, seconds, int(metrics["skipped_in_a_row"]), better)
                 meter.restart()
                 if better and saved:
                     best = line["distance"]
-                    folder.keep_best(saved)
             if stopper.signum:
                 return 0 if end else stopper.signum
     return 0
@@ -235,7 +235,9 @@ def _last_good(folder: RunFolder) -> str:
     return str(next(iter(checkpoints_of(folder.path)), "(no checkpoint yet)"))
 
 
-def save(run: TrainingRun, folder: RunFolder, seconds: float, skipped_in_a_row: int = 0) -> Path | None:
+def save(
+    run: TrainingRun, folder: RunFolder, seconds: float, skipped_in_a_row: int = 0, best: bool = False
+) -> Path | None:
     """Write a checkpoint of the run; while steps are being skipped nothing is written, and None is returned.
 
     At the recipe's last step the weights, which are those of the last finite step, are kept all the same.
@@ -258,4 +260,4 @@ def save(run: TrainingRun, folder: RunFolder, seconds: float, skipped_in_a_row: 
                 f"step {run.step}: {name} is not finite, so nothing was saved; "
                 f"the last good checkpoint is {_last_good(folder)}"
             )
-    return folder.save(checkpoint, 0 if skipped_in_a_row else run.recipe.training.keep_checkpoints)
+    return folder.save(checkpoint, 0 if skipped_in_a_row else run.recipe.training.keep_checkpoints, best)

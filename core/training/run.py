@@ -71,6 +71,7 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
             if checkpoint:
                 changes = check_resumable(checkpoint.recipe, recipe, retune)
                 if checkpoint.progress["step"] >= recipe.training.steps:
+                    folder.sweep()
                     raise ValueError(
                         f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
                     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,7 +16,7 @@ from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, save_checkpoin
 from core.checkpoints.diffusers_config import unet_to_diffusers
 from core.commands.export import TOLERANCE
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
-from core.files import file_hash, write_json, write_tensors
+from core.files import file_hash, read_tensors, write_json, write_tensors
 from core.networks.specs import param_specs
 from core.twin import Exported, Twin
 from eval.parity.closeness import require_close
@@ -359,6 +360,19 @@ def test_mistakes_are_one_line_and_code_2(call, folder, formats, tmp_path):
         code, out, err = call("export", *argv)
         assert code == 2 and words in err and err.count("\n") == 1 and out == "", err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_replaced_weights_are_exported_where_the_flag_asks_for_it(stub, call, folder, formats, tmp_path):
+    checkpoint, (format, suffix) = (
+        shutil.copytree(folder / "conditional", tmp_path / "copy"),
+        next(iter(formats.items())),
+    )
+    path = checkpoint / "unet" / WEIGHTS_FILE
+    write_tensors(path, {name: value / 2 for name, value in read_tensors(path).items()})
+    words = ["export", checkpoint, "--format", format, "--out", tmp_path / f"a{suffix}"]
+    code, _, err = call(*words)
+    assert code == 2 and f"{path}: damaged, or changed since it was saved" in err and "--changed-weights" in err
+    assert call(*words, "--changed-weights")[0] == 0
 
 
 def test_a_folder_that_cannot_be_made_is_code_1(call, folder, formats, tmp_path):

@@ -52,7 +52,7 @@ RECIPE = Recipe(
 )
 CONDITION = {"names": ["theta_e"], "mean": [1.0], "std": [0.5], "min": [0.1], "max": [2.5], "rows": [[0.5], [1.5]]}
 DATA = {"sha256": "0" * 64, "class_names": ["a", "b"], "labels": {"a": 3, "b": 3}, "condition": CONDITION}
-PROGRESS = {"step": 2, "seed": 0, "seconds": 1.5, "counters": {"adam_steps": 2}}
+PROGRESS = {"step": 2, "seed": 0, "seconds": 1.5, "counters": {"adam_steps": 2, "skipped": 0, "skipped_in_a_row": 0}}
 
 
 @dataclass(frozen=True)
@@ -301,12 +301,11 @@ def make_run(folder: Path) -> None:
     state = {
         f"{part}/{n}": v for part in ("params", "exp_avg", "exp_avg_sq") for n, v in initial_weights(MODEL, 1).items()
     }
-    run.save(Checkpoint(RECIPE, initial_weights(MODEL, 0), state, PROGRESS, DATA), 0)
+    run.save(Checkpoint(RECIPE, initial_weights(MODEL, 0), state, PROGRESS, DATA), 0, best=True)
     for step in (1, 2, 3):
         run.log(
             {"step": step, "loss": 0.5 / step, "images_per_second": 9.5, "seconds": 1.0 * step, "distance": 2.0 / step}
         )
-    run.keep_best(folder / "checkpoints" / "step-00000002")
 
 
 STEP = "checkpoints/step-00000002"

@@ -3,11 +3,15 @@
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import resource
 import shutil
 import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +20,14 @@ import pytest
 from core import config
 from core import files as written
 from core.checkpoints import checkpoint as module
-from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, save_checkpoint
+from core.checkpoints.checkpoint import (
+    WEIGHTS_FILE,
+    Checkpoint,
+    checkpoints_of,
+    load_checkpoint,
+    resolve_checkpoint,
+    save_checkpoint,
+)
 from core.checkpoints.importing import read_unet
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.trained import open_trained
@@ -28,6 +39,9 @@ from core.networks import specs
 from core.networks.parameters import ParamSpec
 from core.networks.specs import check_weights, param_specs
 
+ROOT = Path(__file__).resolve().parents[2]
+OLD = Path(__file__).parent / "data" / "checkpoint-format-1"
+"""A checkpoint of format 1, after two steps of a training; commit 11c370b saved it."""
 MODEL = ModelConfig(
     (8, 8), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,), norm_num_groups=4
 )
@@ -56,7 +70,7 @@ def make(step=3, recipe=RECIPE):
         recipe,
         weights(recipe.model),
         state,
-        {"step": step, "seed": 0, "counters": {"adam_steps": step}},
+        {"step": step, "seed": 0, "counters": {"adam_steps": step, "skipped": 0, "skipped_in_a_row": 0}},
         {"class_names": []},
     )
 
@@ -81,7 +95,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     again = load_checkpoint(tmp_path / "a" / "b")
     assert again.recipe == RECIPE and again.data == make().data
     assert equal(again.ema, make().ema) and equal(again.state, make().state)
-    assert again.progress == {"format": 1, **make().progress}
+    assert again.progress == make().progress
     assert open_trained(tmp_path / "a" / "b", "ema").process == RECIPE.process
     assert equal(open_trained(tmp_path / "a" / "b", "raw").weights, weights(seed=1))
 
@@ -250,11 +264,27 @@ def test_recovery_drops_what_a_killed_run_left(tmp_path):
         run.log({"step": step})
     with open(run.metrics_path, "a") as file:
         file.write('{"step": ')
-    (run.path / "checkpoints" / ".step-00000003.77.partial").mkdir()
-    (run.path / ".latest.77.partial").write_text("")
+    code = "import os, sys; from pathlib import Path; from core.files import temporary_beside\n"
+    code += "for name in sys.argv[1:]: temporary_beside(Path(name)).__enter__().mkdir()\nos._exit(9)"
+    left = (run.path / "checkpoints" / "step-00000003", run.path / "latest")
+    assert subprocess.run([sys.executable, "-c", code, *map(str, left)], cwd=ROOT).returncode == 9
+    assert len([*run.path.rglob(".*.partial")]) == 2
     run.recover(2)
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
     assert files(run.path) == {"recipe.json", "metrics.jsonl"} and not list((run.path / "checkpoints").iterdir())
+
+
+def test_pruning_spares_later_checkpoints_and_copies_of_the_user(tmp_path):
+    run = run_folder(tmp_path / "run")
+    for step in (1, 2, 3, 4):
+        run.save(make(step), 0)
+    shutil.copytree(run.path / "checkpoints" / "step-00000001", run.path / "checkpoints" / "step-00000001-copy")
+    (run.path / "latest").write_text("step-00000002\n")  # the user goes back
+    run.save(make(3), 1)
+    names = {path.name for path in (run.path / "checkpoints").iterdir()}
+    assert names == {"step-00000001-copy", "step-00000003", "step-00000004"}
+    (run.path / "latest").unlink()
+    assert [path.name for path in checkpoints_of(run.path)] == ["step-00000004", "step-00000003"]
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +333,7 @@ def test_a_damaged_header_is_named(copy):
         return header
 
     _header(copy / "unet" / WEIGHTS_FILE, change)
+    (copy / "training_state.json").unlink()  # as others save it, without sums
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         read_unet(copy)
 
@@ -341,16 +372,19 @@ def test_weights_that_are_not_this_networks_are_refused_by_name(copy, change, me
     with pytest.raises(ValueError) as error:
         check_weights(change(weights()), MODEL, "w")
     assert message in str(error.value) and str(error.value).startswith("w: ")
-    write_tensors(copy / "unet" / WEIGHTS_FILE, change(weights()))
+    shutil.rmtree(copy)
+    save_checkpoint(copy, dataclasses.replace(make(), ema=change(weights())))  # the sums are right
     for read in (read_unet, load_checkpoint):
-        with pytest.raises(ValueError, match=WEIGHTS_FILE.replace(".", r"\.")):
+        with pytest.raises(ValueError) as error:
             read(copy)
+        assert str(error.value).startswith(f"{copy / 'unet' / WEIGHTS_FILE}: ") and message in str(error.value)
 
 
 def test_the_training_state_is_checked_too(copy):
     state = make().state
     del state["exp_avg_sq/conv_in.bias"]
-    write_tensors(copy / "training_state.safetensors", state)
+    shutil.rmtree(copy)
+    save_checkpoint(copy, dataclasses.replace(make(), state=state))
     with pytest.raises(ValueError, match=r"training_state\.safetensors.*exp_avg_sq.*conv_in\.bias"):
         load_checkpoint(copy)
 
@@ -401,3 +435,133 @@ def test_a_pickle_is_not_loaded(copy, tmp_path, name):
 def test_the_hash_is_sha256(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert file_hash(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def _flip(path, position):
+    """Flip the lowest bit of a byte; what is written is another whole file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_every_file_has_its_sum_and_size(copy):
+    progress = read_json(copy / "training_state.json")
+    assert progress["format"] == 2 and progress["files"].keys() == set(module.SUMMED) <= FILES
+    for name, found in progress["files"].items():
+        content = (copy / name).read_bytes()
+        assert found == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+
+@pytest.mark.parametrize("name", module.SUMMED)
+def test_a_flipped_bit_is_a_damaged_file_by_its_path(copy, name):
+    content = (copy / name).read_bytes()
+    place = len(content) - 4 if name.endswith(".safetensors") else content.index(b"[")
+    _flip(copy / name, place)
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(copy)
+    assert str(error.value).startswith(f"{copy / name}: damaged, or changed since it was saved")
+
+
+def test_a_flipped_bit_that_makes_a_weight_infinite_is_damage_too(copy):
+    path = copy / "unet" / WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:-4] + np.float32([np.inf]).tobytes())
+    for read in (load_checkpoint, open_trained, read_unet):
+        with pytest.raises(ValueError, match="damaged, or changed since it was saved"):
+            read(copy)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "data.json"])
+def test_nobody_draws_by_a_damaged_recipe(copy, name):
+    path = copy / name
+    path.write_text(path.read_text().replace("{", "{ ", 1))
+    with pytest.raises(ValueError) as error:
+        open_trained(copy, changed_weights=True)
+    assert str(error.value).startswith(f"{path}: damaged, or changed since it was saved")
+
+
+COUNTS = {"adam_steps": 3, "skipped": 0, "skipped_in_a_row": 0}
+PROGRESS = [
+    ({"format": 3}, "format = 3: must be 1 or 2"),
+    ({"format": None}, "format = None: must be 1 or 2"),
+    ({"format": True}, "format = True: must be 1 or 2"),
+    ({"step": 2}, "step = 2, and the folder is named step-00000003"),
+    ({"step": 3.0}, "step = 3.0: must be a whole number"),
+    ({"step": None}, "step = None: must be a whole number"),
+    ({"step": True}, "step = True: must be a whole number"),
+    ({"data_position": 3}, "data_position = 3: must be 192, by its step and recipe"),
+    ({"seed": 1}, "seed = 1: must be 0, by its step and recipe"),
+    ({"seconds": "1"}, "seconds = '1': must be a number, at least 0"),
+    ({"seconds": float("nan")}, "seconds = nan: must be a number, at least 0"),
+    ({"counters": {}}, "adam_steps = None: must be a whole number, at least 0"),
+    ({"counters": {**COUNTS, "adam_steps": -1}}, "adam_steps = -1: must be a whole number, at least 0"),
+    ({"counters": {**COUNTS, "skipped": 0.5}}, "skipped = 0.5: must be a whole number, at least 0"),
+    ({"counters": {**COUNTS, "adam_steps": 2}}, "must add up to step = 3"),
+    ({"counters": {**COUNTS, "skipped_in_a_row": 1}}, "must add up to step = 3"),
+    ({"counters": [1]}, "counters = [1]: must be numbers by name"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), PROGRESS)
+def test_progress_that_does_not_agree_is_refused(saved, tmp_path, change, message):
+    folder = shutil.copytree(saved, tmp_path / "step-00000003")
+    path = folder / "training_state.json"
+    progress = {**read_json(path), "data_position": 3 * RECIPE.training.batch_size}
+    write_json(path, progress)
+    assert load_checkpoint(folder).progress["step"] == 3
+    write_json(path, {**progress, **change})
+    with pytest.raises(ValueError) as error:
+        load_checkpoint(folder)
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+
+
+NO_SUMS = "{}: holds no SHA-256 sums of its files; damage to them may go unnoticed"
+
+
+def test_a_folder_that_others_saved_opens_and_it_is_said_that_it_has_no_sums(copy, caplog):
+    for name in ("training_state.json", "training_state.safetensors", "recipe.json", "data.json"):
+        (copy / name).unlink()
+    with caplog.at_level("INFO"):
+        open_trained(copy)
+    assert [record.getMessage() for record in caplog.records] == [NO_SUMS.format(copy)]
+
+
+@pytest.mark.parametrize("sums", [None, {}, [], {"unet/": 1}])
+def test_a_checkpoint_whose_sums_are_gone_is_refused(copy, sums):
+    path = copy / "training_state.json"
+    write_json(path, {**read_json(path), "files": sums})
+    for read in (load_checkpoint, open_trained):
+        with pytest.raises(ValueError, match=r"has no SHA-256 sum in training_state\.json"):
+            read(copy)
+
+
+def test_a_checkpoint_of_format_1_opens_and_says_that_it_has_no_sums(tmp_path, caplog):
+    folder = shutil.copytree(OLD, tmp_path / "step-00000002")
+    with caplog.at_level("INFO"):
+        old = load_checkpoint(folder)
+    assert [record.getMessage() for record in caplog.records] == [NO_SUMS.format(folder)]
+    assert old.progress["step"] == 2 and old.progress["counters"]["adam_steps"] == 2
+    assert float(sum(np.abs(value).astype(np.float64).sum() for value in old.ema.values())) > 0
+    for kind in ("ema", "raw"):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            opened = open_trained(folder, kind)
+        assert [record.getMessage() for record in caplog.records] == [NO_SUMS.format(folder)]
+    assert equal(open_trained(folder).weights, old.ema) and not equal(opened.weights, old.ema)
+    save_checkpoint(tmp_path / "again" / "step-00000002", old)  # and the new format holds the same
+    again = load_checkpoint(tmp_path / "again" / "step-00000002")
+    assert equal(again.ema, old.ema) and equal(again.state, old.state)
+    assert (again.recipe, again.progress, again.data) == (old.recipe, old.progress, old.data)
+
+
+@pytest.mark.parametrize("kind", ["ema", "raw"])
+def test_weights_that_others_replaced_are_drawn_from_where_that_is_asked_for(copy, caplog, kind):
+    path = copy / ("training_state.safetensors" if kind == "raw" else f"unet/{WEIGHTS_FILE}")
+    mine = {name: value * np.float32(2) for name, value in read_tensors(path).items()}
+    write_tensors(path, mine)
+    with pytest.raises(ValueError, match="changed since it was saved"):
+        load_checkpoint(copy)
+    with pytest.raises(ValueError, match=r"changed since it was saved.*--changed-weights"):
+        open_trained(copy, kind)
+    found = open_trained(copy, kind, changed_weights=True).weights
+    assert "changed since it was saved" in caplog.text
+    assert equal(found, {name: value * np.float32(2) for name, value in weights(seed=int(kind == "raw")).items()})

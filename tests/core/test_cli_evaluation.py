@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from core.checkpoints import run_folder
 from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
 from core.config.recipes import load_recipe
 from core.data.dataset import open_dataset
@@ -63,6 +65,25 @@ def test_evaluation_changes_no_weight_and_a_resumed_run_knows_its_best(recipe, t
     assert [line.get("distance") for line in lines(tmp_path / "watched")] == [None, 4.0, None, 5.0]
     assert (tmp_path / "watched" / "best").read_text() == "step-00000002\n"
     assert weights_of(tmp_path / "watched") == weights_of(tmp_path / "plain")
+
+
+def test_a_run_that_is_killed_as_it_saves_its_best_checkpoint_keeps_it(recipe, tmp_path, twin, distances, monkeypatch):
+    folder, write = tmp_path / "run", run_folder.write_text_atomic
+
+    def killed(path, text):
+        if text == "step-00000002\n" and path.name == fatal:
+            raise OSError(5, "killed", str(path))
+        write(path, text)
+
+    monkeypatch.setattr(run_folder, "write_text_atomic", killed)
+    for fatal in ("best", "latest"):
+        distances[:] = [4.0, 1.0, 1.0, 3.0, 2.0]
+        assert run("train", "--config", recipe, "--run", folder, *FLAGS)[0] == 1
+        fatal = ""
+        assert run("train", "--resume", folder)[0] == 0
+        assert (folder / "best").read_text() == "step-00000002\n" and not distances
+        assert {p.name for p in (folder / "checkpoints").iterdir()} == {"step-00000002", "step-00000004"}
+        shutil.rmtree(folder)
 
 
 def test_the_distance_is_that_of_images_of_the_average_to_held_out_ones(recipe, tmp_path):

@@ -199,6 +199,17 @@ def test_one_process_trains_in_a_folder(runs, tmp_path):
     assert run("train", "--resume", folder, "--training.steps", 6)[0] == 0
 
 
+def test_a_run_that_was_killed_after_its_last_checkpoint_is_tidied(runs, tmp_path):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    code = "import os, sys; from pathlib import Path; from core.files import remove_folder\n"
+    code += "import shutil; shutil.rmtree = lambda *_, **__: os._exit(9); remove_folder(Path(sys.argv[1]))"
+    first = folder / "checkpoints" / "step-00000002"
+    assert subprocess.run([sys.executable, "-c", code, str(first)], cwd=ROOT).returncode == 9
+    assert [*folder.rglob(".*.partial")]
+    assert "already at step 4" in refused(2, "train", "--resume", folder)
+    assert not [*folder.rglob(".*")]
+
+
 @pytest.mark.parametrize("flags", [("--resume", ""), ("--run", ""), ("--config=",), ("--data.cache", "")])
 def test_an_empty_value_is_an_unset_variable(recipe, tmp_path, monkeypatch, flags):
     monkeypatch.chdir(tmp_path)
@@ -219,13 +230,27 @@ def test_a_run_whose_recipe_is_damaged_is_refused_by_its_name(runs, tmp_path):
     assert str(folder / "recipe.json") in refused(2, "train", "--resume", folder)
 
 
+@pytest.mark.parametrize("verb", ["sample", "edit img2img", "likelihood --levels 3 --data IMAGES"])
+def test_replaced_weights_are_used_where_the_flag_asks_for_it(runs, tmp_path, caplog, verb):
+    folder = shutil.copytree(runs[0], tmp_path / "run")
+    np.save(tmp_path / "images.npy", np.full((2, 8, 16), 0.5))
+    words = [tmp_path / "images.npy" if word == "IMAGES" else word for word in verb.split()]
+    words += [folder, *([tmp_path / "images.npy"] if "edit" in verb else []), "--n", 2]
+    path = folder / UNET / WEIGHTS_FILE
+    write_tensors(path, {name: value / 2 for name, value in read_tensors(path).items()})
+    line = refused(2, *words)
+    assert f"{path}: damaged, or changed since it was saved" in line and "--changed-weights" in line
+    code, _, err = run(*words, "--changed-weights")
+    assert code == 0 and "changed since it was saved" in caplog.text, err
+
+
 def test_raw_weights_of_another_network_are_refused(recipe, tmp_path):
     folder = tmp_path / "run"
     assert run("train", "--config", recipe, "--run", folder)[0] == 0
     path = folder / "checkpoints" / "step-00000004" / "training_state.safetensors"
     tensors = read_tensors(path)
     write_tensors(path, {name: value for name, value in tensors.items() if "conv_in" not in name})
-    assert "conv_in" in refused(2, "sample", folder, "--weights", "raw", "--n", 1)
+    assert "conv_in" in refused(2, "sample", folder, "--weights", "raw", "--n", 1, "--changed-weights")
     assert run("sample", folder, "--n", 1)[0] == 0  # the average is whole
 
 

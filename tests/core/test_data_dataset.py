@@ -236,8 +236,10 @@ def test_a_killed_conversion_is_not_taken_for_whole(tmp_path):
     process.wait()
     assert list(tmp_path.glob(".*/images.npy"))
     assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+    (tmp_path / ".other.1.partial").mkdir()  # another program's
     small = dataclasses.replace(config, simulate_count=3)
     assert len(open_dataset(small, (8, 8, 1)).images) == 3
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == [".other.1.partial"]
 
 
 def test_two_processes_may_convert_at_once(tmp_path, monkeypatch):
