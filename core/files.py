@@ -167,16 +167,16 @@ def reading(path: str | Path, expected: str, advice: str = "write it again") -> 
 
 
 def _reason(error: Exception) -> str:
-    """What an error says, in at most 200 printable characters."""
+    """What an error says, in at most 180 printable characters."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     text = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
-    return "".join(c if c.isprintable() else " " for c in text)[:200]
+    return "".join(c if c.isprintable() else " " for c in text)[:180]
 
 
 def check_memory(name: str | Path, needed: int) -> None:
     """Raise ValueError where `needed` bytes, to be allocated for the file `name`, are not free."""
-    free = free_memory()
+    free = free_memory() if needed >= 2**24 else needed  # less is always there
     if needed > free:
         raise ValueError(f"{name}: needs {needed / 2**30:.1f} GiB of memory where {free / 2**30:.1f} GiB are free")
 
@@ -188,6 +188,10 @@ def free_memory() -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class PickledError(ValueError):
+    """A .npy file that holds pickled objects."""
 
 
 def read_npy_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -208,13 +212,32 @@ def read_npy_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool
         raise ValueError(f"version {version[0]}.{version[1]} of the format")
     shape, fortran, dtype = read(stream)
     if dtype.hasobject:
-        raise ValueError("it holds pickled objects, which could run code and are not loaded")
+        raise PickledError("holds pickled objects, which could run code and are not loaded")
     if any(axis < 0 for axis in shape):
         raise ValueError(f"shape {shape}")
     expected = stream.tell() + math.prod(shape) * dtype.itemsize
     if expected != size:
         raise ValueError(f"{size} bytes where its header says {expected}")
     return shape, fortran, dtype
+
+
+def map_npy(path: str | Path) -> np.ndarray:
+    """The array of a .npy file, memory-mapped and read-only; errors of any kind: call it inside `reading`."""
+    with open(path, "rb") as stream:
+        shape, fortran, dtype = read_npy_header(stream, os.fstat(stream.fileno()).st_size)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, "r", stream.tell(), shape, "F" if fortran else "C")
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A file of a zip, of which no more is unpacked than the size that is claimed; call it inside `reading`."""
+    check_memory(info.filename, info.file_size)
+    with archive.open(info) as stream:
+        data = stream.read(info.file_size)
+    if len(data) != info.file_size:
+        raise ValueError(f"{len(data)} bytes where the zip says {info.file_size}")
+    return data
 
 
 def read_npz(path: str | Path, expected: str = "a whole .npz file of plain arrays") -> dict[str, np.ndarray]:
@@ -233,9 +256,8 @@ def read_npz(path: str | Path, expected: str = "a whole .npz file of plain array
                 raise ValueError(f"{info.filename} occurs twice")
             with archive.open(info) as stream:
                 shape, fortran, dtype = read_npy_header(stream, info.file_size)
-                data = bytearray(stream.read())
-            array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-            arrays[name] = array
+                data = bytearray(stream.read(info.file_size - stream.tell()))
+            arrays[name] = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
     return arrays
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -241,8 +242,11 @@ def _read(source: Source) -> tuple[Any, set[bytes]]:
 
     from core.data.dataset import fingerprint
     from core.data.sources import BrokenImageError
+    from core.files import check_memory
 
-    values, hashes = np.empty((len(source.names), *source.shape), np.float32), set()
+    shape = (len(source.names), *source.shape)
+    check_memory(source.identity["path"], 4 * math.prod(shape))
+    values, hashes = np.empty(shape, np.float32), set()
     try:
         for index in _bar(range(len(source.names))):
             image = source.read(index)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from core.files import PickledError, check_memory, read_npy_header, reading
+
 Image = npt.NDArray[Any]
 
 IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+AGAIN = "download or write it again"
 CONVERT = "convert it with `python -m core.data convert-pickles FOLDER OUT --i-trust-this-source`"
+
+PICTURES = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""Pillow's names of the pictures that are decoded, whatever the suffix says."""
+MAX_PIXELS = 2**26
+"""Pixels of the largest picture, such as 8192 x 8192."""
 
 
 def describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
@@ -52,22 +60,22 @@ def to_hwc(array: Image, name: str, channels: int | None = None) -> Image:
     return np.ascontiguousarray(array.transpose(1, 2, 0)) if first else array
 
 
+def npy_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """As core.files.read_npy_header, of the file `name`."""
+    with reading(name, "a whole .npy file", AGAIN):
+        try:
+            return read_npy_header(stream, size)
+        except PickledError as error:
+            raise ValueError(f"{name}: {error}; {CONVERT}") from error
+
+
 def decode_npy(data: bytes, name: str) -> Image:
     """The array of a .npy file; ValueError where it is pickled, truncated or no such file."""
     stream = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except ValueError as error:
-        raise ValueError(f"{name}: not a .npy file, or a truncated one; download or write it again") from error
-    if dtype.hasobject:
-        raise ValueError(f"{name}: a pickled object array, which could run code and is not loaded; {CONVERT}")
-    count, offset = int(np.prod(shape)), stream.tell()
-    if len(data) - offset < count * dtype.itemsize:
-        raise ValueError(f"{name}: truncated: {len(data)} bytes; download or write it again")
-    array = np.frombuffer(data, dtype, count, offset).reshape(shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(array, dtype.newbyteorder("="))
+    shape, fortran, dtype = npy_header(stream, len(data), name)
+    with reading(name, "a whole .npy file", AGAIN):
+        array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
+        return np.ascontiguousarray(array, dtype.newbyteorder("="))
 
 
 def decode_picture(data: bytes, name: str) -> Image:
@@ -75,12 +83,13 @@ def decode_picture(data: bytes, name: str) -> Image:
     from PIL import Image as Pillow
     from PIL import ImageOps
 
-    try:
-        with Pillow.open(io.BytesIO(data)) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Pillow.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a whole picture ({error}); download or write it again") from error
+    with reading(name, "a whole picture", AGAIN), Pillow.open(io.BytesIO(data), formats=PICTURES) as opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{name}: {opened.width}x{opened.height} pixels; must be at most {MAX_PIXELS} in all")
+        if opened.format == "PNG":  # load() stops at the last pixel; this reads every checksum
+            Pillow.open(io.BytesIO(data)).verify()
+        picture = ImageOps.exif_transpose(opened)
+        picture.load()
     if picture.mode == "P":
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     if picture.mode in ("RGBA", "LA"):
@@ -125,16 +134,21 @@ def decode(data: bytes, name: str, channels: int | None = None) -> Image:
 
 def read_idx(path: Path) -> Image:
     """The array of an IDX file, plain or gzipped; ValueError for a wrong magic number or length."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: not a whole gzip file ({error}); download it again") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in IDX_TYPES or data[3] == 0:
-        raise ValueError(f"{path}: magic number {data[:4].hex()} is not that of an IDX file; download it again")
-    dtype, axes = np.dtype(IDX_TYPES[data[2]]), data[3]
-    start = 4 + 4 * axes
-    shape = struct.unpack(f">{axes}I", data[4:start]) if len(data) >= start else (0,)
-    expected = start + int(np.prod(shape)) * dtype.itemsize
-    if len(data) < start or len(data) != expected:
-        raise ValueError(f"{path}: {len(data)} bytes where its header says {expected}; download it again")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+    expected = "a whole gzip file" if path.suffix == ".gz" else "a whole IDX file"
+    with (
+        reading(path, expected, "download it again"),
+        (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file,
+    ):
+        head = file.read(4)
+        if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in IDX_TYPES or head[3] == 0:
+            raise ValueError(f"{path}: magic number {head.hex()} is not that of an IDX file; download it again")
+        dtype, axes = np.dtype(IDX_TYPES[head[2]]), head[3]
+        sizes = file.read(4 * axes)
+        shape = struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
+        start, size = 4 + 4 * axes, math.prod(shape) * dtype.itemsize
+        check_memory(path, 2 * size)
+        data = file.read(size + 1)  # of a gzip, no more is unpacked
+        if len(sizes) < 4 * axes or len(data) != size:
+            found = "more" if len(data) > size else 4 + len(sizes) + len(data)
+            raise ValueError(f"{path}: {found} bytes where its header says {start + size}; download it again")
+        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))

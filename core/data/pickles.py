@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from core.data.opcodes import DTYPES, MAX_BYTES, interpret
-from core.files import write_npy
+from core.files import read_npy_header, reading, write_npy
 
 MAX_HEADER = 4096
 """Bytes of the longest .npy header; NumPy writes 128 for these files."""
@@ -44,18 +44,19 @@ def convert_pickles(
         raise ValueError(f"{folder}: pickled files can do harm; add --i-trust-this-source if you know who made them")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: is not empty; name a new folder")
-    paths = sorted(p for p in folder.rglob("*.npy") if not p.name.startswith("._") and "__MACOSX" not in p.parts)
+    paths = sorted(
+        p for p in folder.rglob("*.npy") if p.is_file() and not p.name.startswith("._") and "__MACOSX" not in p.parts
+    )
     if not paths:
         raise ValueError(f"{folder}: no .npy files; give the folder that holds them")
     masses: list[tuple[str, float]] = []
     for path in progress(paths):
         target = out / path.relative_to(folder)
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-        try:
-            content = image_and_mass(data)
-        except ValueError as error:
-            raise ValueError(f"{path}: not a pickled [image, mass] ({error!s:.190}); remove it") from error
+        with reading(path, "a pickled [image, mass]", "remove it"), open(path, "rb") as stream:
+            content = image_and_mass(stream.read(MAX_BYTES + 1))
+            if content is None:
+                stream.seek(0)
+                read_npy_header(stream, path.stat().st_size)
         if content is None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.data.formats import CONVERT, FORMATS, Image, decode, describe, read_idx, to_hwc
-from core.files import file_hash
+from core.data.formats import AGAIN, FORMATS, Image, decode, describe, npy_header, read_idx, to_hwc
+from core.files import file_hash, map_npy, read_member, read_npz, reading
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that are no class: this project draws its own split."""
@@ -33,6 +32,10 @@ SHOWN = 8
 
 TRIED = 20
 """Images that are tried at the start of a folder, where the first ones are broken."""
+
+MAX_CLASSES = 2**16
+MAX_FILE = 2**28
+"""Bytes of the largest file of one image."""
 
 IDX_NAME = re.compile(r"(idx\d*|-ubyte)(\.gz)?$")
 
@@ -100,7 +103,9 @@ class Source:
 
     def _whole(self, index: int) -> Image:
         """An image, checked; ValueError names it."""
-        image, name = self.fetch(index), self.names[index]
+        name = self.names[index]
+        with reading(name, "an image", AGAIN):
+            image = self.fetch(index)
         if image.shape != self.shape or image.dtype != self.dtype:
             raise ValueError(
                 f"{name}: {describe(image.shape, image.dtype)} where {self.names[0]} is "
@@ -134,10 +139,10 @@ def _first(fetch: Callable[[int], Image], count: int) -> Image:
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
     """sample2 before sample10; digits and text never compared with each other."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _class_labels(names: Sequence[str]) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]:
+def _class_labels(where: Path, names: Sequence[str]) -> tuple[npt.NDArray[np.int64] | None, tuple[str, ...]]:
     """Labels from folders: those between the deepest folder common to all files and the file, splits left out."""
     parents = [tuple(p for p in PurePosixPath(name).parent.parts if p.lower() not in SPLITS) for name in names]
     depth = len(list(itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parents, strict=False))))
@@ -147,7 +152,9 @@ def _class_labels(names: Sequence[str]) -> tuple[npt.NDArray[np.int64] | None, t
         return None, ()
     if "" in class_names:
         name = names[classes.index("")]
-        raise ValueError(f"{name}: lies beside class folders; put every image into a folder of its class, or none")
+        raise ValueError(
+            f"{where}/{name}: lies beside class folders; put every image into a folder of its class, or none"
+        )
     positions = {name: label for label, name in enumerate(class_names)}
     return np.array([positions[c] for c in classes], np.int64), class_names
 
@@ -174,6 +181,8 @@ def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], byt
     sums: dict[str, str] = {}
 
     def load_and_hash(name: str) -> bytes:
+        if entries[name][0] > MAX_FILE:
+            raise ValueError(f"{where}/{name}: {entries[name][0]} bytes; must be at most {MAX_FILE}")
         data = load(name)
         sums[name] = hashlib.sha256(data).hexdigest()
         return data
@@ -188,7 +197,7 @@ def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], byt
         return sums.get(name)
 
     first = _first(fetch, len(names))
-    labels, class_names = _class_labels(names)
+    labels, class_names = _class_labels(where, names)
     listing = json.dumps([[name, *entries[name]] for name in names]).encode()
     identity = {"path": str(where.resolve()), "files": len(names), "listing": hashlib.sha256(listing).hexdigest()}
     shown = [f"{where}/{name}" for name in names]
@@ -208,21 +217,22 @@ def _open_folder(path: Path, channels: int | None) -> Source:
 
 
 def _open_zip(path: Path, channels: int | None) -> Source:
-    try:
+    advice = "download it again, or unpack it and give the folder"
+    with reading(path, "a whole zip", advice):
         archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not a whole zip ({error}); download it again") from error
+    infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+    if len(infos) < sum(not info.is_dir() for info in archive.infolist()):
+        raise ValueError(f"{path}: holds two files of one name; {advice}")
 
     def load(name: str) -> bytes:
-        try:
-            return archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ValueError(f"{path}/{name}: broken inside the zip ({error}); download it again") from error
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unknown compression
-            raise ValueError(f"{path}/{name}: cannot be read ({error}); unpack the zip and give the folder") from error
+        where, info = f"{path}/{name}", infos[name]
+        with reading(where, "a whole file inside the zip", advice):
+            if name.lower().endswith(".npy") and info.file_size >= 2**24:  # refused before it is unpacked
+                with archive.open(info) as stream:
+                    npy_header(stream, info.file_size, where)
+            return read_member(archive, info)
 
-    entries = {info.filename: [info.file_size, info.CRC] for info in archive.infolist() if not info.is_dir()}
-    return _files(path, entries, load, channels)
+    return _files(path, {name: [info.file_size, info.CRC] for name, info in infos.items()}, load, channels)
 
 
 def _stack(
@@ -240,6 +250,8 @@ def _stack(
             raise ValueError(f"{path}: labels {labels.shape} {labels.dtype}; must be {len(images)} integers from 0")
         labels = labels.astype(np.int64)
         classes = int(labels.max()) + 1
+        if classes > MAX_CLASSES:
+            raise ValueError(f"{path}: labels up to {classes - 1}; must be below {MAX_CLASSES}")
         if named is not None and len(named) < classes:
             raise ValueError(f"{path}: {len(named)} class_names for labels up to {classes - 1}; name every class")
         named = tuple(named) if named is not None else tuple(str(label) for label in range(classes))
@@ -267,6 +279,8 @@ def _stack(
 
 def _open_single(path: Path, channels: int | None) -> Source:
     """A source over a file that holds one image."""
+    if path.stat().st_size > MAX_FILE:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes; must be at most {MAX_FILE}")
     data = path.read_bytes()
     image = decode(data, str(path), channels)
     found = hashlib.sha256(data).hexdigest()
@@ -283,29 +297,21 @@ def _open_single(path: Path, channels: int | None) -> Source:
 
 
 def _open_npy(path: Path, channels: int | None) -> Source:
-    try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        if "bject" in str(error):
-            raise ValueError(
-                f"{path}: holds pickled objects, which could run code and are not loaded; {CONVERT}"
-            ) from error
-        raise ValueError(f"{path}: not a whole .npy file ({error}); download or write it again") from error
-    return _stack(path, images, None, channels)
+    with open(path, "rb") as stream:
+        npy_header(stream, path.stat().st_size, str(path))
+    return _stack(path, map_npy(path), None, channels)
 
 
 def _open_npz(path: Path, channels: int | None) -> Source:
     """Keys images (or arr_0), labels (or arr_1), class_names; other (N,) arrays of numbers are parameters."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        raise ValueError(f"{path}: not a whole .npz file of plain arrays ({error}); write it again") from error
+    arrays = read_npz(path)
     images = arrays.pop("images", arrays.pop("arr_0", None))
     if images is None:
         raise ValueError(f"{path}: holds {', '.join(arrays) or 'nothing'}; must hold an array named images or arr_0")
     labels = arrays.pop("labels", arrays.pop("arr_1", None))
     named = arrays.pop("class_names", None)
+    if named is not None and (named.ndim != 1 or named.dtype.kind not in "US"):
+        raise ValueError(f"{path}: class_names is {named.shape} {named.dtype}; must be a list of texts")
     source = _stack(path, images, labels, channels, None if named is None else [str(name) for name in named])
     for key, values in arrays.items():
         if values.shape != (len(images),) or values.dtype.kind not in "buif":
@@ -330,6 +336,21 @@ def _open_idx(path: Path, channels: int | None) -> Source:
     return source
 
 
+def _open(path: Path, channels: int | None) -> Source:
+    """A source of what a path names."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _open_folder(path, channels)
+    if suffix in (".npy", ".npz", ".zip"):
+        return {".npy": _open_npy, ".npz": _open_npz, ".zip": _open_zip}[suffix](path, channels)
+    if IDX_NAME.search(path.name):
+        return _open_idx(path, channels)
+    if suffix in FORMATS:
+        return _open_single(path, channels)
+    allowed = f".zip, .npz, {', '.join(FORMATS)} or IDX (…-idx3-ubyte[.gz])"
+    raise ValueError(f"{path}: unknown kind of file; must be a folder, {allowed}")
+
+
 def open_source(path: str | Path, channels: int | None = None) -> Source:
     """Open a folder or zip of images, one image, a .npy or .npz stack of images, or an IDX file (plain or .gz).
 
@@ -344,22 +365,14 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
         ValueError: one line that names the file and what to do.
     """
     path = Path(path)
-    if (path / "samples.npy").is_file() and (path / "manifest.json").is_file():
-        path = path / "samples.npy"
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; check data.source, or `python -m core.data download --help`")
-    if path.is_dir():
-        source = _open_folder(path, channels)
-    elif path.suffix.lower() in (".npy", ".npz", ".zip"):
-        opener = {".npy": _open_npy, ".npz": _open_npz, ".zip": _open_zip}[path.suffix.lower()]
-        source = opener(path, channels)
-    elif IDX_NAME.search(path.name):
-        source = _open_idx(path, channels)
-    elif path.suffix.lower() in FORMATS:
-        source = _open_single(path, channels)
-    else:
-        allowed = f".zip, .npz, {', '.join(FORMATS)} or IDX (…-idx3-ubyte[.gz])"
-        raise ValueError(f"{path}: unknown kind of file; must be a folder, {allowed}")
+    with reading(path, "images", AGAIN):
+        if (path / "samples.npy").is_file() and (path / "manifest.json").is_file():
+            path = path / "samples.npy"
+        if not path.exists():
+            raise ValueError(
+                f"{path}: no such file or folder; check data.source, or `python -m core.data download --help`"
+            )
+        source = _open(path, channels)
     if channels is not None and source.shape[2] != channels:
         raise ValueError(
             f"{source.names[0]}: {source.shape[2]} channels where the model takes {channels}; set model.in_channels, "

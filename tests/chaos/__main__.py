@@ -262,9 +262,9 @@ def table(outcomes: Sequence[tuple[str, int, Outcome]]) -> str:
     kinds = [*GOOD, *BAD]
     counts = Counter((name, outcome.kind) for name, _, outcome in outcomes)
     names = list(dict.fromkeys(name for name in READERS if any(row[0] == name for row in outcomes)))
-    rows = [[name, *(counts[name, kind] for kind in kinds)] for name in names]
+    rows: list[list[object]] = [[name, *(counts[name, kind] for kind in kinds)] for name in names]
     rows.append(["all", *(sum(counts[name, kind] for name in names) for kind in kinds)])
-    lines = [["reader", *kinds], ["---"] * (len(kinds) + 1), *rows]
+    lines: list[list[object]] = [["reader", *kinds], ["---"] * (len(kinds) + 1), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 

@@ -219,12 +219,11 @@ def whole_images(case: Case, found: Any) -> bool:
     """Whether a damaged file of images is a whole file again: then other values are its own."""
     if case.data is None or case.data == DIRECTORY:
         return "/" in case.target or "labels" in case.target  # one image fewer in a folder, or no labels
-    pictures = (".png", ".jpg", ".bmp", ".tif", ".webp")
-    kinds = ("truncate", "text", "empty", *(() if case.target.endswith(pictures) else ("other",)))
-    if case.label in kinds and not (case.label == "text" and case.data.startswith(b"{")):
+    if case.label in ("truncate", "empty") or (case.label == "text" and not case.data.startswith(b"{")):
         return False
-    png = case.data.startswith(b"\x89PNG")
-    return whole(case.target, case.data) if not case.target.endswith(pictures) else not png or whole_png(case.data)
+    if not case.target.endswith((".png", ".jpg", ".bmp", ".tif", ".webp")):
+        return whole(case.target, case.data)
+    return not case.data.startswith(b"\x89PNG") or whole_png(case.data)  # the others have no checksums
 
 
 # Pickled images
@@ -291,7 +290,7 @@ def carries(found: Any, given: Any) -> bool:
 
 def recipe_carries(case: Case, found: Any) -> bool:
     """Whether the recipe has what the file says."""
-    return case.label not in ("text", "empty", "other") and carries(found, _values(case))
+    return carries(found, _values(case))
 
 
 def make_run(folder: Path) -> None:

@@ -325,7 +325,7 @@ def broken_folder(folder, names, first=()):
 def test_broken_files_are_named_at_once(tmp_path):
     config = broken_folder(tmp_path, (3, 6), (0,))
     with pytest.raises(
-        ValueError, match=r"0\.npy: not a \.npy file.*3 images are broken: .*0\.npy, .*3\.npy, .*6\.npy"
+        ValueError, match=r"0\.npy: not a whole \.npy file.*3 images are broken: .*0\.npy, .*3\.npy, .*6\.npy"
     ):
         open_dataset(config, (4, 4, 1))
     with pytest.raises(ValueError, match=r"or leave them out with data\.skip_broken = true$"):

@@ -21,7 +21,7 @@ from core.files import check_memory, free_memory, read_npz, reading, write_npz
         (PermissionError(13, "Permission denied"), "F: cannot be read: Permission denied"),
         (OSError("no picture"), "F: not a list (no picture); mend it"),
         (MemoryError(), "F: does not fit into memory; mend it"),
-        (ValueError("x" * 1000), f"F: not a list ({'x' * 200}); mend it"),
+        (ValueError("x" * 1000), f"F: not a list ({'x' * 180}); mend it"),
     ],
 )
 def test_every_error_becomes_one_line_that_names_the_file(error, message):
