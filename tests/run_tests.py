@@ -1,7 +1,8 @@
 """Run the tests in the environments that they need, and say what ran where: `python -m tests.run_tests [--slow]`.
 
 Three runs of pytest: all that needs one framework, in the PyTorch environment; tests/backend again, in the
-TensorFlow one; what needs both (marker `cross`), launched from the PyTorch one. The last line is the sum.
+TensorFlow one; what needs both (marker `cross`), launched from the PyTorch one. The last line is the sum. Each run has
+a worker a core, four at most, and each worker one thread: the networks of the tests are too small for more.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 from eval.twins.interpreters import THREAD_VARIABLES, find_python
 
 HERE = Path(__file__).resolve().parent
+WORKERS = min(4, os.cpu_count() or 1)  # a worker that loads TensorFlow takes a gigabyte
 COUNTS = ("passed", "failed", "skipped")
 
 
@@ -42,10 +44,11 @@ def run(title: str, python: list[str], framework: str, marks: str, files: list[s
     environment = {**os.environ, "DIPTYCH_BACKEND": framework}
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in THREAD_VARIABLES:
-        environment.setdefault(name, str(min(2, os.cpu_count() or 1)))
+        environment.setdefault(name, "1")
     with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
         report = Path(folder) / "report.xml"
-        command = [*python, "-m", "pytest", "-m", marks, f"--junit-xml={report}", *files]
+        spread = ["-p", "xdist", "-n", str(WORKERS), "--dist", "worksteal"]
+        command = [*python, "-m", "pytest", *spread, "-m", marks, f"--junit-xml={report}", *files]
         return read_counts(report, subprocess.run(command, cwd=HERE.parent, env=environment).returncode)
 
 
