@@ -32,13 +32,26 @@ def describe(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return f"{'x'.join(map(str, shape))} {dtype}"
 
 
+def _channel_axis(shape: tuple[int, ...], channels: int | None) -> int | None:
+    """The axis of an image (3 axes) that holds the channels: 0 or 2, or None where neither is more likely."""
+    first, height, last = shape
+    signs = (
+        (first == channels, last == channels),
+        (first <= 4, last <= 4),
+        (height == last != first, first == height != last),  # a square image
+        (2 * first <= min(height, last), 2 * last <= min(first, height)),  # fewer channels than half the pixels
+    )
+    return next((0 if found[0] else 2 for found in signs if found[0] != found[1]), None)
+
+
 def to_hwc(array: Image, name: str, channels: int | None = None) -> Image:
     """One image as (H, W, C).
 
     Args:
         array: (H, W), (C, H, W) or (H, W, C).
         name: for messages.
-        channels: C where it is known; else an axis of at most 4 is taken for the channels, if only one end has such.
+        channels: C where it is known. Else the channels are the end that has at most 4 values, or that leaves a square
+            image, or that is at most half as long as the other axes: the first of these that only one end fulfils.
     Raises:
         ValueError: not numbers, another number of axes, or no way to tell which axis holds the channels.
     """
@@ -48,16 +61,13 @@ def to_hwc(array: Image, name: str, channels: int | None = None) -> Image:
         return array[..., None]
     if array.ndim != 3 or not array.size:
         raise ValueError(f"{name}: shape {array.shape}; an image must be (H, W), (C, H, W) or (H, W, C)")
-    ends = (array.shape[0], array.shape[2])
-    first, last = (end == channels for end in ends)
-    if first == last:
-        first, last = (end <= 4 for end in ends)
-    if first == last:
+    axis = _channel_axis(array.shape, channels)
+    if axis is None:
         raise ValueError(
             f"{name}: shape {array.shape} is ambiguous, (C, H, W) or (H, W, C); store it as (H, W) or with the "
             f"channels on one end only{'' if channels is None else f' ({channels} as model.in_channels says)'}"
         )
-    return np.ascontiguousarray(array.transpose(1, 2, 0)) if first else array
+    return np.ascontiguousarray(array.transpose(1, 2, 0)) if axis == 0 else array
 
 
 def npy_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -140,27 +140,29 @@ def frechet_interval(
     return Interval(value, *ends, error, float(np.sqrt(first)), float(np.sqrt(second)))
 
 
-def frechet_floor(real: npt.ArrayLike, n: int, draws: int = 5, seed: int = 0) -> Floor:
+def frechet_floor(real: npt.ArrayLike, n: int, draws: int = 5, seed: int = 0, other: int | None = None) -> Floor:
     """Fréchet distance of real images to other real images at N = n: the best that a generated set can reach.
 
     Args:
-        real: (r, d), r >= 2 n.
-        n: rows a side, at least 2; take that of the distance it stands beside.
-        draws: how often two disjoint sets of n rows are drawn, at least 2.
+        real: (r, d), r >= n + other.
+        n: rows of the first set, at least 2; take that of the distance it stands beside.
+        draws: how often two disjoint sets of rows are drawn, at least 2.
         seed: of the draws, in [0, 2^64).
+        other: rows of the second set, at least 2; None for n.
     Returns:
         Mean, standard deviation and values.
     Raises:
-        ValueError: wrong shape, fewer than 2 n rows, a value that is not finite, or an integer out of range.
+        ValueError: wrong shape, too few rows, a value that is not finite, or an integer out of range.
     """
-    for name, number in (("n", n), ("draws", draws)):
+    other = n if other is None else other
+    for name, number in (("n", n), ("draws", draws), ("other", other)):
         if number < 2:
             raise ValueError(f"{name} = {number}: must be at least 2")
-    rows = check_features(real, "real", least=2 * n)
+    rows = check_features(real, "real", least=n + other)
     values = np.empty(draws)
     for draw in range(draws):
         order = generator(seed, "rows", draw).permutation(len(rows))
-        values[draw] = frechet_distance_from_features(rows[order[:n]], rows[order[n : 2 * n]])
+        values[draw] = frechet_distance_from_features(rows[order[:n]], rows[order[n : n + other]])
     return Floor(float(values.mean()), float(values.std(ddof=1)), values)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eval.measure import distance
-from eval.measure.image_sets import ImageSet, check_comparable, is_run, read_image_set
+from eval.measure.image_sets import Images, ImageSet, check_comparable, is_run, read_image_set
 from eval.measure.metrics import measure_all, rows
 from eval.measure.request import DistanceRequest
 from eval.twins.drawn import draw_from
-from eval.twins.features import open_extractor, open_features
+from eval.twins.features import FeatureExtractor, Taps, open_extractor, open_features
 from eval.twins.interpreters import ROOT, Framework, first_framework
 
 OF_DRAWING = ("sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype")
@@ -82,37 +82,75 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
     framework = first_framework(request.framework)
     extractor = open_extractor(request.extractor, request.resize, request.weights)
     real, generated = _sides(request, framework)
-    main = extractor.taps[0]
-    n, dim, gaussian = 0, 0, {}
+    gaussian: dict[str, Any] = {}
     with open_features(extractor, framework) as (features, environment):
         if real.statistics or generated.statistics:
-            sides = (s.statistics or distance.moments(features(s.all_images())[main]) for s in (real, generated))
-            numbers = distance.measure_statistics(*sides)
+            main = extractor.taps[0]
+            sides = [s.statistics or distance.moments(features(_first(s, request.n))[main]) for s in (real, generated)]
+            numbers, dim = distance.measure_statistics(*sides), len(sides[0][0])
         else:
-            part = distance.cut(real, generated, request.n, request.seed)
-            of_real, of_generated, of_spare = (features(images) for images in (part.real, part.generated, part.spare))
-            numbers = distance.measure(of_real[main], of_generated[main], of_spare[main], request.seed)
-            if extractor.name == "lens":
-                labels = generated.about.get("labels")
-                labels = None if labels is None else np.array(labels)
-                numbers["lens"] = distance.lens_numbers(of_real, of_generated, of_spare, labels)
-            elif extractor.name == "inception":
-                numbers |= measure_all(rows("inception"), of_generated, of_real)
-            n, dim = part.n, of_real[main].shape[1]
-            gaussian = {"mu": of_real[main].mean(axis=0), "sigma": np.cov(of_real[main], rowvar=False)}
+            numbers, gaussian = _measure(request, extractor, real, generated, features)
+            dim = len(gaussian["mu"])
+    counts = {"real": _count(real, "REAL", request.n), "generated": _count(generated, "GENERATED", request.n)}
+    numbers["n"] = {side: count for side, (count, _) in counts.items()}
     result = {
         **numbers,
-        "n": n,
-        "extractor": extractor.about() | {"features": dim or None},
+        "n_why": {side: why for side, (_, why) in counts.items()},
+        "extractor": extractor.about() | {"features": dim},
         "real": _about(real),
         "generated": _about(generated),
         "eight_bit": request.eight_bit,
         "seed": request.seed,
-        "warnings": distance.warnings(real, generated, n, dim, extractor.name),
+        "warnings": distance.warnings(real, generated, numbers, dim, extractor.name),
         "environment": environment,
         "code": code_version(),
     }
     return result, gaussian
+
+
+def _measure(
+    request: DistanceRequest,
+    extractor: FeatureExtractor,
+    real: ImageSet,
+    generated: ImageSet,
+    features: Callable[[Images], Taps],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every number of two sets of images, and the real images' mu and sigma."""
+    part = distance.cut(real, generated, request.n, request.seed)
+    of_real, of_generated = features(part.real), features(part.generated)
+    of_spare = features(part.spare) if len(part.spare) else {tap: rows[:0] for tap, rows in of_real.items()}
+    main = extractor.taps[0]
+    numbers = distance.measure(of_real[main], of_generated[main], of_spare[main], request.seed)
+    numbers["floor"]["of"] = "halves of REAL" if real.others is None else f"{len(real.others):,} other real images"
+    if extractor.name == "lens":
+        labels = generated.about.get("labels")
+        labels = None if labels is None else np.array(labels)
+        numbers["lens"] = distance.lens_numbers(of_real, of_generated, of_spare, labels)
+    elif extractor.name == "inception":
+        numbers |= measure_all(rows("inception"), of_generated, of_real)
+    return numbers, {"mu": of_real[main].mean(axis=0), "sigma": np.cov(of_real[main], rowvar=False)}
+
+
+def _first(side: ImageSet, n: int) -> Images:
+    """The first n images of a side whose other side is saved statistics; all for 0.
+
+    Raises:
+        ValueError: fewer than n images.
+    """
+    images = side.all_images()
+    if n > len(images):
+        raise ValueError(f"--n {n}: must be at most {len(images):,}, the images of {side.path}")
+    return images[: n or len(images)]
+
+
+def _count(side: ImageSet, name: str, n: int) -> tuple[int | None, str]:
+    """How many images of a side are measured, None where that is not known, and why."""
+    if side.statistics:
+        count = side.about.get("n")
+        known = count if isinstance(count, int) and count > 0 else None
+        return known, f"{name} is saved statistics{', which do not say it' if known is None else ''}"
+    there = len(side.all_images())
+    return n or there, f"--n, of the {there:,} images of {name}" if n else f"all images of {name}"
 
 
 def _about(side: ImageSet) -> dict[str, Any]:
@@ -134,9 +172,11 @@ def differences(expected: Mapping[str, Any], result: Mapping[str, Any]) -> list[
         part, key = path.split()
         return (values.get(part) or {}).get(key)
 
-    found = []
-    if expected.get("n") != result["n"]:
-        found.append(f"n: {expected.get('n')} there, {result['n']} here")
+    there = expected.get("n")
+    n = there if isinstance(there, dict) else {"real": there, "generated": there}  # older files: one N for both sides
+    found = [
+        f"n {side}: {n.get(side)} there, {count} here" for side, count in result["n"].items() if n.get(side) != count
+    ]
     for path in IDENTITY:
         there, here = entry(expected, path), entry(result, path)
         if there != here:

@@ -23,9 +23,10 @@ class DistanceRequest:
     weights: str | None = None
     """File with the extractor's weights; by default the committed or fetched ones."""
     train: str | None = None
-    """Real images for the floor, none of them in REAL; by default half of REAL measures it."""
+    """Real images for the floor, none of them in REAL. Without them, and where REAL is no run, the floor is measured
+    between two halves of REAL, at half its N."""
     n: int = 0
-    """Images a side; 0 takes as many as there are."""
+    """Images to take of each side. 0 takes all images of both. Give it to compare with a distance at that N."""
     fit: Literal["exact", "resize", "crop", "pad"] = "exact"
     """How files of another size are brought to the size of the generated images; exact refuses them."""
     eight_bit: bool = False

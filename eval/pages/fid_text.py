@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from eval.measure.distance import FLOOR_DRAWS as DRAWS
 from eval.measure.distance import lens_parameter_metrics
 from eval.measure.metrics import rows
 from eval.pages.tables import number, text_table
@@ -17,10 +18,13 @@ def fid_text(result: Mapping[str, Any]) -> str:
     resize = f", {extractor['resize']}" if extractor["name"] == "inception" else ""
     unit = f"{extractor['name']}, {extractor['tap']}{resize}"
     lines = [("Fréchet distance", f"{frechet['value']:.4g}{interval}", unit)]
-    if result["n"]:
+    if "floor" in result:
         floor, infinity = result["floor"], result["infinity"]
-        draws = f"the same N, {len(floor['values'])} draws"
-        lines.append(("  real against real", f"{floor['mean']:.4g} ± {floor['std']:.2g}", draws))
+        same = list(floor["n"].values()) == list(result["n"].values())
+        n = "the same N" if same else f"N = {floor['n']['real']:,} and {floor['n']['other']:,}, {floor['of']}"
+        lines.append(("  real against real", f"{floor['mean']:.4g} ± {floor['std']:.2g}", f"{n}, {DRAWS} draws"))
+        if not same:
+            lines.append(("  generated, at that N", f"{frechet['at_floor_n']:.4g}", "read it against the line above"))
         if infinity:
             limit = f"{infinity['value']:.4g} ± {infinity['standard_error']:.2g}"
             lines.append(("  for infinite N", limit, "extrapolated in 1/N"))
@@ -37,5 +41,10 @@ def fid_text(result: Mapping[str, Any]) -> str:
         if seen["class_agreement"] is not None:
             share = f"{seen['class_agreement']:.3f}"
             lines.append(("Class as conditioned", share, "share of generated images in which their class is found"))
-    n = f"N = {result['n']:,} images a side" if result["n"] else "saved statistics"
-    return "\n".join([n, text_table(lines, left=3), *(f"warning: {text}" for text in result["warnings"])])
+    counts = (
+        f"N = {'unknown' if count is None else format(count, ',')} {side} ({result['n_why'][side]})"
+        for side, count in result["n"].items()
+    )
+    return "\n".join(
+        ["; ".join(counts), text_table(lines, left=3), *(f"warning: {text}" for text in result["warnings"])]
+    )

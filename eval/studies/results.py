@@ -74,7 +74,10 @@ def score(place: Place) -> None:
     extractor, study = open_extractor(place.way.extractor), place.study
     if place.result.is_file():
         held = read_json(place.result)
-        same = held["generated"].get("weights_sha256") == place.weights() and held["n"] == study.n
+        same = held["generated"].get("weights_sha256") == place.weights() and held["n"] == {
+            "real": study.n,
+            "generated": study.n,
+        }
         same = same and held["eight_bit"] == place.way.eight_bit
         if same and extractor.about().items() <= held["extractor"].items():
             return

@@ -97,7 +97,7 @@ def distances(outcome: Outcome) -> str:
     nearest = outcome.beside["nearest"]["sets"]
     shares = [f"{100 * nearest[title]['share_closer']:.1f} %" for title in titles]
     rows.append(["Nearer to a training image than 99 % of the held-out ones are", *shares, "1 %"])
-    return markdown_table([f"N = {first['n']:,}", *titles, "real against real"], rows)
+    return markdown_table([f"N = {first['n']['generated']:,}", *titles, "real against real"], rows)
 
 
 def costs(outcome: Outcome) -> str:

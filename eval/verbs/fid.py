@@ -18,9 +18,9 @@ class Fid(DistanceRequest, Interpreters):
 
     REAL and GENERATED are each a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy,
     .npz or IDX file, or saved statistics (.npz with mu and sigma, as pytorch-fid and clean-fid publish them). With the
-    distance come its interval, its floor (real images against other real images at the same N), KID, precision, recall,
-    density and coverage. Images of one channel are given to Inception three times over. Two sets whose distance would
-    mean nothing are refused; whatever weakens the number is printed as a warning.
+    distance come the N of either side, its interval, its floor (real images against other real images), KID,
+    precision, recall, density and coverage. Images of one channel are given to Inception three times over. Two sets
+    whose distance would mean nothing are refused; whatever weakens the number is printed as a warning.
 
     Examples:
       python -m eval fid runs/lens-64-torch runs/lens-64-torch --out fid.json
@@ -79,5 +79,7 @@ def save_statistics(path: Path, result: Mapping[str, Any], gaussian: Mapping[str
 
     if not gaussian:
         raise ValueError(f"--save-statistics {path}: nothing to save: one side is saved statistics already")
-    about = json.dumps({"n": result["n"], "extractor": result["extractor"], "split": result["real"].get("split")})
+    about = json.dumps(
+        {"n": result["n"]["real"], "extractor": result["extractor"], "split": result["real"].get("split")}
+    )
     write_npz(path, {"about": np.array(about), **gaussian})

@@ -168,6 +168,7 @@ def test_refuses_what_it_cannot_measure():
         (frechet_interval, (x, y, 10, 0.9, -1), "seed = -1: must be in"),
         (frechet_floor, (x, 21), "real: 40 rows: must be at least 42"),
         (frechet_floor, (x, 1), "n = 1: must be at least 2"),
+        (frechet_floor, (x, 21, 5, 0, 20), "real: 40 rows: must be at least 41"),
         (frechet_floor, (x, 5, 1), "draws = 1: must be at least 2"),
         (frechet_infinity, (x, y, 20, 2), "points = 2: must be at least 3"),
         (frechet_infinity, (x, y, 20, 15), "smallest = 20: must be from 2 to 16, to leave 15 sizes up to 30"),

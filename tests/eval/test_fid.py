@@ -85,11 +85,15 @@ def result(folder, capsys):
 
 
 def test_the_result_names_what_it_depends_on(result):
-    assert result["n"] == 200 and result["generated"]["nfe"] == 50 and result["generated"]["weights"] == "ema"
+    assert result["n"] == {"real": 400, "generated": 200}
+    assert result["n_why"] == {"real": "all images of REAL", "generated": "all images of GENERATED"}
+    assert result["floor"]["n"] == {"real": 200, "other": 200} and result["floor"]["of"] == "halves of REAL"
+    assert result["generated"]["nfe"] == 50 and result["generated"]["weights"] == "ema"
     assert result["extractor"]["name"] == "lens" and len(result["extractor"]["weights_sha256"]) == 64
     assert len(result["real"]["sha256"]) == 64 and result["real"]["stored"] == "8x8x1 float32"
     assert {"version", "framework"} <= result["environment"].keys() and result["code"].startswith("0.")
-    assert len(result["warnings"]) == 2 and "2,000" in result["warnings"][0]  # a small N; no split is known
+    small, floor, split = result["warnings"]
+    assert "2,000" in small and "smaller N than the distance, 200 and 200" in floor and "held out" in split
 
 
 def test_every_metric_of_features_is_in_the_result(result):
@@ -126,16 +130,41 @@ def test_the_same_distribution_lies_at_its_floor_and_another_far_above(folder):
     assert near["floor"] == far["floor"] and far["density"] < near["density"]
 
 
-def test_the_images_are_cut_to_one_n_and_none_serves_twice():
+def test_all_images_serve_or_the_n_that_is_named_and_none_serves_twice():
     real, generated = ImageSet("r", images(50, 1)), ImageSet("g", images(30, 2))
-    half = cut(real, generated, 0, seed=3)
-    assert half.n == 25 and np.array_equal(half.generated, generated.images[:25])
-    rows = {image.tobytes() for image in half.real} | {image.tobytes() for image in half.spare}
-    assert len(rows) == 50
+    whole = cut(real, generated, 0, seed=3)
+    assert len(whole.real) == 50 and len(whole.spare) == 0 and np.array_equal(whole.generated, generated.images)
+    assert {image.tobytes() for image in whole.real} == {image.tobytes() for image in real.images}
+    some = cut(real, generated, 25, seed=3)
+    assert len(some.real) == len(some.spare) == 25 and np.array_equal(some.generated, generated.images[:25])
+    assert len({image.tobytes() for image in (*some.real, *some.spare)}) == 50
     apart = cut(ImageSet("r", images(50, 1), others=images(90, 5)), generated, 0, seed=3)
-    assert apart.n == 30 and len(apart.spare) == 60
-    with pytest.raises(ValueError, match="--n 26: must be from 20 to 25 with 50 real and 30 generated images"):
-        cut(real, generated, 26, seed=3)
+    assert len(apart.real) == 50 and len(apart.generated) == 30 and len(apart.spare) == 60
+    with pytest.raises(ValueError, match="--n 31: must be from 20 to 30 with 50 real and 30 generated images"):
+        cut(real, generated, 31, seed=3)
+    with pytest.raises(ValueError, match="50 real and 19 generated images: must be at least 20 on each side"):
+        cut(real, ImageSet("g", images(19, 2)), 0, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("real", "spare", "generated", "floor"),
+    [
+        (120, 0, 120, (60, 60)),  # halves
+        (400, 0, 100, (300, 100)),  # the other side as large as the generated one
+        (60, 60, 60, (60, 60)),  # --n 60 of 120
+        (100, 20, 100, (60, 60)),  # --n 100 of 120
+        (120, 240, 120, (120, 120)),  # --train
+        (4232, 4000, 2000, (4232, 2000)),  # a run's held-out images against 2,000 drawn ones
+        (120, 90, 120, (105, 105)),  # fewer training images than drawn ones
+    ],
+)
+def test_the_floor_has_the_n_of_the_distance_where_the_real_images_allow(real, spare, generated, floor):
+    rng = np.random.default_rng(0)
+    sides = (rng.standard_normal((count, 2)) for count in (real, generated, spare))
+    found = measure(*sides, 0)
+    assert tuple(found["floor"]["n"].values()) == floor
+    same = floor == (real, generated)
+    assert (found["frechet"]["at_floor_n"] == found["frechet"]["value"]) == same
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])  # clean-fid's way, pytorch-fid's way
@@ -152,16 +181,22 @@ def test_statistics_that_others_saved_are_read(folder, capsys, save):
     )
     expected = frechet_distance(mu, sigma, drawn.mean(axis=0), np.cov(drawn, rowvar=False))
     assert result["frechet"]["value"] == pytest.approx(expected, rel=1e-9) and "floor" not in result
-    assert "no floor" in " ".join(result["warnings"])
+    assert "no floor" in " ".join(result["warnings"]) and "do not say of how many" in " ".join(result["warnings"])
+    assert result["n"] == {"real": None, "generated": 200}
+    assert call(folder, "stats.npz", "drawn", "--n", "150", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["n"]["generated"] == 150
+    assert call(folder, "stats.npz", "drawn", "--n", "201") == 2 and "at most 200" in capsys.readouterr().err
 
 
 def test_saved_statistics_give_the_distance_again(folder, capsys):
     assert call(folder, "real.npy", "drawn", "--save-statistics", str(folder / "own.npz"), "--json") == 0
     first = json.loads(capsys.readouterr().out)
     about = read_image_set(str(folder / "own.npz"), "real", draw=lambda run: run).about
-    assert about["n"] == 200 and about["extractor"] == first["extractor"]
+    assert about["n"] == 400 and about["extractor"] == first["extractor"]
     assert call(folder, "own.npz", "drawn", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["frechet"]["value"] == pytest.approx(first["frechet"]["value"], rel=1e-9)
+    again = json.loads(capsys.readouterr().out)
+    assert again["frechet"]["value"] == pytest.approx(first["frechet"]["value"], rel=1e-9)
+    assert again["n"] == first["n"] and again["n_why"]["real"] == "REAL is saved statistics"
     assert call(folder, "own.npz", "drawn", "--save-statistics", str(folder / "again.npz")) == 2
 
 

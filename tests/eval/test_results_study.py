@@ -89,7 +89,8 @@ def test_the_numbers_of_the_page_are_those_of_the_files(made, name):
     root, text = made
     rows, result = rows_of(text, name), json.loads((root / "results" / name / "fid-tensorflow.json").read_text())
     value = next(cells for label, cells in rows.items() if label.startswith("Fréchet"))
-    assert value[1].startswith(f"**{result['frechet']['value']:.3g}**") and result["n"] == N
+    assert value[1].startswith(f"**{result['frechet']['value']:.3g}**")
+    assert result["n"] == {"real": N, "generated": N}
     assert value[2].startswith(f"{result['floor']['mean']:.3g} ±")
     assert rows["Coverage"][1] == f"{result['coverage']:.3f}" and all(text_ in text for text_ in result["warnings"])
     latest = next((root / "results" / name / "torch" / "checkpoints").glob("step-*6"))
@@ -133,7 +134,7 @@ def test_what_was_cut_off_goes_on(checkout, monkeypatch):
     make_study(settings, checkout)
     assert (checkout / "calls.log").read_text().count("sample torch") == 2 * drawn
     make_study(dataclasses.replace(settings, n=N - 1), checkout)
-    assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"] == N - 1
+    assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"]["real"] == N - 1
 
 
 def test_another_recipe_or_folder_or_too_many_images_are_refused(checkout):
