@@ -112,9 +112,10 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
     return argv[0]
 
 
-def end(run: Callable[[], int | None]) -> int:
+def end(run: Callable[[], int | None], argv: Sequence[str] = ()) -> int:
     """Run a program and return its exit code; an error becomes one line on stderr.
 
+    Too little memory gives code 2, and the line names the option of `argv` with the largest number.
     A ValueError gives code 2, a RunError or OSError 1, and Ctrl-C 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -130,6 +131,30 @@ def end(run: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not _out_of_memory(error):
+            raise
+        largest = _largest_number(argv)
+        lower = f"lower {largest}" if largest else "lower the size, the batch size or the number of images"
+        reason = f" ({error!s:.150})" if str(error) else ""
+        return _fail(f"out of memory{reason}; {lower}", 2)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether Python or a framework could not allocate; on a CPU, PyTorch has no class of its own for it."""
+    names = ("OutOfMemoryError", "ResourceExhaustedError")
+    return isinstance(error, MemoryError) or type(error).__name__ in names or "DefaultCPUAllocator" in str(error)
+
+
+def _largest_number(argv: Sequence[str]) -> str:
+    """The option with the largest whole number, such as --n 1000000, seeds apart; empty where there is none."""
+    found = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        value = value if equals else following
+        if flag.startswith("--") and "seed" not in flag and value.isdecimal():
+            found.append((int(value[:4000]), f"{flag} {value:.40}"))
+    return max(found, default=(0, ""))[1]
 
 
 def _fail(error: Any, code: int) -> int:

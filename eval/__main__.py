@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = verb(arguments, VERBS, PROG)
         call(command_of(name), f"{PROG} {name}", arguments[1:])
 
-    return end(run)
+    return end(run, arguments)
 
 
 if __name__ == "__main__":

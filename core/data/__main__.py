@@ -311,7 +311,8 @@ def run(argv: Sequence[str]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
-    return end(lambda: run(sys.argv[1:] if argv is None else argv))
+    arguments = sys.argv[1:] if argv is None else argv
+    return end(lambda: run(arguments), arguments)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def call(cls: type[Command], prog: str, argv: Sequence[str]) -> None:
 
 def main(cls: type[Command], prog: str, argv: Sequence[str] | None = None) -> int:
     """A program of one command; returns the exit code."""
-    return end(lambda: call(cls, prog, sys.argv[1:] if argv is None else argv))
+    arguments = sys.argv[1:] if argv is None else argv
+    return end(lambda: call(cls, prog, arguments), arguments)
 
 
 def output_folder(out: str) -> Path:

@@ -117,3 +117,33 @@ def test_a_program_ends_with_a_line_and_a_code(capsys, run, code, stderr):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(TypeError):
         end(raising(TypeError("ours")))
+
+
+class ResourceExhaustedError(Exception):
+    """TensorFlow's name."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 8 TiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: Unable to allocate 8 TiB"),
+        ResourceExhaustedError("Unable to allocate 8 TiB"),
+    ],
+)
+@pytest.mark.parametrize(
+    "argv, lower",
+    [
+        (
+            ["sample", "run", "--n", "900000", "--steps=50", "--seed", "999999999", "--out", "1000000x"],
+            "lower --n 900000",
+        ),
+        (["sample", "run", "--data.count=7000", "--n", "900"], "lower --data.count 7000"),
+        (["sample", "run"], "lower the size, the batch size or the number of images"),
+        (["sample", "run", "--n", "9" * 9000], f"lower --n {'9' * 40}"),
+    ],
+)
+def test_memory_that_is_not_there_names_the_option(capsys, error, argv, lower):
+    assert end(raising(error), argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (") and "8 TiB" in line and line.endswith(lower)
