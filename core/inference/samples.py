@@ -89,5 +89,6 @@ def manifest_of(trained: Trained, sampling: SamplingConfig, table: SamplingTable
         "batch_size": sampling.batch_size,
         "dtype": trained.dtype,
         "data_sha256": trained.data.get("sha256"),
+        "normalise": trained.data.get("preparation", {}).get("normalise"),
         "seconds": round(time.monotonic() - started, 3),
     }

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.measure import distance
-from eval.measure.image_sets import Images, ImageSet, check_comparable, is_run, read_image_set
+from eval.measure.image_sets import Images, ImageSet, assumptions, check_comparable, is_run, read_image_set
 from eval.measure.metrics import measure_all, rows
 from eval.measure.request import DistanceRequest
 from eval.twins.drawn import draw_from
@@ -70,6 +70,8 @@ def _sides(request: DistanceRequest, framework: Framework) -> tuple[ImageSet, Im
     if request.eight_bit:
         real, generated = real.rounded(), generated.rounded()
     check_comparable(real, generated)
+    if request.train:
+        check_comparable(ImageSet(request.train, real.others), generated)
     return real, generated
 
 
@@ -101,6 +103,7 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
         "generated": _about(generated),
         "eight_bit": request.eight_bit,
         "seed": request.seed,
+        "assumed": assumptions(real, generated),
         "warnings": distance.warnings(real, generated, numbers, dim, extractor.name),
         "environment": environment,
         "code": code_version(),

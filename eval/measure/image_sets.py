@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config.recipes import load_recipe
+from core.data.cache import IMAGES, MANIFEST
 from core.data.dataset import fit as fit_image
 from core.data.dataset import open_dataset, to_float
 from core.data.formats import describe
@@ -108,8 +109,11 @@ def read_image_set(
             return statistics
     manifest: dict[str, Any] = {}
     if (place / "samples.npy").is_file():
-        manifest = read_json(place / "manifest.json") if (place / "manifest.json").is_file() else {}
+        manifest = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else {}
         place /= "samples.npy"
+    elif (place / IMAGES).is_file() and (place / MANIFEST).is_file():
+        manifest = _of_cache(read_json(place / MANIFEST))
+        place /= IMAGES
     return _read_files(place, path, size, how, manifest)
 
 
@@ -161,6 +165,16 @@ def _held_out(path: Path) -> ImageSet:
     return ImageSet(str(path), held_out, others=train, about=about)
 
 
+def _of_cache(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest of a prepared data set says of its images, in the words of a run's."""
+    source, preparation = (manifest.get(key) for key in ("source", "preparation"))
+    return {
+        "source": source.get("path") if isinstance(source, dict) else None,
+        "data_sha256": manifest.get("sha256"),
+        "normalise": preparation.get("normalise") if isinstance(preparation, dict) else None,
+    }
+
+
 def _read_statistics(path: Path) -> ImageSet | None:
     """Saved statistics, or None where the file holds something else."""
     try:
@@ -202,12 +216,48 @@ def is_min_max(images: Images) -> bool:
     return bool((images.min(axis=(1, 2, 3)) == 0).all() and (images.max(axis=(1, 2, 3)) == 1).all())
 
 
+def _prepared_alike(real: ImageSet, generated: ImageSet) -> bool | None:
+    """Whether the manifests say that the two sets were normalised in the same way; None where they do not say it."""
+    data = real.about.get("data_sha256")
+    if data is not None and data == generated.about.get("data_sha256"):  # the network was trained on these data
+        return True
+    first, second = (side.about.get("normalise") for side in (real, generated))
+    return None if first is None or second is None else first == second
+
+
+def assumptions(real: ImageSet, generated: ImageSet) -> list[str]:
+    """What a distance takes for granted of how the images were prepared, since no manifest says it."""
+    if _prepared_alike(real, generated) is not None:
+        return []
+    silent = " and ".join(side.path for side in (real, generated) if side.about.get("normalise") is None)
+    known = {
+        side.path: side.about["normalise"] for side in (real, generated) if side.about.get("normalise") is not None
+    }
+    also = "".join(f" ({path} says data.normalise = {value!r})" for path, value in known.items())
+    found = [f"No manifest says how the images of {silent} were normalised{also}: both are taken as prepared alike."]
+    if real.images is not None and generated.images is not None:
+        ends = [is_min_max(side.all_images()) for side in (real, generated)]
+        if ends[0] != ends[1]:
+            path = (real if ends[0] else generated).path
+            found.append(
+                f"Every image of {path} spans exactly [0, 1], and the other side's do not: this is taken as clipped "
+                "values, not as a min-max normalisation of each image of one side."
+            )
+    return found
+
+
 def check_comparable(real: ImageSet, generated: ImageSet) -> None:
     """Refuse two sets whose distance would mean nothing.
 
     Raises:
-        ValueError: images of other sizes, values out of range, or 8 bits or min-max normalisation on one side only.
+        ValueError: manifests that name another normalisation, images of other sizes, values out of range, or 8 bits on
+            one side only.
     """
+    if _prepared_alike(real, generated) is False:
+        raise ValueError(
+            f"{generated.path}: its manifest says data.normalise = {generated.about['normalise']!r}, and that of "
+            f"{real.path} says {real.about['normalise']!r}: must be prepared alike; give images of the same preparation"
+        )
     if real.images is None or generated.images is None:
         return
     for side in (real, generated):
@@ -224,9 +274,4 @@ def check_comparable(real: ImageSet, generated: ImageSet) -> None:
         raise ValueError(
             f"{path}: holds 8-bit values and the other side does not: a distance would measure the rounding too "
             "(1/255 is as large as the sky noise of the lenses); give --eight-bit to round both, or floats on both"
-        )
-    if is_min_max(generated.images) and not is_min_max(real.images):
-        raise ValueError(
-            f"{generated.path}: every image spans exactly [0, 1], as after min-max normalisation of each, and the real "
-            "images do not: must be prepared alike; give the images as they were drawn"
         )

@@ -45,6 +45,5 @@ def fid_text(result: Mapping[str, Any]) -> str:
         f"N = {'unknown' if count is None else format(count, ',')} {side} ({result['n_why'][side]})"
         for side, count in result["n"].items()
     )
-    return "\n".join(
-        ["; ".join(counts), text_table(lines, left=3), *(f"warning: {text}" for text in result["warnings"])]
-    )
+    notes = [f"assumed: {text}" for text in result["assumed"]] + [f"warning: {text}" for text in result["warnings"]]
+    return "\n".join(["; ".join(counts), text_table(lines, left=3), *notes])

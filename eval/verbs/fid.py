@@ -79,7 +79,6 @@ def save_statistics(path: Path, result: Mapping[str, Any], gaussian: Mapping[str
 
     if not gaussian:
         raise ValueError(f"--save-statistics {path}: nothing to save: one side is saved statistics already")
-    about = json.dumps(
-        {"n": result["n"]["real"], "extractor": result["extractor"], "split": result["real"].get("split")}
-    )
+    of_real = {key: result["real"].get(key) for key in ("split", "normalise", "data_sha256")}
+    about = json.dumps({"n": result["n"]["real"], "extractor": result["extractor"], **of_real})
     write_npz(path, {"about": np.array(about), **gaussian})

@@ -168,6 +168,7 @@ def test_sample_writes_images_grid_film_and_manifest(eight, trained, backend):
     weights = checkpoint_of(trained) / "unet" / "diffusion_pytorch_model.safetensors"
     expected = {
         "weights_sha256": file_hash(weights),
+        "normalise": "none",
         "weights": "ema",
         "sampler": "ddim",
         "steps": 4,

@@ -242,12 +242,48 @@ def test_another_size_is_refused_until_a_fit_is_named(folder, refused):
     assert call(folder, large, "drawn", "--eight-bit", "--fit", "resize") == 0
 
 
-def test_min_max_on_one_side_is_refused_and_on_both_taken(folder, refused):
+def prepared(folder, name, **manifest):
+    """A cache folder of images that were stretched to [0, 1] one by one, whose manifest says what is given."""
     stretched = images(200, 2)
     low, high = (f(stretched, axis=(1, 2, 3), keepdims=True) for f in (np.min, np.max))
-    np.save(folder / "stretched.npy", (stretched - low) / (high - low))
-    assert "min-max" in refused("real.npy", "stretched.npy")
-    assert call(folder, "stretched.npy", "stretched.npy") == 0
+    (folder / name).mkdir()
+    np.save(folder / name / "images.npy", (stretched - low) / (high - low))
+    (folder / name / "manifest.json").write_text(json.dumps(manifest))
+    return str(folder / name)
+
+
+def test_the_manifests_decide_whether_both_sides_were_normalised_alike(folder, refused, capsys):
+    by_image = prepared(folder, "by-image", preparation={"normalise": "image"})
+    as_they_are = prepared(folder, "as-they-are", preparation={"normalise": "none"})
+    said = refused(as_they_are, by_image)
+    assert "data.normalise = 'image'" in said and by_image in said and as_they_are in said
+    assert call(folder, by_image, by_image, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["assumed"] == [] and result["real"]["normalise"] == "image"
+    assert call(folder, by_image, "drawn", "--save-statistics", str(folder / "own.npz"), "--json") == 0
+    (assumed, ends) = json.loads(capsys.readouterr().out)["assumed"]
+    assert f"how the images of {folder / 'drawn'} were normalised ({by_image} says data.normalise = 'image')" in assumed
+    assert by_image in ends and "spans exactly [0, 1]" in ends
+    assert "data.normalise" in refused("own.npz", as_they_are)
+
+
+def test_without_manifests_clipped_samples_are_measured_and_what_is_assumed_is_said(folder, capsys):
+    clipped = images(200, 2)
+    clipped[:, 0, 0], clipped[:, 0, 1] = 0, 1
+    np.save(folder / "drawn" / "samples.npy", clipped)
+    assert call(folder, "real.npy", "drawn") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("assumed: ")]
+    assert len(said) == 2 and "No manifest says" in said[0] and "taken as clipped" in said[1]
+    data = prepared(folder, "data", sha256="same")  # what the network was trained on
+    manifest = json.loads((folder / "drawn" / "manifest.json").read_text())
+    (folder / "drawn" / "manifest.json").write_text(json.dumps(manifest | {"data_sha256": "same"}))
+    assert call(folder, data, "drawn", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["assumed"] == []
+
+
+def test_other_real_images_must_be_like_the_others(folder, refused):
+    np.save(folder / "large.npy", np.repeat(images(60, 4), 3, axis=3))
+    assert "large.npy has (8, 8, 3)" in refused("real.npy", "drawn", "--train", str(folder / "large.npy"))
 
 
 def test_weights_that_are_not_there_are_refused(refused):
