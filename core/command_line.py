@@ -161,7 +161,8 @@ def _fail(error: Any, code: int) -> int:
     message = str(error)
     if isinstance(error, OSError) and error.filename:
         message = f"{error.filename}: {error.strerror}"
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print("error: " + " ".join(line.split()), file=sys.stderr)
     return code
 
 

@@ -230,6 +230,19 @@ def map_npy(path: str | Path) -> np.ndarray:
         return np.memmap(path, dtype, "r", stream.tell(), shape, "F" if fortran else "C")
 
 
+def open_zip(path: str | Path) -> zipfile.ZipFile:
+    """A zip whose directory is whole; errors of any kind: call it inside `reading`."""
+    archive = zipfile.ZipFile(path)
+    with open(path, "rb") as stream:
+        stream.seek(max(os.fstat(stream.fileno()).st_size - 2**16 - 22, 0))  # the longest comment, and the end record
+        tail = stream.read()
+    end = tail[tail.rfind(b"PK\x05\x06") :]
+    count, found = int.from_bytes(end[10:12], "little"), len(archive.infolist())
+    if count not in (found, 2**16 - 1):  # the largest number stands for more than fit
+        raise ValueError(f"its directory shows {found} files where {count} were written")
+    return archive
+
+
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """A file of a zip, of which no more is unpacked than the size that is claimed; call it inside `reading`."""
     check_memory(info.filename, info.file_size)
@@ -247,7 +260,7 @@ def read_npz(path: str | Path, expected: str = "a whole .npz file of plain array
         ValueError: damaged, or something else, or more than fits into memory; the message names the file.
     """
     arrays: dict[str, np.ndarray] = {}
-    with reading(path, expected), zipfile.ZipFile(path) as archive:
+    with reading(path, expected), open_zip(path) as archive:
         check_memory(path, 2 * max((info.file_size for info in archive.infolist()), default=0))
         check_memory(path, sum(info.file_size for info in archive.infolist()))
         for info in archive.infolist():

@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.formats import AGAIN, FORMATS, Image, decode, describe, npy_header, read_idx, to_hwc
-from core.files import file_hash, map_npy, read_member, read_npz, reading
+from core.files import file_hash, map_npy, open_zip, read_member, read_npz, reading
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that are no class: this project draws its own split."""
@@ -219,7 +218,7 @@ def _open_folder(path: Path, channels: int | None) -> Source:
 def _open_zip(path: Path, channels: int | None) -> Source:
     advice = "download it again, or unpack it and give the folder"
     with reading(path, "a whole zip", advice):
-        archive = zipfile.ZipFile(path)
+        archive = open_zip(path)
     infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
     if len(infos) < sum(not info.is_dir() for info in archive.infolist()):
         raise ValueError(f"{path}: holds two files of one name; {advice}")

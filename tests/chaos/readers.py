@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, resolve_checkpoint, write_pipeline
-from core.checkpoints.importing import PICKLE_FILE, read_network
+from core.checkpoints.importing import PICKLE_FILE, read_network, refuse_pickle
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.checkpoints.trained import open_trained
@@ -33,13 +33,14 @@ from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.data.pickles import convert_pickles
 from core.data.sources import Source, open_source
+from core.extractors.features import EXTRACTORS, read_weights
 from core.files import read_json, write_json, write_npz
 from core.images import save_png
 from core.inference.conditioning import asked_condition
 from core.networks.specs import initial_weights
 from eval.measure.fid import differences
 from eval.measure.image_sets import read_image_set
-from tests.chaos.mutations import DIRECTORY
+from tests.chaos.mutations import DIRECTORY, LIMIT
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((6, 8, 9)).astype(np.float32)
@@ -52,6 +53,7 @@ RECIPE = Recipe(
 )
 CONDITION = {"names": ["theta_e"], "mean": [1.0], "std": [0.5], "min": [0.1], "max": [2.5], "rows": [[0.5], [1.5]]}
 DATA = {"sha256": "0" * 64, "class_names": ["a", "b"], "labels": {"a": 3, "b": 3}, "condition": CONDITION}
+COUNTERS = {"adam_steps": 2, "skipped": 0, "skipped_in_a_row": 0}
 PROGRESS = {"step": 2, "seed": 0, "seconds": 1.5, "counters": {"adam_steps": 2, "skipped": 0, "skipped_in_a_row": 0}}
 
 
@@ -83,6 +85,8 @@ class Reader:
     """Whether a content that differs from before is what the damaged file says, and not a misreading."""
     share: float = 1.0
     """Cases, as a multiple of the other readers'."""
+    refused: bool = False
+    """Whether even the whole files are refused."""
 
 
 # Images
@@ -203,7 +207,7 @@ def whole_zip(data: bytes) -> bool:
     """Whether an archive has all members that its bytes show, each once, with its checksum, and all of them whole."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
-        wholes = [whole(name, archive.read(name)) for name in names]
+        wholes = [whole(info.filename, archive.open(info).read(LIMIT)) for info in archive.infolist()]
         return len(names) == len(set(names)) == data.count(b"PK\x01\x02") and all(wholes)
 
 
@@ -211,7 +215,7 @@ def whole(name: str, data: bytes) -> bool:
     """Whether bytes are a whole file of the kind that its name says; of kinds without checksums nothing is known."""
     checks = {".npy": whole_npy, ".png": whole_png, ".npz": whole_zip, ".zip": whole_zip, "-ubyte": whole_idx}
     if name.endswith(".gz"):
-        name, data = name.removesuffix(".gz"), gzip.decompress(data)
+        name, data = name.removesuffix(".gz"), gzip.GzipFile(fileobj=io.BytesIO(data)).read(LIMIT)
     return next((check(data) for end, check in checks.items() if name.endswith(end)), True)
 
 
@@ -308,6 +312,13 @@ def make_run(folder: Path) -> None:
 
 
 STEP = "checkpoints/step-00000002"
+
+
+def make_old_run(folder: Path) -> None:
+    """The same without the sums of the checkpoint's files, as earlier versions saved it."""
+    make_run(folder)
+    path = folder / STEP / "training_state.json"
+    write_json(path, {**{key: value for key, value in read_json(path).items() if key != "files"}, "format": 1})
 
 
 def read_checkpoint(folder: Path, target: str) -> Any:
@@ -449,6 +460,16 @@ def read_pickled_weights(folder: Path, target: str) -> Any:
     return {"weights": read_network(folder / target.split("/")[0], read_pickle).weights}
 
 
+def make_extractor(folder: Path) -> None:
+    """The parameters of the lens extractor."""
+    shutil.copyfile(EXTRACTORS["lens"].weights_file(), folder / "lens.safetensors")
+
+
+def read_extractor(folder: Path, target: str) -> Any:
+    """The parameters of an extractor as `features --weights` reads them."""
+    return {"weights": read_weights("lens", folder / target, refuse_pickle)}
+
+
 def make_graph(folder: Path) -> None:
     """The first layers of the published graph."""
     from core.extractors.inception import inception_shapes
@@ -534,7 +555,7 @@ def statistics_consistent(case: Case, found: Any) -> bool:
 
 
 RESULT = {
-    "n": 40,
+    "n": {"real": 40, "generated": 40},
     "frechet": {"value": 1.5, "low": 1.0, "high": 2.0},
     "floor": {"mean": 0.2},
     "kid": {"value": 0.1},
@@ -587,11 +608,13 @@ READERS: dict[str, Reader] = {
     "pickles": Reader(make_pickles, ("0.npy", "1.npy"), read_pickles, whole_pickles),
     "cache": Reader(make_cache, CACHE, read_cache, never, 0.5),
     "recipe": Reader(make_recipe, ("recipe.json", "recipe.toml"), read_recipe, recipe_carries),
-    "checkpoint-json": Reader(make_run, STEP_JSON, read_checkpoint, checkpoint_consistent),
-    "checkpoint-tensors": Reader(make_run, STEP_TENSORS, read_checkpoint, checkpoint_consistent),
+    "checkpoint": Reader(make_run, STEP_JSON + STEP_TENSORS, read_checkpoint, checkpoint_consistent, 0.5),
+    "checkpoint-json": Reader(make_old_run, STEP_JSON, read_checkpoint, checkpoint_consistent),
+    "checkpoint-tensors": Reader(make_old_run, STEP_TENSORS, read_checkpoint, checkpoint_consistent),
     "run": Reader(make_run, RUN, read_run, run_consistent),
     "pipeline": Reader(make_pipeline, PIPELINE, read_pipeline, pipeline_consistent),
     "shards": Reader(make_shards, SHARDS, read_pipeline, pipeline_consistent),
+    "extractor": Reader(make_extractor, ("lens.safetensors",), read_extractor, pipeline_consistent, 0.3),
     "samples": Reader(make_samples, ("manifest.json", "samples.npy"), read_set, samples_consistent),
     "statistics": Reader(make_statistics, ("own.npz", "plain.npz"), read_set, statistics_consistent),
     "result": Reader(make_result, ("fid.json",), read_result, always),
@@ -600,4 +623,4 @@ READERS: dict[str, Reader] = {
 if importlib.util.find_spec("torch"):
     READERS["state-dict"] = Reader(make_pickled_weights, PICKLED, read_pickled_weights, pipeline_consistent)
 if importlib.util.find_spec("tensorflow"):
-    READERS["graph"] = Reader(make_graph, ("graph.pb",), read_graph, never)
+    READERS["graph"] = Reader(make_graph, ("graph.pb",), read_graph, never, refused=True)
