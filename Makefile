@@ -1,4 +1,5 @@
-# `make` alone says what there is. Variables: CPU=1 (no GPU), SLOW=1, TOOL=venv|uv|conda|mamba|micromamba, PYTHON.
+# `make` alone says what there is. Variables: CPU=1 (no GPU), LOCKED=1 (packages checked by hash), SLOW=1, PYTHON,
+# TOOL=venv|uv|conda|mamba|micromamba.
 PYTHON ?= python3
 MAKE_ENVS = $(PYTHON) envs/make_envs.py $(if $(CPU),--cpu) $(if $(TOOL),--tool $(TOOL))
 BIN = .venvs/pytorch/bin
@@ -10,7 +11,7 @@ help: ## say what the targets are
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 envs: ## make .venvs/pytorch and .venvs/tensorflow, where missing or out of date (CPU=1 without a GPU)
-	@$(MAKE_ENVS)
+	@$(MAKE_ENVS) $(if $(LOCKED),--locked)
 
 demo: envs ## train and sample in both frameworks on simulated lenses, side by side
 	@$(BIN)/python -m eval demo

@@ -2,12 +2,14 @@
 
 This script runs before anything is installed, so it needs the standard library only, and parses on Python 3.8. An
 environment is complete only with its stamp, which is written last. The stamp holds the hashes of the requirement files.
+With --locked, every package must have a hash that stands in a lock file, which make_locks.py writes.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ VENVS = HERE.parent / ".venvs"
 TESTED, UNTESTED = (3, 11), ((3, 12), (3, 13))
 TOOLS = ("venv", "uv", "conda", "mamba", "micromamba")
 MODULES = {"pytorch": ("torch",), "tensorflow": ("tensorflow", "keras")}
+CHECKED = ["--require-hashes", "--only-binary", ":all:"]  # nothing is built: what a build installs has no hash
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -42,6 +45,16 @@ def requirement_files(name, test, cpu):
     """The requirement files of an environment, by name."""
     main = "tensorflow-cpu.txt" if name == "tensorflow" and cpu else name + ".txt"
     return [main, "test-" + name + ".txt"] if test else [main]
+
+
+def lock_file(name, cpu):
+    """The lock file of an environment on this kind of machine, by its name in this folder."""
+    system = {"Linux": "linux", "Darwin": "macos"}.get(platform.system(), platform.system())
+    device = "cpu" if cpu or system == "macos" else "cuda"
+    lock = f"lock/{name}-{device}-{system}-{platform.machine()}.txt"
+    if not (HERE / lock).exists():
+        raise SetupError(f"there is no envs/{lock}: leave LOCKED=1 out, or write the file with envs/make_locks.py", 2)
+    return lock
 
 
 def hashes(names):
@@ -69,7 +82,7 @@ class Environment:
         self.log = VENVS / (name + ".log")
 
     def read_stamp(self):
-        """{"cpu": bool, "files": {name: hash}}, or None where there is no complete environment."""
+        """{"cpu": bool, "locked": bool, "files": {name: hash}}, or None where there is no complete environment."""
         if self.incomplete.exists() or not self.python.exists():
             return None
         try:
@@ -156,8 +169,8 @@ def create(env, tool):
     env.run(tool + " create", [tool, "create", "--yes", "--prefix", str(env.folder), *packages])
 
 
-def install(env, tool, files, cpu):
-    """Install requirement files, and import the framework to find a package that is only partly copied."""
+def install(env, tool, files, cpu, locked):
+    """Install requirement or lock files, and import the framework to find a package that is only partly copied."""
     command = [str(env.python), "-m", "pip", "install", "--disable-pip-version-check"]
     if tool == "uv":
         command = ["uv", "pip", "install", "--python", str(env.python)]
@@ -165,6 +178,7 @@ def install(env, tool, files, cpu):
         command += ["--extra-index-url", TORCH_CPU_INDEX]
         if tool == "uv":  # otherwise uv takes packages of the extra index from there alone
             command += ["--index-strategy", "unsafe-best-match"]
+    command += CHECKED if locked else []
     for name in files:
         command += ["-r", name]
     say(f"[{env.name} 2/3] installing {', '.join(files)} (log: {env.log})")
@@ -178,19 +192,24 @@ def install(env, tool, files, cpu):
         raise
 
 
-def bring_up_to_date(name, test, cpu_asked, tool):
+def bring_up_to_date(name, test, cpu_asked, locked, tool):
     """Make, upgrade or keep one environment; returns whether something was done."""
     env = Environment(name)
     stamp = env.read_stamp()
-    if cpu_asked and env.python.exists() and not env.incomplete.exists() and not (stamp and stamp["cpu"]):
-        raise SetupError(f"{env.folder} was not made with CPU=1: remove it (rm -r {env.folder}) and run this again", 2)
+    for key, asked, how in (("cpu", cpu_asked, "CPU=1"), ("locked", locked, "LOCKED=1 alone")):
+        if asked and env.python.exists() and not env.incomplete.exists() and not (stamp and stamp.get(key)):
+            text = f"was not made with {how}: remove it (rm -r {env.folder}) and run this again"
+            raise SetupError(f"{env.folder} {text}", 2)
     cpu = bool(cpu_asked or (stamp and stamp["cpu"]))  # an environment made for the CPU stays one
     files = requirement_files(name, test, cpu)
-    wanted = hashes(files)
+    installed = [lock_file(name, cpu)] if locked else files
+    wanted = hashes([*files, *installed])
     if stamp and all(stamp["files"].get(key) == value for key, value in wanted.items()):
         return False
     if tool != "venv" and shutil.which(tool) is None:
         raise SetupError(f"--tool {tool}: not on PATH; install it or take one of {', '.join(TOOLS)}", 2)
+    if stamp and stamp.get("locked") and not locked:
+        say(f"[{name}] was made with LOCKED=1; packages are now installed without a check of their hashes")
     VENVS.mkdir(exist_ok=True)
     env.log.write_text("", encoding="utf-8")
     if not env.usable():
@@ -200,9 +219,10 @@ def bring_up_to_date(name, test, cpu_asked, tool):
         env.incomplete.touch()
         create(env, tool)
     env.stamp.unlink(missing_ok=True)
-    install(env, tool, files, cpu)
+    install(env, tool, installed, cpu, locked)
     temporary = env.stamp.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"cpu": cpu, "files": {**(stamp or {}).get("files", {}), **wanted}}, indent=1))
+    known = {**(stamp or {}).get("files", {}), **wanted}
+    temporary.write_text(json.dumps({"cpu": cpu, "locked": locked, "files": known}, indent=1))
     os.replace(temporary, env.stamp)
     env.incomplete.unlink(missing_ok=True)
     return True
@@ -210,7 +230,11 @@ def bring_up_to_date(name, test, cpu_asked, tool):
 
 def main():
     parser = argparse.ArgumentParser(description="Make whichever of the two environments is missing or out of date.")
-    parser.add_argument("--test", action="store_true", help="install the packages of the tests and of make lint too")
+    packages = parser.add_mutually_exclusive_group()
+    packages.add_argument("--test", action="store_true", help="install the packages of the tests and of make lint too")
+    packages.add_argument(
+        "--locked", action="store_true", help="install only files whose hashes stand in envs/lock, for Python 3.11"
+    )
     parser.add_argument(
         "--cpu", action="store_true", help="install CPU builds, a far smaller download, for Linux without a GPU"
     )
@@ -221,7 +245,7 @@ def main():
     tool = args.tool or ("uv" if shutil.which("uv") else "venv")
     start = time.monotonic()
     try:
-        done = [bring_up_to_date(name, args.test, args.cpu, tool) for name in MODULES]
+        done = [bring_up_to_date(name, args.test, args.cpu, args.locked, tool) for name in MODULES]
     except SetupError as failure:
         say(f"error: {failure}")
         return failure.code

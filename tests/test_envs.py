@@ -1,5 +1,6 @@
 """The environments: what is pinned, what is installed, and the script that makes them."""
 
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from envs import make_envs, make_locks
 from eval.twins.interpreters import ENVIRONMENTS, find_python
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +62,48 @@ def test_conda_files(name):
         assert lines[1:] == [
             f'tensorflow[and-cuda]=={version}; sys_platform == "linux" and platform_machine == "x86_64"'
         ]
+
+
+HASHED = re.compile(
+    r"(?P<name>[a-z0-9-]+)==(?P<version>[^ +]+)[^ ]*(?P<hashes>( \\\n    --hash=sha256:[0-9a-f]{64})+)\n"
+)
+
+
+def locked(path: Path) -> dict[str, str]:
+    """Package -> version in a lock file; every line must be the head, or belong to a package with its hashes."""
+    head, _, text = path.read_text(encoding="utf-8").partition("\n")
+    assert head.startswith("# Made by envs/make_locks.py")
+    found = {match["name"]: match["version"] for match in HASHED.finditer(text)}
+    assert HASHED.sub("", text) == "", path
+    return found
+
+
+@pytest.mark.parametrize("name", make_locks.LOCKS)
+def test_every_pin_stands_in_each_lock_file_with_the_same_version(name):
+    wanted, found = pins(make_locks.LOCKS[name][0]), locked(ENVS / "lock" / f"{name}.txt")
+    assert {package: found.get(package) for package in wanted} == wanted
+    assert bool([package for package in found if package.startswith("nvidia-")]) == (
+        name == "pytorch-cuda-linux-x86_64"
+    )
+
+
+def test_the_lock_files_are_those_that_are_made_and_asked_for(monkeypatch):
+    assert {path.stem for path in (ENVS / "lock").iterdir()} == set(make_locks.LOCKS)
+    asked = set()
+    for system, machine, flags in (("Linux", "x86_64", (False, True)), ("Darwin", "arm64", (False,))):
+        monkeypatch.setattr("platform.system", lambda system=system: system)
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        for name in make_envs.MODULES:
+            for cpu in flags:
+                lock = make_envs.lock_file(name, cpu)
+                asked.add(Path(lock).stem)
+                assert make_locks.LOCKS[Path(lock).stem][0] == make_envs.requirement_files(name, False, cpu)[0]
+    assert asked == set(make_locks.LOCKS)
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(
+        make_envs.SetupError, match=r"there is no envs/lock/pytorch-cpu-macos-riscv64\.txt: leave LOCKED"
+    ):
+        make_envs.lock_file("pytorch", False)
 
 
 INSTALLED = """
@@ -163,6 +207,59 @@ def test_the_tests_packages_are_added_and_kept(made):
     assert made.version("pytorch", "pytest") == "1.0"
     for flags in ([], ["--test"]):
         assert made.make("--tool", "venv", *flags).stderr == "environments are up to date\n"
+
+
+def lock(checkout: Checkout, hashes: dict[str, str]) -> None:
+    """Lock files of the checkout for this machine; a wheel's hash where none is given."""
+    (checkout.envs / "lock").mkdir(exist_ok=True)
+    for name, packages in (("pytorch", ["torch"]), ("tensorflow", ["tensorflow", "keras"])):
+        text = "--no-index\n--find-links ..\n"
+        for package in packages:
+            content = (checkout.envs / f"{package}-1.0-py3-none-any.whl").read_bytes()
+            text += f"{package}==1.0 --hash=sha256:{hashes.get(package, hashlib.sha256(content).hexdigest())}\n"
+        checkout.write(make_envs.lock_file(name, False), text)
+
+
+@pytest.mark.slow
+def test_packages_whose_hash_is_another_are_refused_with_locked(tmp_path):
+    checkout = Checkout(tmp_path)
+    lock(checkout, {"keras": "0" * 64})
+    failed = checkout.make("--tool", "venv", "--locked")
+    assert (
+        failed.returncode == 1
+        and "HASHES" in failed.stderr
+        and "keras" in (checkout.venvs / "tensorflow.log").read_text()
+    )
+    assert checkout.version("pytorch", "torch") == "1.0" and checkout.version("tensorflow", "keras") == ""
+    lock(checkout, {})
+    made = checkout.make("--tool", "venv", "--locked")
+    assert made.returncode == 0 and "[pytorch" not in made.stderr and checkout.version("tensorflow", "keras") == "1.0"
+    for flags in ([], ["--locked"]):  # what was made with it needs it no more
+        assert checkout.make("--tool", "venv", *flags).stderr == "environments are up to date\n"
+    tests = checkout.make("--tool", "venv", "--test")
+    assert tests.returncode == 0 and tests.stderr.count("now installed without a check of their hashes") == 2
+    refused = checkout.make("--tool", "venv", "--locked")
+    assert refused.returncode == 2 and "was not made with LOCKED=1 alone: remove it" in refused.stderr
+
+
+def test_locked_and_test_exclude_each_other(tmp_path):
+    answer = Checkout(tmp_path).make("--locked", "--test")
+    assert answer.returncode == 2 and "not allowed with" in answer.stderr
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_pip_refuses_a_wrong_hash(tmp_path, right):
+    """The same options as the script's, without an environment of its own."""
+    wheel(tmp_path, "torch", "1.0")
+    content = (tmp_path / "torch-1.0-py3-none-any.whl").read_bytes()
+    found = hashlib.sha256(content if right else content + b"x").hexdigest()
+    (tmp_path / "lock.txt").write_text(f"torch==1.0 --hash=sha256:{found}\n")
+    options = ["--no-index", "--find-links", str(tmp_path), "--target", str(tmp_path / "to")]
+    command = [sys.executable, "-m", "pip", "install", *make_envs.CHECKED, *options, "-r", "lock.txt"]
+    environment = {**os.environ, "PIP_CONFIG_FILE": os.devnull}
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (answer.returncode == 0) == right == (tmp_path / "to" / "torch.py").exists(), answer.stderr
+    assert right or "DO NOT MATCH THE HASHES" in answer.stderr
 
 
 @pytest.mark.slow
@@ -297,3 +394,10 @@ def test_the_commands_of_uv_and_conda_for_the_cpu(tmp_path, tool):
         ]
     # What was made for the CPU stays so without the flag.
     assert checkout.make(*flags, PATH=search).stderr == "environments are up to date\n"
+    shutil.rmtree(checkout.venvs)
+    shutil.copytree(ENVS / "lock", checkout.envs / "lock")
+    assert checkout.make(*flags, "--cpu", "--locked", PATH=search).returncode == 0
+    for name, extra in (("pytorch", index), ("tensorflow", "")):
+        checked = f"--require-hashes --only-binary :all: -r {make_envs.lock_file(name, True)}"
+        line = f"$ {install.format(folder=checkout.venvs / name)} {extra}{checked}"
+        assert line in (checkout.venvs / f"{name}.log").read_text().splitlines()

@@ -6,6 +6,7 @@ A file appears under its name only when it is whole. Beside an archive stands it
 
 from __future__ import annotations
 
+import logging
 import re
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from core.command_line import RunError
 from core.files import file_hash, publish, reading, write_text_atomic
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ def download(name: str, out: str | Path | None = None, url: str | None = None, r
         link = url or f"https://drive.google.com/uc?id={published.drive_id}"
         hint = f", or fetch it with a browser, save it as {path} and run this again to check it"
         _fetch_whole(link, path, problem_of, hint, retries)
+    if not wanted:
+        log.warning(
+            "%s: no published SHA-256 is known; its entries' checksums are right, and %s is now kept", path, kept
+        )
     if not kept.exists():
         write_text_atomic(kept, f"{file_hash(path)}  {path.name}\n")
     return path

@@ -104,7 +104,7 @@ def test_a_part_of_another_file_is_not_made_whole_with_this_one(tmp_path, server
     assert download("lensing", tmp_path / "a.zip", server.url, retries=0).read_bytes() == server.body
 
 
-def test_an_archive_that_is_there_is_read_to_the_last_byte(tmp_path, server, capsys):
+def test_an_archive_that_is_there_is_read_to_the_last_byte(tmp_path, server, capsys, caplog):
     body, path = whole_zip(), tmp_path / "a.zip"
     words = ["download", "lensing", "--out", str(path), "--url", server.url]
     for other in (damaged(body), body[:-1], body[:1_000_000], body + b"\0"):
@@ -114,7 +114,12 @@ def test_an_archive_that_is_there_is_read_to_the_last_byte(tmp_path, server, cap
             assert main(words) == 2
             assert f"{path}: exists and is not a whole zip" in capsys.readouterr().err
         path.write_bytes(body)
+        caplog.clear()
         assert main(words) == 0  # now its sum is known
+        assert f"{path}: no published SHA-256 is known" in caplog.text
+        caplog.clear()
+        assert main(words) == 0 and "published" not in caplog.text
+        capsys.readouterr()
         line = (tmp_path / "a.zip.sha256").read_text()
         assert line == f"{hashlib.sha256(body).hexdigest()}  a.zip\n"
         path.write_bytes(other)

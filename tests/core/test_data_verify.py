@@ -160,6 +160,7 @@ def flip(path, position):
         ("images.npy", lambda path: path.unlink()),
         ("arrays.npz", lambda path: flip(path, 200)),
         ("arrays.npz", lambda path: path.write_bytes(b"")),
+        ("arrays.npz", lambda path: np.savez(path, labels=np.zeros(6, int), hashes=np.zeros((6, 32), np.uint8))),
         ("source_sums.json", lambda path: flip(path, 20)),
         ("source_sums.json", lambda path: path.unlink()),
         ("manifest.json", lambda path: path.write_text(path.read_text()[:80])),
@@ -219,3 +220,20 @@ def test_labels_that_changed_are_prepared_again(tmp_path):
     labels.write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 6) + bytes([2, 1, 0, 0, 1, 2]))
     os.utime(labels, (1, 1))
     assert open_dataset(config, SHAPE).labels.tolist() == [2, 1, 0, 0, 1, 2]
+
+
+def test_images_that_were_left_out_are_verified_too(tmp_path, capsys):
+    """In a zip, one whose checksum is wrong has no sum."""
+    source, _ = zip_of(tmp_path)
+    data = bytearray(source.read_bytes())
+    data[data.rfind(b"\x93NUMPY") + 128] ^= 1
+    source.write_bytes(data)
+    config = DataConfig(source=str(source), cache=str(tmp_path / "cache"), held_out=0.0, skip_broken=True)
+    assert len(open_dataset(config, SHAPE).images) == 5
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert json.loads((folder / SUMS).read_text())["5.npy"] is None
+    assert verify(capsys, tmp_path / "cache")[0] == 0
+    data[data.rfind(b"\x93NUMPY") + 128] ^= 1
+    source.write_bytes(data)
+    code, out, _ = verify(capsys, tmp_path / "cache")
+    assert code == 1 and out[1].startswith(f"{source}/5.npy: changed")
