@@ -130,12 +130,14 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove half-written files of dead processes."""
-        remove_leftovers(self.path.rglob(".*"))
+        walk = os.walk(self.path)  # which, unlike rglob, goes on where another program removes a folder
+        remove_leftovers(Path(folder, name) for folder, *names in walk for name in (*names[0], *names[1]))
 
     def recover(self, step: int) -> None:
         """Tidy up after a run that was killed.
 
-        Half-written files go, and so do metrics and averages that are later than the last checkpoint.
+        Half-written files go, and so do metrics and averages that are later than the last checkpoint. `best` names the
+        checkpoint that the metrics say.
 
         Args:
             step: of the last checkpoint; 0 where there is none.
@@ -145,6 +147,10 @@ class RunFolder:
             if _step_of(later) > step:
                 later.unlink()
         self._drop_metrics_after(step)
+        best = self._best_line()
+        name = f"step-{best['step']:08d}" if best else ""
+        if name and (self.path / "checkpoints" / name).is_dir():
+            write_text_atomic(self.path / "best", f"{name}\n")
 
     def _drop_metrics_after(self, step: int) -> None:
         """Forget later lines, and a last line cut short."""
@@ -169,14 +175,14 @@ class RunFolder:
         Args:
             checkpoint: what to write.
             keep: training.keep_checkpoints; 0 removes none.
-            best: point `best` at it, too. A run that is killed before `latest` comes back to this step.
+            best: point `best` at it, too.
         Raises:
             OSError: disk full or not writable; `latest` still names the checkpoint before.
         """
         name = f"step-{checkpoint.progress['step']:08d}"
         folder = self.path / "checkpoints" / name
+        self._save_averages(checkpoint, f"{name}.safetensors")  # first: a checkpoint that is there is not saved again
         save_checkpoint(folder, checkpoint)
-        self._save_averages(checkpoint, f"{name}.safetensors")
         if best:
             write_text_atomic(self.path / "best", f"{name}\n")
         write_text_atomic(self.path / "latest", f"{name}\n")
@@ -215,5 +221,10 @@ class RunFolder:
 
     def best_distance(self) -> float:
         """The smallest distance in the metrics so far; infinite where there is none."""
+        best = self._best_line()
+        return float(best["distance"]) if best else math.inf
+
+    def _best_line(self) -> dict[str, Any] | None:
+        """The line of metrics with the smallest distance, the first of equal ones."""
         lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
-        return min((line["distance"] for line in lines if "distance" in line), default=math.inf)
+        return min((line for line in lines if "distance" in line), key=lambda line: line["distance"], default=None)

@@ -76,9 +76,14 @@ def test_a_run_that_is_killed_as_it_saves_its_best_checkpoint_keeps_it(recipe, t
         write(path, text)
 
     monkeypatch.setattr(run_folder, "write_text_atomic", killed)
-    for fatal in ("best", "latest"):
-        distances[:] = [4.0, 1.0, 1.0, 3.0, 2.0]
-        assert run("train", "--config", recipe, "--run", folder, *FLAGS)[0] == 1
+    again, never = (
+        [4.0, 1.0, 1.0, 3.0, 2.0],
+        [1.0, 3.0],
+    )  # step 2 is the first checkpoint where every second is evaluated
+    for fatal, every, found in (("best", 1, again), ("latest", 1, again), ("best", 2, never), ("latest", 2, never)):
+        distances[:] = found
+        flags = (*FLAGS, "--evaluation.every", every)
+        assert run("train", "--config", recipe, "--run", folder, *flags)[0] == 1
         fatal = ""
         assert run("train", "--resume", folder)[0] == 0
         assert (folder / "best").read_text() == "step-00000002\n" and not distances
