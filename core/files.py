@@ -344,3 +344,28 @@ def file_hash(*paths: Path) -> str:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def sum_file(path: Path) -> Path:
+    """The file beside `path` with its SHA-256, which `sha256sum --check` reads."""
+    return path.with_name(path.name + ".sha256")
+
+
+def keep_sum(path: Path) -> None:
+    """Write sum_file()."""
+    write_text_atomic(sum_file(path), f"{file_hash(path)}  {path.name}\n")
+
+
+def kept_sum(path: Path) -> str | None:
+    """The SHA-256 in sum_file(), or None where there is no such file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    if not sum_file(path).exists():
+        return None
+    with reading(sum_file(path), "a line of sha256sum", "remove it"):
+        found = re.match(r"[0-9a-f]{64}\b", sum_file(path).read_text(encoding="utf-8"))
+        if not found:
+            raise ValueError("it does not begin with a SHA-256")
+        return found[0]

@@ -33,17 +33,17 @@ def fetch(twin: Twin, argv: list[str]) -> int:
         FetchCommand(), twin.package, name_the_word(FetchCommand, argv, "fetch", "name", "extractor"), "fetch"
     )
     from core.data.download import download_file
-    from core.extractors.features import EXTRACTORS
-    from core.files import file_hash, read_tensors, write_tensors
+    from core.extractors.features import EXTRACTORS, default_weights
+    from core.files import file_hash, keep_sum, sum_file, write_tensors
 
     published = twin.published()
     if command.name not in published:
         raise ValueError(f"fetch {command.name or '(nothing)'}: must be one of {', '.join(published)}")
-    facts, file = next((facts, published[name]) for name, facts in EXTRACTORS.items() if name == command.name)
-    path = facts.weights_file()
+    name = next(name for name in EXTRACTORS if name == command.name)
+    file, path = published[name], EXTRACTORS[name].weights_file()
     if path.exists():
         try:
-            facts.check(read_tensors(path), str(path))
+            default_weights(name)
         except ValueError as error:
             raise ValueError(f"{error}; remove the file and fetch again") from error
         print(f"{path}: is there already, SHA-256 {file_hash(path)}")
@@ -52,7 +52,9 @@ def fetch(twin: Twin, argv: list[str]) -> int:
     download_file(command.url or file.url, arrived, file.sha256)
     try:
         tensors = file.read(arrived)
+        sum_file(path).unlink(missing_ok=True)
         write_tensors(path, tensors)
+        keep_sum(path)
     finally:
         arrived.unlink()
     print(f"wrote {path}: {len(tensors)} tensors, SHA-256 {file_hash(path)}")

@@ -7,14 +7,13 @@ A file appears under its name only when it is whole. Beside an archive stands it
 from __future__ import annotations
 
 import logging
-import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.command_line import RunError
-from core.files import file_hash, publish, reading, write_text_atomic
+from core.files import file_hash, keep_sum, kept_sum, publish, reading, sum_file
 
 log = logging.getLogger(__name__)
 
@@ -60,10 +59,7 @@ def download(name: str, out: str | Path | None = None, url: str | None = None, r
         raise ValueError(f"data set {name!r}: must be one of {', '.join(DATASETS)}")
     published = DATASETS[name]
     path = Path("data", published.file) if out is None else Path(out)
-    kept = path.with_name(path.name + ".sha256")
-    if not path.exists():
-        kept.unlink(missing_ok=True)
-    wanted = published.sha256 or (_read_sum(kept) if kept.exists() else None)
+    wanted = published.sha256 or (kept_sum(path) if path.exists() else None)
 
     def problem_of(file: Path) -> str:
         return _content_problem(file, wanted) if wanted else zip_problem(file)
@@ -74,13 +70,11 @@ def download(name: str, out: str | Path | None = None, url: str | None = None, r
     else:
         link = url or f"https://drive.google.com/uc?id={published.drive_id}"
         hint = f", or fetch it with a browser, save it as {path} and run this again to check it"
+        sum_file(path).unlink(missing_ok=True)
         _fetch_whole(link, path, problem_of, hint, retries)
     if not wanted:
-        log.warning(
-            "%s: no published SHA-256 is known; its entries' checksums are right, and %s is now kept", path, kept
-        )
-    if not kept.exists():
-        write_text_atomic(kept, f"{file_hash(path)}  {path.name}\n")
+        log.warning("%s: no published SHA-256 is known; its entries' checksums are right; its sum is now kept", path)
+        keep_sum(path)
     return path
 
 
@@ -140,15 +134,6 @@ def _content_problem(path: Path, sha256: str) -> str:
         return ""
     what = "a web page" if _is_web_page(path) else f"another file: SHA-256 {found}"
     return f"{what} instead of the one with SHA-256 {sha256}"
-
-
-def _read_sum(path: Path) -> str:
-    """The sum in a file that `sha256sum` writes."""
-    with reading(path, "a line of sha256sum", "remove it"):
-        found = re.match(r"[0-9a-f]{64}\b", path.read_text(encoding="utf-8"))
-        if not found:
-            raise ValueError("it does not begin with a SHA-256")
-        return found[0]
 
 
 def _is_web_page(path: Path) -> bool:

@@ -23,7 +23,7 @@ from core.data.sources import Source
 from core.extractors import inception as inception_spec
 from core.extractors import lens as lens_spec
 from core.extractors import lens_weights
-from core.files import free_memory, read_tensors, write_npz
+from core.files import file_hash, free_memory, kept_sum, read_tensors, write_npz
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -99,6 +99,9 @@ def default_weights(name: ExtractorName) -> tuple[Path, dict[str, np.ndarray]]:
         raise ValueError(
             f"no weights of {name}: python -m torch_impl fetch {name} (or tf_impl), or give --weights FILE"
         )
+    wanted = kept_sum(path)
+    if wanted and file_hash(path) != wanted:
+        raise ValueError(f"{path}: changed since it was fetched, when its SHA-256 was {wanted}")
     tensors = read_tensors(path)
     EXTRACTORS[name].check(tensors, str(path))
     return path, tensors

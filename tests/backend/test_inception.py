@@ -186,7 +186,7 @@ def test_either_twin_fetches_the_same_bytes(fetched, weights, tmp_path):
     write_tensors(tmp_path / "expected.safetensors", weights)
     assert file_hash(cached) == file_hash(tmp_path / "expected.safetensors")
     assert out == f"wrote {cached}: 472 tensors, SHA-256 {file_hash(cached)}\n"
-    assert [path.name for path in cached.parent.iterdir()] == [cached.name]
+    assert sorted(path.name for path in cached.parent.iterdir()) == [cached.name, f"{cached.name}.sha256"]
 
 
 @pytest.mark.parametrize("given", (False, True), ids=("fetched", "given"))

@@ -78,7 +78,7 @@ def test_the_weights_arrive_once_as_one_file(run, server, cache):
     assert code == 0, err
     assert out == f"wrote {path}: 1 tensors, SHA-256 {file_hash(path)}\n"
     np.testing.assert_array_equal(read_tensors(path)["a"], VALUES)
-    assert [p.name for p in cache.iterdir()] == ["w.safetensors"]
+    assert sorted(p.name for p in cache.iterdir()) == ["w.safetensors", "w.safetensors.sha256"]
     requests = len(server.ranges)
     code, out, _ = run("--name", "inception")
     assert code == 0 and out == f"{path}: is there already, SHA-256 {file_hash(path)}\n"
@@ -100,7 +100,10 @@ def test_what_came_before_an_interrupt_is_used_by_the_next_call(run, server, cac
     assert not (cache / "w.safetensors").exists()
     server.cut = None
     assert run("inception")[0] == 0
-    assert server.ranges[-1] == f"bytes={CHUNK}-" and [p.name for p in cache.iterdir()] == ["w.safetensors"]
+    assert server.ranges[-1] == f"bytes={CHUNK}-" and sorted(p.name for p in cache.iterdir()) == [
+        "w.safetensors",
+        "w.safetensors.sha256",
+    ]
 
 
 def test_another_file_is_not_kept(run, server, cache):
@@ -143,7 +146,7 @@ def test_a_full_disk_is_one_line(run, server, cache, limit):
     assert "File too large" in line
     assert not (cache / "w.safetensors").exists() and not list(cache.glob(".*"))
     assert run("inception")[0] == 0
-    assert [p.name for p in cache.iterdir()] == ["w.safetensors"]
+    assert sorted(p.name for p in cache.iterdir()) == ["w.safetensors", "w.safetensors.sha256"]
 
 
 def test_weights_that_the_twin_refuses_are_not_kept(server, cache, monkeypatch):
@@ -154,6 +157,19 @@ def test_weights_that_the_twin_refuses_are_not_kept(server, cache, monkeypatch):
     with redirect_stderr(err):
         assert main("tests.numpy_impl", ["fetch", "inception"]) == 2
     assert "not whole values" in err.getvalue() and list(cache.iterdir()) == []
+
+
+def test_fetched_weights_of_which_a_bit_changed_are_refused(run, cache):
+    assert run("inception")[0] == 0
+    path = cache / "w.safetensors"
+    wanted, data = file_hash(path), bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert f"{path}: changed since it was fetched, when its SHA-256 was {wanted}" in error(run, 2, "inception")
+    with pytest.raises(ValueError, match="changed since it was fetched"):
+        module.default_weights("inception")
+    (cache / "w.safetensors.sha256").unlink()  # fetched by an earlier version
+    assert module.default_weights("inception")[0] == path
 
 
 def test_what_is_refused(run, cache):
