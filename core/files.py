@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import platform
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+logger = logging.getLogger(__name__)
 
 _HOST = re.sub(r"[^\w-]", "-", platform.node())[:32]
 _TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)@(?P<host>[\w-]*)\.[0-9a-f]{16}\.partial")
@@ -253,6 +256,17 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     return data
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """The array of a .npy file; no pickle, and nothing is allocated that the file does not hold.
+
+    Raises:
+        ValueError: damaged, or something else, or more than fits into memory; the message names the file.
+    """
+    with reading(path, "a whole .npy file"):
+        check_file(path, 2)
+        return np.array(map_npy(path))
+
+
 def read_npz(path: str | Path, expected: str = "a whole .npz file of plain arrays") -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name; no pickle, and nothing is allocated that the file does not hold.
 
@@ -279,21 +293,93 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text_atomic(path, json.dumps(values, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def check_file(path: Path, times: int) -> None:
+    """Demand a regular file that fits into memory so many times over; called inside `reading`."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    if not path.is_file():
+        raise ValueError("a folder or a device")
+    check_memory(path, times * path.stat().st_size)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file of JSON or TOML; called inside `reading`."""
+    check_file(path, 32)  # an empty list of 3 bytes becomes an object of 64
+    return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
     """Read a JSON object.
 
+    Args:
+        path: the file.
+        kinds: keys that it must have, with the type of each value; a float must be finite.
     Raises:
-        ValueError: missing, cut short, or not an object; the message names the file.
+        ValueError: missing, cut short, not an object, or without these keys; the message names the file.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); the file may be cut short") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: holds no JSON object")
+    with reading(path, "valid JSON", "the file may be cut short"):
+        values = json.loads(read_text(path))
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: holds no JSON object")
+        check_kinds(path, values, kinds or {})
     return values
+
+
+def check_kinds(name: str | Path, values: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Raise ValueError where a key is missing or of another type; `name` begins the message."""
+    words = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
+    words |= {list: "a list", dict: "an object"}
+    for key, kind in kinds.items():
+        value: Any = values.get(key)
+        right = type(value) is kind or (kind is float and type(value) is int)
+        if not right or (kind is float and not math.isfinite(float(value))):
+            found = shown(value) if key in values else "missing"
+            raise ValueError(f"{name}: {key} is {found}: must be {words[kind]}; write the file again")
+
+
+def shown(value: object) -> str:
+    """A value for a message, in at most 80 printable characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = f"a value of type {type(value).__name__}"
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def read_lines(path: Path, check: Callable[[str, dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """The JSON objects of a file with one object a line.
+
+    Lines at the end that are damaged were cut short when a program was killed. They are left out, with a warning.
+
+    Args:
+        path: the file.
+        check: called with a name for messages and each object; raises ValueError for one that is not as it must be.
+    Raises:
+        ValueError: a damaged line before a whole one, or a file that cannot be read; the message names file and line.
+    """
+    found, damaged = [], ""
+    with reading(path, "lines of JSON objects", "remove the file"):
+        check_file(path, 32)
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+            if not line.strip():
+                continue
+            name = f"{path}, line {number}"
+            try:
+                with reading(name, "a JSON object"):
+                    values = json.loads(line)
+                    if not isinstance(values, dict):
+                        raise ValueError("another JSON value")
+                    check(name, values)
+            except ValueError as error:
+                damaged = damaged or str(error)
+                continue
+            if damaged:
+                raise ValueError(f"{damaged}, or remove the line")
+            found.append(values)
+    if damaged:
+        logger.warning("%s; it is left out, with what follows it", damaged)
+    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -320,20 +406,38 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file.
+    """Read a safetensors file; bfloat16 becomes float32.
 
     Raises:
-        ValueError: missing, cut short or damaged; the message names the file.
+        ValueError: missing, cut short, damaged or too large; the message names the file.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: not a whole safetensors file ({error}); use another checkpoint") from error
+    with reading(path, "a whole safetensors file", "use another checkpoint"):
+        check_file(path, 2)
+        try:
+            tensors = dict(load_file(path))
+        except TypeError:  # safetensors' NumPy reader does not know bfloat16
+            tensors = _read_bfloat16(path)
+        return tensors
+
+
+def _read_bfloat16(path: Path) -> dict[str, np.ndarray]:
+    """A safetensors file with bfloat16 tensors: the upper halves of float32."""
+    from safetensors import deserialize
+
+    found, kinds = {}, {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+    check_file(path, 4)
+    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
+        kind = tensor["dtype"]
+        if kind not in kinds:
+            raise ValueError(f"{path}: {shown(name)} is of type {kind}, not of floating point")
+        value = np.frombuffer(tensor["data"], kinds[kind])
+        if kind == "BF16":
+            value = (value.astype(np.uint32) << 16).view(np.float32)
+        found[name] = value.reshape(tensor["shape"])
+    logger.warning("%s: bfloat16 weights are made float32", path)
+    return found
 
 
 def file_hash(*paths: Path) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from keras import ops
 
 from core.extractors.inception import (
@@ -21,9 +20,11 @@ from core.extractors.inception import (
     check_inception,
     convolutions,
     folded,
+    inception_shapes,
 )
 from core.extractors.inception_graph import graph_constants
 from core.extractors.inception_input import INPUT_SCALE, input_matrices
+from core.files import check_file, reading
 from core.twin import Published
 from tf_impl.layers import linear
 
@@ -119,20 +120,26 @@ def read_published(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the file is another one, or damaged.
     """
-    graph = tf.compat.v1.GraphDef()
-    try:
+    with reading(path, "a whole TensorFlow graph", "download it again"):
+        check_file(path, 4)
+        graph = tf.compat.v1.GraphDef()
         graph.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise ValueError(f"{path}: not a whole TensorFlow graph ({error})") from error
-    nodes = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
-    tensors = {}
-    for name, constant in graph_constants().items():
-        if constant in nodes:  # the check below names missing constants
-            value = tf.make_ndarray(nodes[constant])
-            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(value.ndim)  # HWIO -> OIHW, (in, out) -> (out, in)
-            tensors[name] = np.ascontiguousarray(value.transpose(axes) if axes else value)
-    check_inception(tensors, str(path))
-    return tensors
+        nodes = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+        tensors, shapes = {}, inception_shapes()
+        for name, constant in graph_constants().items():
+            if constant in nodes:  # the check below names missing constants
+                tensors[name] = _constant(nodes[constant], name, shapes[name])
+        check_inception(tensors, str(path))
+        return tensors
+
+
+def _constant(tensor: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A constant of the graph in PyTorch's layout. Its claimed shape is checked before an array is made of it."""
+    axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(shape), (0,))  # HWIO -> OIHW, (in, out) -> (out, in)
+    claimed = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if len(claimed) != len(shape) or tuple(claimed[axis] for axis in axes) != shape:
+        raise ValueError(f"{name} has shape {claimed} in its layout, the network needs {shape} in PyTorch's")
+    return np.ascontiguousarray(tf.make_ndarray(tensor).transpose(axes))
 
 
 # The graph of inception-2015-12-05.tgz, which OpenAI serves for its evaluations without the archive and over HTTPS.

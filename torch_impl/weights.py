@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-import pickle
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from core.checkpoints.importing import read_unet
 from core.config import ModelConfig
+from core.files import check_file, reading
 from core.networks.specs import check_weights
 from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.unet import UNet
@@ -75,12 +77,40 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the file is damaged, or holds anything but tensors by name.
     """
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a whole pickle of tensors alone ({error})") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise ValueError(f"{path}: holds more than tensors by name")
-    if any(value.dtype == torch.bfloat16 for value in tensors.values()):
-        logger.warning("%s: bfloat16 weights are made float32", path)
-    return {n: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for n, v in tensors.items()}
+    with reading(path, "a whole pickle of tensors alone", "save the weights as safetensors"):
+        check_file(path, 4)
+        _check_archive(path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tensors = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # its text advises to load the file with all that it holds, which may be code
+            raise ValueError(
+                f"{path}: not a whole pickle of tensors alone; damaged, or with other objects, which are never loaded; "
+                "save the weights as safetensors"
+            ) from error
+        if not isinstance(tensors, dict) or not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
+        ):
+            raise ValueError(f"{path}: holds more than tensors by name")
+        if any(value.dtype == torch.bfloat16 for value in tensors.values()):
+            logger.warning("%s: bfloat16 weights are made float32", path)
+        return {name: _to_array(value) for name, value in tensors.items()}
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip that unpacks to more bytes than it has; torch.save stores without compression."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
+                raise ValueError("its parts are larger than the file")
+
+
+def _to_array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor as an array; one that claims more elements than are stored is refused."""
+    tensor = tensor.detach()
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} on {tensor.untyped_storage().nbytes()} bytes")
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

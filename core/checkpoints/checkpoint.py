@@ -30,7 +30,16 @@ from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.checkpoints.sums import FORMAT_VERSION, check_progress, check_sums, sum_of
 from core.config import ModelConfig, Recipe
 from core.config.recipes import load_recipe, to_dict
-from core.files import atomic_folder, read_json, read_tensors, write_json, write_tensors, write_text_atomic
+from core.files import (
+    atomic_folder,
+    read_json,
+    read_tensors,
+    reading,
+    shown,
+    write_json,
+    write_tensors,
+    write_text_atomic,
+)
 from core.networks.specs import NETWORKS, check_weights
 
 logger = logging.getLogger(__name__)
@@ -140,7 +149,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     check_weights(ema, recipe.model, str(folder / "unet" / WEIGHTS_FILE))
     state_path = folder / "training_state.safetensors"
     state = read_tensors(state_path)
-    for part in ("params", "exp_avg", "exp_avg_sq"):
+    profiles = (f"profile_{i}" for i in range(len(recipe.training.ema_profiles)))
+    for part in ("params", "exp_avg", "exp_avg_sq", *profiles):
         tensors = {n.removeprefix(f"{part}/"): v for n, v in state.items() if n.startswith(f"{part}/")}
         check_weights(tensors, recipe.model, f"{state_path} ({part})")
     progress = {key: value for key, value in progress.items() if key not in ("format", "files")}
@@ -152,6 +162,14 @@ def is_checkpoint(path: Path) -> bool:
     return path.is_dir() and re.fullmatch(r"step-\d+", path.name) is not None
 
 
+def named_in(path: Path) -> str:
+    """The name of a checkpoint that a run's file `latest` or `best` holds; empty where there is no such file."""
+    if not path.is_file():
+        return ""
+    with reading(path, "the name of a checkpoint"), open(path, "rb") as file:
+        return file.read(200).decode("utf-8", "replace").strip()
+
+
 def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoint folders of a run: the one that its file `latest` names, then the others, newest first.
 
@@ -159,11 +177,11 @@ def checkpoints_of(run: Path) -> list[Path]:
     """
     named = run / "latest"
     folders = sorted((path for path in (run / "checkpoints").glob("step-*") if is_checkpoint(path)), reverse=True)
-    name = named.read_text(encoding="utf-8", errors="replace").strip() if named.is_file() else ""
+    name = named_in(named)
     latest = next((path for path in folders if path.name == name), None)
     if latest is None:
         if folders:
-            why = f"names no checkpoint ({name[:40]!r})" if name else "is missing or empty"
+            why = f"names no checkpoint ({shown(name)})" if name else "is missing or empty"
             logger.warning("%s: %s; taking the newest checkpoint, %s", named, why, folders[0].name)
         return folders
     return [latest, *(path for path in folders if path != latest)]
@@ -177,7 +195,10 @@ def resolve_checkpoint(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.name == "best" and path.is_file():
-        path = path.parent / "checkpoints" / path.read_text(encoding="utf-8", errors="replace").strip()
+        name = named_in(path)
+        if Path(name).name != name or not (path.parent / "checkpoints" / name / "unet").is_dir():
+            raise ValueError(f"{path}: names no checkpoint ({shown(name)}); name the run, or another checkpoint")
+        path = path.parent / "checkpoints" / name
     else:
         run = path.parent if path.name == "latest" and path.is_file() else path
         path = next(iter(checkpoints_of(run)), run)

@@ -6,6 +6,7 @@ from typing import Any
 
 from core.config import ARCHITECTURES, ModelConfig
 from core.config.recipes import from_dict, nearest, to_dict
+from core.files import shown
 from core.networks.specs import NETWORKS
 
 DIFFUSERS_VERSION = "0.42.1"
@@ -73,22 +74,24 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
     class_name = values.get("_class_name", "UNet2DModel")
     ours = {row.class_name: name for name, row in NETWORKS.items() if not row.in_diffusers}
     if class_name not in ("UNet2DModel", VECTOR_CLASS, *ours):
-        raise ValueError(f"{where}: _class_name = {class_name!r}: only UNet2DModel can be read")
+        raise ValueError(f"{where}: _class_name = {shown(class_name)}: only UNet2DModel can be read")
     known = {key: value for key, value in values.items() if not key.startswith("_")}
     if class_name in ours:
         return _model_config({**known, "architecture": ours[class_name]}, where)
     for key, allowed in _UNET_FIXED.items():
         value = known.pop(key, allowed[0])
         if value not in allowed:
-            raise ValueError(f"{where}: {key} = {value!r} is not supported (only {allowed[0]!r})")
+            raise ValueError(f"{where}: {key} = {shown(value)} is not supported (only {allowed[0]!r})")
     for key in known:
         if key not in _UNET_DEFAULTS:
-            raise ValueError(f"{where}: key {key!r} is not supported{nearest(key, _UNET_DEFAULTS)}")
+            raise ValueError(f"{where}: key {shown(key)} is not supported{nearest(key, _UNET_DEFAULTS)}")
     merged = {**_UNET_DEFAULTS, **known}
     for key in ("down_block_types", "up_block_types"):
+        if not isinstance(merged[key], list) or not all(isinstance(name, str) for name in merged[key]):
+            raise ValueError(f"{where}: {key} = {shown(merged[key])}: must be a list of blocks")
         merged[key] = [name.removeprefix("UNetRes") for name in merged[key]]
     if merged["sample_size"] is None:
-        step = 2 ** (len(merged["block_out_channels"]) - 1)
+        step = 2 ** (len(merged["down_block_types"]) - 1)
         merged["sample_size"] = -(-32 // step) * step
     for key in ("attention_head_dim", "num_class_embeds", "attn_norm_num_groups"):
         if isinstance(merged[key], float) and merged[key].is_integer():

@@ -18,7 +18,7 @@ from core.checkpoints.diffusers_config import OWN_KEYS, VECTOR_CLASS, unet_from_
 from core.checkpoints.sums import check_sums
 from core.config import ModelConfig
 from core.config.recipes import load_recipe
-from core.files import read_json, read_tensors
+from core.files import read_json, read_tensors, reading
 from core.networks.specs import check_weights
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ Tensors = dict[str, np.ndarray]
 PICKLE_FILE = "diffusion_pytorch_model.bin"
 # diffusers before 0.13 -> since then.
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-_FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 @dataclass(frozen=True)
@@ -84,36 +82,12 @@ def read_weights(files: list[Path], read_pickle: Callable[[Path], Tensors] = ref
     """
     found: Tensors = {}
     for path in files:
-        tensors = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+        tensors = read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
         for name, value in _widened(tensors, path).items():
             name, value = _modern(name, value)
             if name in found:
                 raise ValueError(f"{path}: {name} occurs twice (its old name counts)")
             found[name] = value
-    return found
-
-
-def _read_safetensors(path: Path) -> Tensors:
-    try:
-        return read_tensors(path)
-    except TypeError:  # safetensors' NumPy reader does not know bfloat16
-        return _read_bfloat16(path)
-
-
-def _read_bfloat16(path: Path) -> Tensors:
-    """A safetensors file with bfloat16 tensors: the upper halves of float32."""
-    from safetensors import deserialize
-
-    found = {}
-    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
-        kind = tensor["dtype"]
-        if kind != "BF16" and kind not in _FLOATS:
-            raise ValueError(f"{path}: {name} is of type {kind}, not of floating point")
-        value = np.frombuffer(tensor["data"], _FLOATS.get(kind, "<u2"))
-        if kind == "BF16":
-            value = (value.astype(np.uint32) << 16).view(np.float32)
-        found[name] = value.reshape(tensor["shape"])
-    logger.warning("%s: bfloat16 weights are made float32", path)
     return found
 
 
@@ -166,8 +140,9 @@ def read_network(
     names = [file.relative_to(root).as_posix() for file in files]
     records = [name for name in ("recipe.json", "data.json") if (root / name).is_file()]
     check_sums(root, [*records, *names], names if changed_weights else ())
-    values = read_json(folder / "config.json")
-    config = unet_from_diffusers(values, str(folder / "config.json"))
+    with reading(folder / "config.json", "a network's configuration", "save the network again"):
+        values = read_json(folder / "config.json")
+        config = unet_from_diffusers(values, str(folder / "config.json"))
     if (root / "recipe.json").is_file():  # what diffusers' keys do not say
         model = load_recipe(root / "recipe.json").model
         config = dataclasses.replace(config, **{key: getattr(model, key) for key in OWN_KEYS})

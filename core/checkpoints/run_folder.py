@@ -12,16 +12,25 @@ import logging
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.checkpoints.checkpoint import Checkpoint, checkpoints_of, is_checkpoint, load_checkpoint, save_checkpoint
+from core.checkpoints.checkpoint import (
+    Checkpoint,
+    checkpoints_of,
+    is_checkpoint,
+    load_checkpoint,
+    named_in,
+    save_checkpoint,
+)
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.files import (
+    check_kinds,
+    read_lines,
     read_tensors,
     remove_folder,
     remove_leftovers,
@@ -29,13 +38,29 @@ from core.files import (
     write_tensors,
     write_text_atomic,
 )
+from core.networks.specs import check_weights
 
 logger = logging.getLogger(__name__)
 
 
 def _step_of(path: Path) -> int:
-    """The step in the name of a snapshot."""
-    return int(path.stem.removeprefix("step-"))
+    """The step in the name of a snapshot.
+
+    Raises:
+        ValueError: another name; the message names the file.
+    """
+    step = path.stem.removeprefix("step-")
+    if not step.isdecimal():
+        raise ValueError(f"{path}: its name must be step-NUMBER{path.suffix}; rename or remove it")
+    return int(step)
+
+
+def _check_metrics(name: str, line: dict[str, Any]) -> None:
+    """Raise ValueError where a line of metrics has no step, or another value than numbers and nulls."""
+    check_kinds(name, line, {"step": int})
+    check_kinds(name, line, {key: float for key, value in line.items() if value is not None or key == "distance"})
+    if line["step"] < 0:
+        raise ValueError(f"{name}: step is {line['step']}: must be at least 0")
 
 
 class RunFolder:
@@ -107,7 +132,7 @@ class RunFolder:
             ValueError: another process holds it; the message names host and process.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+", encoding="utf-8") as file:
+        with open(self.path / "lock", "a+", encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -154,15 +179,17 @@ class RunFolder:
 
     def _drop_metrics_after(self, step: int) -> None:
         """Forget later lines, and a last line cut short."""
-        kept = []
         self.metrics_path.touch()  # killed before the first line
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except ValueError:
-                break
+        kept = [json.dumps(line) for line in self.metrics() if line["step"] <= step]
         write_text_atomic(self.metrics_path, "".join(f"{line}\n" for line in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl.
+
+        Raises:
+            ValueError: no such file, or a damaged one.
+        """
+        return read_lines(self.metrics_path, _check_metrics)
 
     def log(self, values: dict[str, Any]) -> None:
         """Append one line of metrics."""
@@ -199,25 +226,28 @@ class RunFolder:
             return
         write_tensors(self.path / "averages" / name, kept)
 
-    def averages(self, profiles: Sequence[float]) -> list[tuple[int, float, dict[str, np.ndarray]]]:
+    def averages(self, recipe: Recipe) -> list[tuple[int, float, dict[str, np.ndarray]]]:
         """All snapshots of averages: steps done, sigma_rel, weights by name.
 
         Args:
-            profiles: the run's training.ema_profiles.
+            recipe: the run's recipe.
+        Raises:
+            ValueError: a damaged file, or one of another network.
         """
         found = []
         for path in sorted((self.path / "averages").glob("step-*.safetensors")):
             tensors = read_tensors(path)
-            for i, sigma_rel in enumerate(profiles):
+            for i, sigma_rel in enumerate(recipe.training.ema_profiles):
                 prefix = f"profile_{i}/"
                 weights = {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
+                check_weights(weights, recipe.model, f"{path} ({prefix[:-1]})")
                 found.append((_step_of(path), sigma_rel, weights))
         return found
 
     def _best(self) -> Path | None:
         """The checkpoint that `best` names, where there is one."""
-        path = self.path / "best"
-        return self.path / "checkpoints" / path.read_text(encoding="utf-8").strip() if path.is_file() else None
+        name = named_in(self.path / "best")
+        return self.path / "checkpoints" / name if name else None
 
     def best_distance(self) -> float:
         """The smallest distance in the metrics so far; infinite where there is none."""
@@ -226,5 +256,5 @@ class RunFolder:
 
     def _best_line(self) -> dict[str, Any] | None:
         """The line of metrics with the smallest distance, the first of equal ones."""
-        lines = map(json.loads, self.metrics_path.read_text(encoding="utf-8").splitlines())
-        return min((line for line in lines if "distance" in line), key=lambda line: line["distance"], default=None)
+        measured = (line for line in self.metrics() if "distance" in line)
+        return min(measured, key=lambda line: line["distance"], default=None)

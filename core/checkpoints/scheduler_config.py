@@ -13,6 +13,7 @@ from core.checkpoints.diffusers_config import DIFFUSERS_VERSION
 from core.config import ProcessConfig, Sampler, SamplingConfig, Schedule
 from core.config.recipes import from_dict
 from core.diffusion import schedules
+from core.files import check_kinds, shown
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
 """diffusers' names; any other schedule is written as its betas (trained_betas)."""
@@ -116,33 +117,47 @@ def _not_preserving(process: ProcessConfig) -> dict[str, Any]:
     return {**own, "_diffusers_version": DIFFUSERS_VERSION, "num_train_timesteps": process.timesteps}
 
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("_class_name", "_diffusers_version", "beta_schedule", "prediction_type"), str),
+    **dict.fromkeys(("timestep_spacing", "variance_type"), str),
+    **dict.fromkeys(("num_train_timesteps", "steps_offset"), int),
+    **dict.fromkeys(("beta_start", "beta_end", "clip_sample_range", "sample_max_value"), float),
+    **dict.fromkeys(("rescale_betas_zero_snr", "clip_sample", "thresholding", "set_alpha_to_one"), bool),
+}
+"""The type of every value that is read here."""
+
+
 def process_from_diffusers(values: dict[str, Any], where: str = "scheduler_config.json") -> ProcessConfig:
     """The forward process that a diffusers scheduler's configuration describes.
 
     Raises:
-        ValueError: a class, schedule or prediction type that is not supported, by name.
+        ValueError: a value of another type, or a class, schedule or prediction type that is not supported, by name.
     """
+    check_kinds(where, values, {key: kind for key, kind in _KINDS.items() if values.get(key) is not None})
     class_name = values.get("_class_name", "DDPMScheduler")
     if class_name not in (*_OURS, *_OTHER_SCHEDULERS):
         raise ValueError(
-            f"{where}: _class_name = {class_name!r} is not supported (only {', '.join(_OURS)} and others of their "
+            f"{where}: _class_name = {shown(class_name)} is not supported (only {', '.join(_OURS)} and others of their "
             "processes)"
         )
     names = {ours: theirs for theirs, ours in SCHEDULES.items()}
     predictions = {ours: theirs for theirs, ours in PREDICTIONS.items()}
     schedule, prediction = values.get("beta_schedule", "linear"), values.get("prediction_type", "epsilon")
     if schedule not in names:
-        raise ValueError(f"{where}: beta_schedule = {schedule!r} is not supported (only {', '.join(names)})")
+        raise ValueError(f"{where}: beta_schedule = {shown(schedule)} is not supported (only {', '.join(names)})")
     if prediction not in predictions:
-        raise ValueError(f"{where}: prediction_type = {prediction!r} is not supported (only {', '.join(predictions)})")
+        raise ValueError(
+            f"{where}: prediction_type = {shown(prediction)} is not supported (only {', '.join(predictions)})"
+        )
     fields = {
         "timesteps": values.get("num_train_timesteps", 1000),
         "beta_start": values.get("beta_start", 1e-4),
         "beta_end": values.get("beta_end", 0.02),
         "prediction": predictions[prediction],
+        "schedule": names[schedule],
     }
     try:
-        process = ProcessConfig(**fields, schedule=cast(Schedule, names[schedule]))
+        process = from_dict(ProcessConfig, fields, "process")
         if values.get("trained_betas") is not None:
             process = _with_betas(process, values["trained_betas"])
         return dataclasses.replace(process, zero_terminal_snr=values.get("rescale_betas_zero_snr", False))
@@ -179,28 +194,28 @@ def sampling_from_diffusers(
     notes = [] if class_name in _OURS else [f"{class_name} is not among our samplers; ddim takes its place"]
     spacing = values.get("timestep_spacing", "linspace" if sampler == "dpmsolver++" else "leading")
     if spacing not in SPACINGS:
-        raise ValueError(f"{where}: timestep_spacing = {spacing!r} is not supported (only {', '.join(SPACINGS)})")
+        raise ValueError(f"{where}: timestep_spacing = {shown(spacing)} is not supported (only {', '.join(SPACINGS)})")
     thresholding = values.get("thresholding", False)
     clip = thresholding if sampler == "dpmsolver++" else thresholding or values.get("clip_sample", True)
     for key, ours in SCHEDULERS[sampler].fixed.items() if class_name in _OURS else ():
         if values.get(key, ours) != ours:
-            notes.append(f"{key} = {values[key]!r} is not followed; ours is {ours!r}")
+            notes.append(f"{key} = {shown(values[key])} is not followed; ours is {ours!r}")
     if spacing == "leading" and values.get("steps_offset", 0) != 0:
-        notes.append(f"steps_offset = {values['steps_offset']} is not followed; ours is 0")
+        notes.append(f"steps_offset = {shown(values['steps_offset'])} is not followed; ours is 0")
     limit = "sample_max_value" if thresholding else "clip_sample_range"
     if clip and values.get(limit, 1.0) != 1:
-        notes.append(f"{limit} = {values[limit]!r} is not followed; the predicted image is clipped to [-1, 1]")
+        notes.append(f"{limit} = {shown(values[limit])} is not followed; the predicted image is clipped to [-1, 1]")
     if sampler == "dpmsolver++" and values.get("rescale_betas_zero_snr", False):
         notes.append("rescale_betas_zero_snr: diffusers leaves 2^-24 of the signal at the last level; ours leaves none")
     if sampler == "ddim" and spacing == "linspace":
         notes.append("timestep_spacing = 'linspace': diffusers' DDIM does not step to the grid's next point; ours does")
     variance = values.get("variance_type") or "fixed_small"
     if variance.startswith("learned"):
-        raise ValueError(f"{where}: variance_type = {variance!r} is not supported (only fixed_small, fixed_large)")
+        raise ValueError(f"{where}: variance_type = {shown(variance)} is not supported (only fixed_small, fixed_large)")
     large = sampler == "ddpm" and variance.startswith("fixed_large")
     if large and variance != "fixed_large":
         notes.append(
-            f"variance_type = {variance!r} gives diffusers the root of a negative number; fixed_large is taken"
+            f"variance_type = {shown(variance)} gives diffusers the root of a negative number; fixed_large is taken"
         )
     if large and spacing == "trailing":
         notes.append(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Recipe
-from core.files import file_hash, read_json
+from core.files import file_hash, read_json, shown
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def check_sums(folder: Path, names: Collection[str], accepted: Collection[str] =
     version, sums = progress.get("format"), progress.get("files")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format = {version!r}: must be 1 or {FORMAT_VERSION}; a newer version may have saved it"
+            f"{path}: format = {shown(version)}: must be 1 or {FORMAT_VERSION}; a newer version may have saved it"
         )
     if version == 1:
         logger.info("%s: holds no SHA-256 sums of its files; damage to them may go unnoticed", folder)
@@ -85,20 +85,20 @@ def check_progress(folder: Path, progress: Mapping[str, Any], recipe: Recipe) ->
     """
     path, counters = folder / STATE, progress.get("counters")
     if not isinstance(counters, dict):
-        raise ValueError(f"{path}: counters = {counters!r}: must be numbers by name")
+        raise ValueError(f"{path}: counters = {shown(counters)}: must be numbers by name")
     for name, value in {"step": progress.get("step"), **{name: counters.get(name) for name in COUNTERS}}.items():
         if type(value) is not int or value < 0:
-            raise ValueError(f"{path}: {name} = {value!r}: must be a whole number, at least 0")
+            raise ValueError(f"{path}: {name} = {shown(value)}: must be a whole number, at least 0")
     step, named = progress["step"], re.fullmatch(r"step-(\d+)", folder.name)
     if named and int(named[1]) != step:
         raise ValueError(f"{path}: step = {step}, and the folder is named {folder.name}; use another checkpoint")
     adam_steps, skipped, in_a_row = (counters[name] for name in COUNTERS)
     if adam_steps + skipped != step or in_a_row > skipped:
-        raise ValueError(f"{path}: counters = {counters}: must add up to step = {step}; use another checkpoint")
+        raise ValueError(f"{path}: counters = {shown(counters)}: must add up to step = {step}; use another checkpoint")
     seconds = progress.get("seconds", 0.0)
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
-        raise ValueError(f"{path}: seconds = {seconds!r}: must be a number, at least 0")
+        raise ValueError(f"{path}: seconds = {shown(seconds)}: must be a number, at least 0")
     training = recipe.training
     for name, expected in (("data_position", step * training.batch_size), ("seed", training.seed)):
         if progress.get(name, expected) != expected:
-            raise ValueError(f"{path}: {name} = {progress[name]!r}: must be {expected}, by its step and recipe")
+            raise ValueError(f"{path}: {name} = {shown(progress[name])}: must be {expected}, by its step and recipe")

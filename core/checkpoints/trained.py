@@ -13,7 +13,7 @@ from core.checkpoints.importing import read_network
 from core.checkpoints.scheduler_config import process_from_diffusers, sampling_from_diffusers
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import load_recipe
-from core.files import read_json
+from core.files import check_kinds, read_json, reading, shown
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def open_trained(folder: Path, weights: str = "ema", changed_weights: bool = Fal
             raise ValueError(
                 f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint"
             )
-        found = of_recipe(recipe, read_json(folder / "data.json"))
+        found = of_recipe(recipe, read_data(folder / "data.json", recipe))
         return dataclasses.replace(found, weights=values, files=files)
     process, sampling = read_scheduler(_scheduler_of(folder))
     if model.in_channels != model.out_channels:
@@ -82,6 +82,42 @@ def open_trained(folder: Path, weights: str = "ema", changed_weights: bool = Fal
             f"{folder}: out_channels = {model.out_channels}: only in_channels ({model.in_channels}) can be sampled"
         )
     return Trained(model, process, sampling, "float32", {}, model.num_class_embeds, weights=values, files=files)
+
+
+def read_data(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """The record of the training data beside a checkpoint's recipe.
+
+    Raises:
+        ValueError: damaged, or without what the recipe's conditions need; the message names the file.
+    """
+    data, classes, names = read_json(path), recipe.classes, list(recipe.data.condition)
+    class_names = data.get("class_names") or []
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
+        raise ValueError(f"{path}: class_names is {shown(class_names)}: must be a list of texts")
+    if classes is not None and len(class_names) > classes:
+        raise ValueError(f"{path}: {len(class_names)} class_names: must be at most {classes}, as its recipe says")
+    if names or data.get("condition") is not None:
+        with reading(path, "a record of the training data", "use another checkpoint"):
+            _check_condition(path, data, names)
+    return data
+
+
+def _check_condition(path: Path, data: dict[str, Any], names: list[str]) -> None:
+    """Raise ValueError where statistics of the parameters are missing, or are not numbers of these parameters."""
+    check_kinds(path, data, {"condition": dict})
+    known = data["condition"]
+    check_kinds(f"{path}: condition", known, dict.fromkeys(("names", "mean", "std", "min", "max", "rows"), list))
+    if known["names"] != names:
+        raise ValueError(f"{path}: names is {shown(known['names'])}: must be {names}, as its recipe says")
+    for key in ("mean", "std", "min", "max", "rows"):
+        values = np.array(known[key])
+        shape = (len(known["rows"]), len(names)) if key == "rows" else (len(names),)
+        right = values.shape == shape and 0 not in shape and values.dtype.kind in "if" and np.isfinite(values).all()
+        if not right or (key == "std" and values.min() <= 0):
+            what = "above 0" if key == "std" else "finite"
+            raise ValueError(
+                f"{path}: {key} is {shown(known[key])}: must be numbers, {what}, of {len(names)} parameters"
+            )
 
 
 def sampling_of(folder: Path) -> SamplingConfig:
@@ -104,9 +140,10 @@ def read_scheduler(path: Path) -> tuple[ProcessConfig, SamplingConfig]:
     Raises:
         ValueError: a process that is not supported, by name.
     """
-    values = read_json(path)
-    process = process_from_diffusers(values, str(path))
-    sampling, notes = sampling_from_diffusers(values, str(path))
+    with reading(path, "a scheduler's configuration", "save the scheduler again"):
+        values = read_json(path)
+        process = process_from_diffusers(values, str(path))
+        sampling, notes = sampling_from_diffusers(values, str(path))
     for note in notes:
         logger.warning("%s", note)
     return process, sampling

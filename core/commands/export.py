@@ -128,12 +128,15 @@ def _targets(command: ExportCommand, formats: dict[str, str]) -> tuple[Path, Pat
 def _read_process(folder: Path) -> ProcessConfig | None:
     """The noise schedule and prediction type of the network's folder; None for a bare model folder."""
     from core.checkpoints.scheduler_config import process_from_diffusers
-    from core.files import read_json
+    from core.files import read_json, reading
 
     if (folder / "recipe.json").is_file():
         return load_recipe(folder / "recipe.json").process
     path = folder / "scheduler" / "scheduler_config.json"
-    return process_from_diffusers(read_json(path), str(path)) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with reading(path, "a scheduler's configuration", "save the scheduler again"):
+        return process_from_diffusers(read_json(path), str(path))
 
 
 def _batch(config: ModelConfig, process: ProcessConfig | None) -> dict[str, np.ndarray]:

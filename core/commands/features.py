@@ -77,6 +77,7 @@ def features(twin: Twin, argv: list[str]) -> int:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     source = open_source(path)
+    samples = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None
     weights_file, weights = _weights(twin, command)
     twin.set_threads(command.threads)
     extractor = twin.make_extractor(command.extractor, weights, command.resize, command.dtype)
@@ -94,7 +95,7 @@ def features(twin: Twin, argv: list[str]) -> int:
         "weights": str(weights_file),
         "weights_sha256": file_hash(weights_file),
         "images": {"stored": describe(source.shape, source.dtype), **source.identity},
-        "samples": read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None,
+        "samples": samples,
         **facts,
     }
     write_features(out, found, manifest)

@@ -118,6 +118,8 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     given = given_images(command.data, folder, generator.model, command.first, command.n)
     if given.condition is None and generator.model.conditional:
         raise ValueError(f"--data {command.data}: must be held-out, since the network is conditional")
+    path = Path(command.checkpoint) / FILE
+    before = read_json(path) if path.is_file() else {}  # before the work, which a damaged file would cost
     found, more = _compute(command, generator, given)
     result: dict[str, Any] = {
         "method": command.method,
@@ -134,8 +136,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
         "seconds": round(time.monotonic() - started, 3),
         **twin.environment(),
     }
-    path = Path(command.checkpoint) / FILE
-    write_json(path, {**(read_json(path) if path.is_file() else {}), command.method: result})
+    write_json(path, {**before, command.method: result})
     print(json.dumps(result, indent=2) if command.json else f"{table(result)}\nwrote {path}")
     return 0
 

@@ -51,7 +51,7 @@ def synthesise_ema(twin: Twin, argv: list[str]) -> int:
     from core.training.posthoc_ema import synthesise
 
     recipe = load_recipe(path / "recipe.json")
-    snapshots = RunFolder(path).averages(recipe.training.ema_profiles)
+    snapshots = RunFolder(path).averages(recipe)
     if not snapshots:
         raise ValueError(f"{path}: no averages to work from; train with training.ema_profiles, such as [0.05, 0.1]")
     step = command.step or max(t for t, _, _ in snapshots)

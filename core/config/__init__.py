@@ -1,7 +1,8 @@
 """Recipes: what a run is, as frozen dataclasses, one file for each table.
 
 Each dataclass checks its own values where it is made. The command line's flags and their help are its fields;
-core.config.recipes reads and writes recipes as files. This room imports no framework and no other room.
+core.config.recipes reads and writes recipes as files. This room imports core.files,
+no framework and no other room.
 """
 
 from core.config.architectures import ARCHITECTURES, DOWN_BLOCKS, UP_BLOCKS, Architecture

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
+import sys
 import tomllib
 import types
 import typing
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from core.config import Recipe, require
+from core.files import read_text, reading, shown
 
 T = TypeVar("T")
 
@@ -39,15 +42,15 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if where == "model.sample_size" and isinstance(value, int):
             value = (value, value)
         if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} = {value!r}: must be a list")
+            raise ValueError(f"{where} = {shown(value)}: must be a list")
         if args[-1] is not Ellipsis and len(value) != len(args):
-            raise ValueError(f"{where} = {value!r}: must be a list of {len(args)}")
+            raise ValueError(f"{where} = {shown(value)}: must be a list of {len(args)}")
         return tuple(_convert(v, args[0], where) for v in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (kind is int and isinstance(value, bool)) or not isinstance(value, kind):
-        raise ValueError(f"{where} = {value!r}: must be {kind.__name__}")
-    return value
+    if (kind is not bool and isinstance(value, bool)) or not isinstance(value, (int, float) if kind is float else kind):
+        raise ValueError(f"{where} = {shown(value)}: must be {kind.__name__}")
+    if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
+        raise ValueError(f"{where} = {shown(value)}: must be finite")
+    return float(value) if kind is float else value
 
 
 def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
@@ -65,14 +68,18 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     for key, value in values.items():
         name = f"{where}.{key}" if where else key
         if key not in hints:
-            raise ValueError(f"unknown key {name!r}{nearest(key, hints)}")
+            raise ValueError(f"unknown key {shown(name)}{nearest(key, hints)}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
-                raise ValueError(f"{name} = {value!r}: must be a table")
+                raise ValueError(f"{name} = {shown(value)}: must be a table")
             arguments[key] = from_dict(typing.cast(type, hints[key]), value, name)
         else:
             arguments[key] = _convert(value, hints[key], name)
-    return cls(**arguments)
+    config = cls(**arguments)  # the tables' own messages come first
+    for key, value in arguments.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{where}.{key} = {value}: must be finite")
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -88,12 +95,12 @@ def load_recipe(path: str | Path) -> Recipe:
         ValueError: unreadable file, unknown key, wrong value; the message starts with the path.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot read the recipe: {getattr(error, 'strerror', None) or error}") from error
-    try:
+    with reading(path, "a recipe", "mend it"):
+        text = read_text(path)
         values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return from_dict(Recipe, values)
-    except ValueError as error:  # both decoders' errors are ValueErrors
-        raise ValueError(f"{path}: {error}") from error
+        if not isinstance(values, dict) or not values:
+            raise ValueError(f"{path}: holds no table: must have one at least, such as [model]")
+        try:
+            return from_dict(Recipe, values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from operator import attrgetter
 
+from core.files import shown
+
 
 def require(ok: bool, where: str, value: object, allowed: str) -> None:
     """Raise ValueError where a value is not what it must be."""
     if not ok:
-        raise ValueError(f"{where} = {value!r}: must be {allowed}")
+        raise ValueError(f"{where} = {shown(value)}: must be {allowed}")
 
 
 def requirements(config: object, table: str = "") -> Callable[[bool, str, str], None]:

@@ -16,6 +16,7 @@ from core.diffusion.editing import decode_table, encode_table, keep_known, repai
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import After, SamplingTable
+from core.files import check_file, reading
 from core.images import from_unit, grid, to_unit
 from core.inference.sampling import Conditioned, KeyedNoise, Part, finished, run_table
 
@@ -208,7 +209,11 @@ def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     path = Path(mask)
     if not path.is_file():
         raise ValueError(f"--mask {mask}: no such file")
-    values = decode(path.read_bytes(), mask, channels=1)[..., 0]
+    with reading(path, "a mask", "give a picture or a .npy file"):
+        check_file(path, 2)
+        values = decode(path.read_bytes(), mask, channels=1)[..., 0]
+    if not np.isfinite(values).all():
+        raise ValueError(f"--mask {mask}: holds values that are not finite: must be numbers")
     if values.shape != size:
         raise ValueError(f"--mask {mask}: {values.shape}: must be {size}, as the images")
     most = np.iinfo(values.dtype).max if path.suffix != ".npy" and values.dtype.kind == "u" else 1

@@ -22,10 +22,10 @@ class ParamSpec:
 
 
 def check_tensors(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Demand exactly these parameters: equal names, equal shapes, finite values.
+    """Demand exactly these parameters: equal names, equal shapes, finite values of floating point.
 
     Raises:
-        ValueError: a parameter is missing, left over, of another shape, or not finite; the message names it.
+        ValueError: a parameter is missing, left over, of another shape or type, or not finite; the message names it.
     """
     missing, extra = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if missing or extra:
@@ -36,5 +36,7 @@ def check_tensors(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[
     for name, shape in shapes.items():
         if weights[name].shape != shape:
             raise ValueError(f"{where}: {name} has shape {weights[name].shape}, the network needs {shape}")
+        if weights[name].dtype.kind != "f":
+            raise ValueError(f"{where}: {name} is of type {weights[name].dtype}, not of floating point")
         if not np.isfinite(weights[name]).all():
             raise ValueError(f"{where}: {name} holds values that are not finite")

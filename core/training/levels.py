@@ -105,7 +105,11 @@ class LevelSampler:
             if name not in state or state[name].shape != value.shape:
                 found = state[name].shape if name in state else "missing"
                 raise ValueError(f"{name}: {found}; importance sampling continues from losses of shape {value.shape}")
+            if state[name].dtype != value.dtype or not np.isfinite(state[name]).all():
+                raise ValueError(f"{name}: must be finite, of {value.dtype}")
         if self.importance:
+            if not 0 <= state["timesteps/counts"].min() <= state["timesteps/counts"].max() <= HISTORY:
+                raise ValueError(f"timesteps/counts: must be from 0 to {HISTORY}")
             self.history, self.counts = state["timesteps/history"].copy(), state["timesteps/counts"].copy()
 
 

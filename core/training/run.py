@@ -14,7 +14,7 @@ from core.command_line import RunError
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.data.dataset import open_dataset
-from core.files import write_json
+from core.files import reading, write_json
 from core.inference.conditioning import check_condition
 from core.networks.specs import count_parameters
 from core.training.evaluation import Evaluation, make_extract
@@ -82,6 +82,9 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
                 raise ValueError(
                     f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})"
                 )
+            if checkpoint:
+                with reading(path / "checkpoints", "the state of this training", "use another checkpoint"):
+                    training.levels.load(checkpoint.state)
             return _train(twin, training, folder, checkpoint, changes, None if resume else stack)
     except OSError as error:
         go_on = f"go on with: {twin.prog} train --resume {path}"
@@ -125,19 +128,18 @@ def _train(
     twin.set_threads(recipe.training.threads)
     if recipe.evaluation.every:
         evaluation = Evaluation(recipe, training.dataset, make_extract(twin, recipe))
+    step = checkpoint.progress["step"] if checkpoint else 0
     if new is None:
+        folder.recover(step)
         write_json(path / "recipe.json", to_dict(recipe))
     else:
         new.enter_context(folder.locked())
         folder.create(recipe)
-    step = checkpoint.progress["step"] if checkpoint else 0
     folder.note_change(step, changes)
-    folder.recover(step)
     run = TrainingRun(training, twin.make_trainer(recipe))
     if checkpoint:
-        training.levels.load(checkpoint.state)
         run.trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
-        run = dataclasses.replace(run, step=step, seconds=checkpoint.progress["seconds"])
+        run = dataclasses.replace(run, step=step, seconds=checkpoint.progress.get("seconds", 0.0))
     write_json(path / "run.json", twin.environment())
     parameters, images = count_parameters(recipe.model), len(training.dataset.train)
     verb = "goes on" if checkpoint else "starts"

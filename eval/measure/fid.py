@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from core.files import check_kinds, read_json
 from eval.measure import distance
 from eval.measure.image_sets import Images, ImageSet, assumptions, check_comparable, is_run, read_image_set
 from eval.measure.metrics import measure_all, rows
@@ -161,6 +162,23 @@ def _about(side: ImageSet) -> dict[str, Any]:
     kept = {key: value for key, value in side.about.items() if key in OF_DRAWING + OF_ORIGIN}
     shape = list(side.images.shape) if side.images is not None else None
     return {"path": side.path, "shape": shape, "sha256": side.fingerprint(), **kept}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A published result of `eval fid`.
+
+    Raises:
+        ValueError: damaged, or something else; the message names the file.
+    """
+    result = read_json(path)
+    if not (isinstance(result.get("frechet"), dict) and "extractor" in result):
+        raise ValueError(f"--expect {path}: is no result of `eval fid`")
+    for kind, entries in ((str, IDENTITY), (float, NUMBERS)):
+        for part, key in (entry.split() for entry in entries):
+            if result.get(part) is not None:
+                check_kinds(path, result, {part: dict})
+                check_kinds(f"{path}: {part}", result[part], {key: kind} if result[part].get(key) is not None else {})
+    return result
 
 
 def differences(expected: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from core.data.dataset import fit as fit_image
 from core.data.dataset import open_dataset, to_float
 from core.data.formats import describe
 from core.data.sources import open_source
-from core.files import read_json
+from core.files import read_json, read_npz, reading, shown
 from core.images import to_uint8
 from core.metrics.pixels import check_images
 
@@ -108,13 +108,27 @@ def read_image_set(
         if statistics is not None:
             return statistics
     manifest: dict[str, Any] = {}
+    file = place / MANIFEST
     if (place / "samples.npy").is_file():
-        manifest = read_json(place / MANIFEST) if (place / MANIFEST).is_file() else {}
+        manifest = read_json(file) if file.is_file() else {}
         place /= "samples.npy"
-    elif (place / IMAGES).is_file() and (place / MANIFEST).is_file():
-        manifest = _of_cache(read_json(place / MANIFEST))
+    elif (place / IMAGES).is_file() and file.is_file():
+        manifest = _of_cache(read_json(file))
         place /= IMAGES
-    return _read_files(place, path, size, how, manifest)
+    found = _read_files(place, path, size, how, manifest)
+    _check_manifest(file, manifest, len(found.all_images()))
+    return found
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any], count: int) -> None:
+    """Raise ValueError where a manifest holds a number that is not finite, or other labels than one an image."""
+    with reading(path, "a manifest of drawn images", "draw them again"):
+        json.dumps(manifest, allow_nan=False)
+    labels = manifest.get("labels")
+    if labels is not None and not (
+        isinstance(labels, list) and len(labels) == count and all(type(label) is int for label in labels)
+    ):
+        raise ValueError(f"{path}: labels is {shown(labels)}: must be {count} classes, one an image; draw them again")
 
 
 def read_named(specs: Sequence[str], reserved: Sequence[str], draw: Callable[[Path], Path]) -> dict[str, ImageSet]:
@@ -177,17 +191,23 @@ def _of_cache(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _read_statistics(path: Path) -> ImageSet | None:
     """Saved statistics, or None where the file holds something else."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not {"mu", "sigma"} <= set(archive.files):
-                return None
-            mu, sigma = archive["mu"].astype(np.float64), archive["sigma"].astype(np.float64)
-            about = json.loads(str(archive["about"])) if "about" in archive.files else {}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a whole .npz file of plain arrays ({error}); write it again") from error
-    if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
-        raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}: must be (d,) and (d, d)")
-    return ImageSet(str(path), statistics=(mu, sigma), about=about)
+    with reading(path, "a whole .npz file of plain arrays"), zipfile.ZipFile(path) as archive:
+        if not {"mu.npy", "sigma.npy"} <= set(archive.namelist()):
+            return None
+    with reading(path, "saved statistics"):
+        arrays = read_npz(path)
+        mu, sigma = arrays["mu"], arrays["sigma"]
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not len(mu):
+            raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}: must be (d,) and (d, d)")
+        for name, values in (("mu", mu), ("sigma", sigma)):
+            if values.dtype.kind != "f" or not np.isfinite(values).all():
+                raise ValueError(f"{path}: {name} is of {values.dtype}: must be finite numbers of floating point")
+        if not np.allclose(sigma, sigma.T, rtol=1e-3) or (np.diag(sigma) < 0).any():
+            raise ValueError(f"{path}: sigma is no covariance: must be symmetric, its diagonal at least 0")
+        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
+        if not isinstance(about, dict):
+            raise ValueError(f"{path}: about holds no JSON object; save the statistics again")
+    return ImageSet(str(path), statistics=(mu.astype(np.float64), sigma.astype(np.float64)), about=about)
 
 
 def _read_files(place: Path, path: str, size: tuple[int, int] | None, how: str, manifest: dict[str, Any]) -> ImageSet:

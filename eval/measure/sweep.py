@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from core.command_line import RunError
 from core.config import ExtractorName
 from core.diffusion.samplers import SAMPLERS
-from core.files import read_json
+from core.files import read_json, read_npy
 from core.metrics.frechet import frechet_distance_from_features
+from core.metrics.pixels import check_images
 from eval.measure.distance import PROTOCOL_N, cut
 from eval.measure.image_sets import ImageSet, is_run, read_image_set
 from eval.twins.client import Worker
@@ -72,7 +71,9 @@ def sweep(
             options |= {"spacing": spacing} if spacing else {}
             name = "-".join(str(value) for value in options.values())
             drawn = draw_from(folder, n, twin, f"sweep/{twin}/{name}", **options)
-            images, manifest = np.load(drawn / "samples.npy", allow_pickle=False), read_json(drawn / "manifest.json")
+            images = read_npy(drawn / "samples.npy")
+            check_images(images, str(drawn / "samples.npy"))
+            manifest = read_json(drawn / "manifest.json", {"nfe": int, "seconds": float, "spacing": str})
             if manifest["nfe"] != count:
                 raise RunError(f"{drawn}: took {manifest['nfe']} evaluations: must be {count}")
             distance = frechet_distance_from_features(features(images)[main], reference)

@@ -95,7 +95,7 @@ def _same_weights(material: Material, prose: Prose) -> Figures:
 
 def _curves(metrics: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, list[float]]]:
     """Loss over optimiser steps; intervals without a finite loss are left out."""
-    lines = {name: [line for line in run if line["loss"] is not None] for name, run in metrics.items()}
+    lines = {name: [line for line in run if line.get("loss") is not None] for name, run in metrics.items()}
     return {
         name: {"x": [line["step"] for line in run], "y": [line["loss"] for line in run]} for name, run in lines.items()
     }

@@ -23,7 +23,7 @@ from core.config import ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.diffusion.table import Row
-from core.files import read_json, write_json, write_npz, write_text_atomic
+from core.files import read_json, read_npz, write_json, write_npz, write_text_atomic
 from core.images import grid, save_png
 from core.random import gaussian
 from eval.studies.baseline_table import measure, table
@@ -137,8 +137,7 @@ def draw(study: BaselineStudy, worker: Worker, way: Way, seed: int) -> Images:
             log.info("draw %s, images %d and on", folder.name, first)
             samples = range(first, min(first + GROUP, study.n))
             write_npz(path, draw_group(source, worker, way.clip, study.evaluations, seed, samples))
-        with np.load(path, allow_pickle=False) as ends:
-            parts.append(ends["stopped" if way.stop else "whole"])
+        parts.append(read_npz(path)["stopped" if way.stop else "whole"])
     return np.concatenate(parts)
 
 

@@ -21,7 +21,7 @@ from core.checkpoints.checkpoint import resolve_checkpoint
 from core.config import Recipe
 from core.config.recipes import load_recipe
 from core.data.dataset import Dataset, open_dataset
-from core.files import read_json, write_json, write_text_atomic
+from core.files import read_json, read_npy, write_json, write_text_atomic
 from eval.measure.compare import compare
 from eval.measure.image_sets import ImageSet
 from eval.measure.speed import machine
@@ -95,7 +95,7 @@ def score(place: Place) -> None:
 
 def images(place: Place) -> Any:
     """The drawn images, rounded to 8 bits where the real ones are."""
-    drawn = ImageSet(str(place.samples), np.load(place.samples / "samples.npy", allow_pickle=False))
+    drawn = ImageSet(str(place.samples), read_npy(place.samples / "samples.npy"))
     return (drawn.rounded() if place.way.eight_bit else drawn).images
 
 

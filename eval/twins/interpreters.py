@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from core.files import reading
+
 Framework = Literal["torch", "tensorflow"]
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +101,8 @@ def _conda_has(environment: str) -> bool:
     answer = subprocess.run(["conda", "env", "list", "--json"], capture_output=True, text=True)
     if answer.returncode != 0:
         raise ValueError(f"`conda env list` failed: {answer.stderr.strip()[-200:]}")
-    return any(Path(path).name == environment for path in json.loads(answer.stdout)["envs"])
+    with reading("conda env list --json", "a list of environments", "look at conda"):
+        return any(Path(path).name == environment for path in json.loads(answer.stdout)["envs"])
 
 
 def child_environment(threads: int = 0) -> dict[str, str]:

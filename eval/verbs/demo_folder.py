@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import statistics
 import time
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.checkpoint import resolve_checkpoint
+from core.checkpoints.run_folder import RunFolder
 from core.config import Recipe
 from core.config.recipes import load_recipe, to_dict
-from core.files import read_json, write_json
+from core.files import check_kinds, read_json, write_json
 from eval.twins.client import run_verb
 from eval.twins.interpreters import PACKAGES, Framework
 
@@ -75,7 +75,12 @@ def open_demo(out: Path, config: Path, n: int, fresh: bool, root: Path) -> DemoF
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     record: dict[str, Any] = {"recipe": to_dict(recipe), "seconds": {}, "first_step_seconds": {}, "commands": []}
     if record_path.is_file():
-        record = read_json(record_path)
+        kinds = {"recipe": dict, "seconds": dict, "first_step_seconds": dict, "commands": list}
+        record = read_json(record_path, kinds)
+        for key in ("seconds", "first_step_seconds"):
+            check_kinds(f"{record_path}: {key}", record[key], dict.fromkeys(record[key], float))
+        for word in record["commands"]:
+            check_kinds(f"{record_path}: commands", {"a command": word}, {"a command": str})
         if record["recipe"] != to_dict(recipe):
             raise ValueError(
                 f"--out {out}: holds a demo of another recipe; add --fresh to replace it, or name another --out"
@@ -90,12 +95,19 @@ def trained_steps(run: Path) -> int:
     """Optimiser steps at a run's last checkpoint; 0 where there is none."""
     if not (run / "latest").is_file():
         return 0
-    return int(read_json(resolve_checkpoint(run) / "training_state.json")["step"])
+    return int(read_json(resolve_checkpoint(run) / "training_state.json", {"step": int})["step"])
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The lines of a run's metrics.jsonl, of which there must be one."""
+    folder = RunFolder(run)
+    lines = folder.metrics()
+    if not lines:
+        raise ValueError(f"{folder.metrics_path}: holds no line; train again with --fresh")
+    for line in lines:
+        kinds = {"seconds": float, "images_per_second": float}
+        check_kinds(f"{folder.metrics_path}, step {line['step']}", line, kinds)
+    return lines
 
 
 def first_step_seconds(run: Path, started: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.data.dataset import Dataset, open_dataset
-from core.files import read_json
+from core.files import read_json, read_npy
 from eval.measure.compare import compare
 from eval.pages.demo_page import Material, write_demo_page
 from eval.pages.demo_picture import save_picture
@@ -131,7 +131,7 @@ def gather(demo: DemoFolder, dataset: Dataset, folders: Mapping[Framework, Path]
     """Everything that the page shows."""
 
     def images(folder: Path) -> Any:
-        return np.load(folder / "samples.npy", allow_pickle=False)
+        return read_npy(folder / "samples.npy")
 
     return Material(
         recipe=demo.recipe,
@@ -140,6 +140,9 @@ def gather(demo: DemoFolder, dataset: Dataset, folders: Mapping[Framework, Path]
         generated={TITLES[framework]: images(folder) for framework, folder in folders.items()},
         same_weights=images(swapped),
         metrics={TITLES[framework]: read_metrics(demo.out / framework) for framework in FRAMEWORKS},
-        manifests={TITLES[framework]: read_json(folder / "manifest.json") for framework, folder in folders.items()},
+        manifests={
+            TITLES[framework]: read_json(folder / "manifest.json", {"steps": int, "seconds": float, "n": int})
+            for framework, folder in folders.items()
+        },
         record=demo.record,
     )

@@ -41,14 +41,11 @@ class Fid(DistanceRequest, Interpreters):
 
     def execute(self) -> str:
         """Measure, write, and hold against the published result."""
-        from core.files import read_json
-        from eval.measure.fid import REPRODUCED, differences, evaluate
+        from eval.measure.fid import REPRODUCED, differences, evaluate, read_result
         from eval.pages.fid_text import fid_text
         from eval.pages.page import to_json, write_result
 
-        expected = read_json(Path(self.expect)) if self.expect else None
-        if expected is not None and not (isinstance(expected.get("frechet"), dict) and "extractor" in expected):
-            raise ValueError(f"--expect {self.expect}: is no result of `eval fid`")
+        expected = read_result(Path(self.expect)) if self.expect else None
         result, gaussian = evaluate(self)
         notes = []
         if self.save_statistics:

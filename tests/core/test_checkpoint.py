@@ -276,7 +276,9 @@ def test_recovery_drops_what_a_killed_run_left(tmp_path):
 
 def test_a_run_killed_before_latest_names_its_first_checkpoint_has_its_averages(tmp_path, monkeypatch):
     run, checkpoint = run_folder(tmp_path / "run"), make(2)
-    checkpoint = dataclasses.replace(checkpoint, state=checkpoint.state | {"profile_0/a": np.ones(3, np.float32)})
+    checkpoint = dataclasses.replace(
+        checkpoint, state=checkpoint.state | {f"profile_0/{n}": v for n, v in checkpoint.ema.items()}
+    )
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
             "core.checkpoints.run_folder.write_text_atomic", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
@@ -284,7 +286,8 @@ def test_a_run_killed_before_latest_names_its_first_checkpoint_has_its_averages(
         run.save(checkpoint, 0)
     assert run.load_last().progress["step"] == 2 and not (run.path / "latest").exists()
     run.recover(2)
-    assert [step for step, _, _ in run.averages([0.1])] == [2]
+    recipe = dataclasses.replace(checkpoint.recipe, training=TrainingConfig(ema_profiles=(0.1,)))
+    assert [step for step, _, _ in run.averages(recipe)] == [2]
 
 
 def test_pruning_spares_later_checkpoints_and_copies_of_the_user(tmp_path):

@@ -72,7 +72,7 @@ def test_help_answers_at_once_and_without_a_framework(package, verb):
         (["train", "--training.steps", "0"], ["training.steps = 0: must be at least 1"]),
         (["train", "--training.steps", "many"], ["--training.steps", "'many'"]),
         (["train", "--process.schedule", "cubic"], ["--process.schedule", "cosine"]),
-        (["train", "--config", "nowhere.toml"], ["nowhere.toml", "No such file"]),
+        (["train", "--config", "nowhere.toml"], ["nowhere.toml", "no such file"]),
         (["train", "--resume", "nowhere"], ["--resume nowhere", "no run there"]),
         (["train", "--config", "a.toml", "--resume", "b"], ["--config with --resume"]),
         (["train", "--data.source", "nowhere.zip"], ["nowhere.zip", "no such file"]),

@@ -352,7 +352,7 @@ def test_a_recipe_that_cannot_be_read_names_its_file(tmp_path, name, content):
 
 
 def test_a_recipe_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match=r"b\.toml.*No such file"):
+    with pytest.raises(ValueError, match=r"b\.toml: no such file"):
         load_recipe(tmp_path / "b.toml")
 
 

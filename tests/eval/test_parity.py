@@ -194,7 +194,7 @@ def test_a_worker_that_fails_is_no_red_rung(checkout, monkeypatch, capsys):
         (["--images", "1"], "--images 1: must be at least 2"),
         (["--ddpm-images", "-1"], "--ddpm-images -1: must be at least 0"),
         (["--long-steps", "-1"], "--long-steps -1: must be at least 0"),
-        (["--config", "nowhere.toml"], "nowhere.toml: cannot read the recipe"),
+        (["--config", "nowhere.toml"], "nowhere.toml: no such file"),
         (["--checkpoint", "nowhere"], "nowhere"),
         (["--out", "{here}/tiny.toml"], "is a file"),
     ],
