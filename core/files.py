@@ -15,6 +15,7 @@ import math
 import os
 import platform
 import re
+import resource
 import secrets
 import shutil
 import zipfile
@@ -185,12 +186,15 @@ def check_memory(name: str | Path, needed: int) -> None:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that can be had without swapping; of all of it, where the system does not say."""
-    try:
+    """Bytes of main memory that can be had without swapping, and no more than the limits of container and process."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limits.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
+    with contextlib.suppress(OSError, ValueError):  # "max" stands for none
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min(limits if address_space == resource.RLIM_INFINITY else [*limits, address_space])
 
 
 class PickledError(ValueError):

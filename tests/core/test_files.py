@@ -1,6 +1,8 @@
 """Guarded reads: every error names the file, and no size in a file is believed."""
 
 import io
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -83,3 +85,12 @@ def test_memory_that_is_not_there(monkeypatch):
     with pytest.raises(ValueError, match=r"F: needs 2\.0 GiB of memory where 1\.0 GiB are free"):
         check_memory("F", 2**31)
     assert free_memory() > 0
+
+
+def test_free_memory_keeps_the_limit_of_the_process():
+    program = (
+        "import resource; from core.files import free_memory; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+        "print(free_memory() <= 2**31)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
