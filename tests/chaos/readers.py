@@ -472,7 +472,8 @@ def read_extractor(folder: Path, target: str) -> Any:
 
 
 def make_graph(folder: Path) -> None:
-    """The first layers of the published graph."""
+    """The first layers of the published graph; TensorFlow is imported here, before any process is forked."""
+    import tf_impl.inception  # noqa: F401
     from core.extractors.inception import inception_shapes
     from tests.inception_weights import write_graph
 
