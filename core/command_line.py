@@ -1,22 +1,31 @@
 """The command line of every program: flags read into a dataclass, errors printed as one line, exit codes.
 
 Exit codes: 0 success; 1 the run failed; 2 the user must change input or options; 130 Ctrl-C.
-tyro is imported inside the function that needs it.
+What is slow to import is imported inside the function that needs it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import inspect
 import io
 import logging
 import re
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+FRAMEWORKS = ("torch", "tensorflow", "tensorflow-cpu", "keras")
+"""Packages of the frameworks, by the names of their distributions."""
+
+WRONG_PATH = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""Errors of a path that was given: a file where a folder must be, or a name that no file can have."""
 
 
 class RunError(RuntimeError):
@@ -36,10 +45,13 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | 
     Returns:
         The dataclass with the given values.
     Raises:
-        ValueError: an unknown flag, with the nearest known one, or a wrong or missing value; the message is one line.
+        ValueError: an unknown flag, with the nearest known one; a wrong or missing value; or a number outside the
+            limits of core.config.limits. The message is one line.
         SystemExit: with code 0, after --help is printed.
     """
     import tyro
+
+    from core.config.limits import check_limits
 
     for i, word in enumerate(argv):
         flag, equals, value = word.partition("=")
@@ -50,11 +62,14 @@ def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | 
         with contextlib.redirect_stderr(captured):
             given = tyro.MISSING_NONPROP if default is None else default
             config = (tyro.conf.OmitArgPrefixes,) if flat else ()
-            return tyro.cli(cls, args=list(argv), prog=prog, description=text, default=given, config=config)
+            command = tyro.cli(cls, args=list(argv), prog=prog, description=text, default=given, config=config)
     except SystemExit as error:
         if not error.code:
             raise
-        raise ValueError(f"{_one_line(captured.getvalue())}; see {prog} --help") from error
+        said = _one_line(captured.getvalue())
+        raise ValueError(f"{said}{_hint(said, cls, flat)}; see {prog} --help") from error
+    check_limits(command)
+    return command
 
 
 def read_flags(default: T, package: str, argv: Sequence[str], name: str, more: str = "", flat: bool = False) -> T:
@@ -76,18 +91,33 @@ def read_flags(default: T, package: str, argv: Sequence[str], name: str, more: s
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's box, with the first flag that tyro suggests; the box may be drawn in ASCII."""
+    """The message inside tyro's box, which may be drawn in ASCII."""
     lines = [line.strip("│╭╰╮╯ ").strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    parts: list[list[str]] = [[]]
+    message: list[str] = []
     for line in filter(None, lines[1:]):  # the first line is the box's title
-        if set(line) <= {"─", "-"}:
-            parts.append([])
-        else:
-            parts[-1].append(line)
-    message, *more = [part for part in parts if part]
-    text = " ".join(message).rstrip(".")
-    hint = next((line.split()[0].rstrip(",") for part in more for line in part if line.startswith("--")), None)
-    return f"{text}; did you mean {hint}?" if "Unrecognized" in text and hint else text
+        if set(line) > {"─"} or not set(line) <= {"─", "-"}:
+            message.append(line)
+        elif message:
+            break
+    return " ".join(message).rstrip(".")
+
+
+def _hint(said: str, cls: Any, flat: bool) -> str:
+    """The nearest flag to the first one that was not recognised, as '; did you mean --n?', or ''."""
+    from core.config.nearest import nearest
+    from core.config.recipes import option_names
+
+    flag = re.match(r"Unrecognized options: --([\w.-]+)", said)
+    if flag is None:
+        return ""
+    known = option_names(cls if isinstance(cls, type) else typing.get_args(cls)[0])
+    names = [name.split(".")[-1] for name in known] if flat else known
+    return re.sub(r"[\w.]+(?= or |\?)", lambda name: _as_flag(name[0]), nearest(flag[1].replace("-", "_"), names))
+
+
+def _as_flag(name: str) -> str:
+    """A name as its flag: training.batch_size is --training.batch-size."""
+    return f"--{name.replace('_', '-')}"
 
 
 def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
@@ -99,12 +129,15 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
         prog: name of the program in its messages.
     Raises:
         ValueError: a missing or unknown verb.
-        SystemExit: with code 0, after the list of verbs is printed for -h or --help.
+        SystemExit: with code 0, after the list of verbs is printed for -h or --help, or the versions for --version.
     """
     width = max(10, *map(len, verbs))
     listed = "\n".join(f"  {name:<{width}} {text}" for name, text in verbs.items())
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
+        raise SystemExit(0)
+    if argv and argv[0] == "--version":
+        print(versions())
         raise SystemExit(0)
     if not argv or argv[0] not in verbs:
         given = f"unknown verb {argv[0]!r}" if argv else "no verb given"
@@ -112,11 +145,27 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
     return argv[0]
 
 
+def versions() -> str:
+    """This project's version, and those of Python, NumPy and the frameworks that this Python has."""
+    import platform
+    import tomllib
+    from importlib import metadata
+
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    own = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
+    found = [f"diptych {own}", f"Python {platform.python_version()}"]
+    for package in ("numpy", *FRAMEWORKS):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{package} {metadata.version(package)}")
+    return ", ".join(found)
+
+
 def end(run: Callable[[], int | None], argv: Sequence[str] = ()) -> int:
     """Run a program and return its exit code; an error becomes one line on stderr.
 
     Too little memory gives code 2, and the line names the option of `argv` with the largest number.
-    A ValueError gives code 2, a RunError or OSError 1, and Ctrl-C 130.
+    A ValueError gives code 2, a path of the wrong kind and a missing framework too. A RunError or another OSError
+    gives 1, and Ctrl-C 130.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -126,8 +175,14 @@ def end(run: Callable[[], int | None], argv: Sequence[str] = ()) -> int:
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         return 1
+    except ModuleNotFoundError as error:
+        if error.name not in FRAMEWORKS:
+            raise
+        return _fail(
+            f"{sys.executable}: this Python has no {error.name}; take the one of its environment, or make envs", 2
+        )
     except (OSError, RunError) as error:
-        return _fail(error, 1)
+        return _fail(error, 2 if getattr(error, "errno", None) in WRONG_PATH else 1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -210,6 +265,28 @@ def name_the_words(cls: type, argv: list[str], name: str, names: tuple[str, ...]
 def name_the_checkpoint(cls: type, argv: list[str], name: str) -> list[str]:
     """As name_the_word(), for a verb that takes a run or checkpoint."""
     return name_the_word(cls, argv, name, "checkpoint", "run or checkpoint")
+
+
+def output_folder(folder: str | Path, flag: str = "--out") -> Path:
+    """The folder that a flag names.
+
+    Raises:
+        ValueError: it is a file, or lies in one.
+    """
+    folder = Path(folder)
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{flag} {folder}: {there} is a file: must be a folder, or a free name")
+    return folder
+
+
+@contextlib.contextmanager
+def sampling_flags() -> Iterator[None]:
+    """Errors that name a key of the table sampling name the flag instead: --steps for sampling.steps."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(re.sub(r"\bsampling\.(\w+)", lambda key: _as_flag(key[1]), str(error))) from error
 
 
 def given(argv: Sequence[str], flag: str) -> str | None:

@@ -96,6 +96,18 @@ def publish(temporary: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing_to(place: Path, option: str) -> Iterator[None]:
+    """Where the block may not write, as in a read-only checkout, the OSError says which option names another place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        text = f"cannot be written ({error.strerror}); name another place with {option}"
+        raise OSError(error.errno, text, str(place)) from error
+
+
+@contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that becomes `target` when the block ends well, and vanishes otherwise."""
     with temporary_beside(target) as temporary:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from core.config import ARCHITECTURES, ModelConfig
-from core.config.recipes import from_dict, nearest, to_dict
+from core.config.nearest import nearest
+from core.config.recipes import from_dict, to_dict
 from core.files import shown
 from core.networks.specs import NETWORKS
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.command_line import name_the_words, read_flags, verb
+from core.command_line import name_the_words, output_folder, read_flags, sampling_flags, verb
 from core.commands.edit_flags import (
     COMMANDS,
     KINDS,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 SAMPLING_FLAGS = ("sampler", "steps", "spacing", "clip", "batch_size", "variance")
 
 
+@sampling_flags()
 def edit(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     kind = verb(argv, KINDS, f"{twin.prog} edit")
@@ -40,7 +40,7 @@ def edit(twin: Twin, argv: list[str]) -> int:
     from core.inference.generator import open_generator
     from core.inference.samples import manifest_of, write_samples
 
-    out = Path(command.out or f"{command.checkpoint}/edit-{kind}-seed{command.seed}")
+    out = output_folder(command.out or f"{command.checkpoint}/edit-{kind}-seed{command.seed}")
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
     twin.set_threads(command.threads)

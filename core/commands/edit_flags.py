@@ -79,8 +79,9 @@ class InpaintCommand(EditCommand):
     """Box to paint, as TOP,LEFT,HEIGHT,WIDTH in pixels. Give either a box or a mask."""
     mask: str = ""
     """Picture or .npy file of the images' size. Pixels above half of white are painted."""
-    jump: int = 10
-    """Timesteps of the grid by which the sampler goes back."""
+    jump: int | None = None
+    """Timesteps of the grid by which the sampler goes back. Default: 10, or half of the steps where they are 10 or
+    fewer."""
     resample: int = 5
     """Number of passes over each part of the grid; 1 never goes back. Raise it where seams show."""
     sampler: Literal["ddpm", "ddim"] = "ddpm"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core.command_line import given, name_the_checkpoint, read_flags
+from core.command_line import given, name_the_checkpoint, output_folder, read_flags, sampling_flags
 from core.config import SamplingConfig
 from core.twin import Twin
 
@@ -100,6 +100,7 @@ def _together(argv: list[str]) -> list[str]:
     return [*rest, "--param", *words] if words else rest
 
 
+@sampling_flags()
 def sample(twin: Twin, argv: list[str]) -> int:
     """Run the verb; returns the exit code."""
     argv = _together(name_the_checkpoint(SampleCommand, argv, "sample"))
@@ -107,6 +108,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
     from core.diffusion.samplers import make_table
+    from core.files import check_memory
     from core.inference.conditioning import numbers_of
     from core.inference.generator import open_generator
     from core.inference.samples import Film, manifest_of, write_samples
@@ -116,13 +118,18 @@ def sample(twin: Twin, argv: list[str]) -> int:
     generator = open_generator(twin, command.checkpoint, command.weights, command.changed_weights)
     table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
-    out = Path(command.out) if command.out else Path(command.checkpoint) / name
+    out = output_folder(command.out or Path(command.checkpoint) / name)
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
+    height, width, channels = generator.trained.image_shape
+    check_memory(f"--n {command.n}", 2 * command.n * height * width * channels * 4)
     samples = range(command.first, command.first + command.n)
     numbers = read_numbers(command.param)
     condition = generator.condition(samples, command.seed, command.class_name, numbers)
-    guide = open_generator(twin, command.guide, command.weights, command.changed_weights) if command.guide else None
+    try:
+        guide = open_generator(twin, command.guide, command.weights, command.changed_weights) if command.guide else None
+    except ValueError as error:
+        raise ValueError(f"--guide {error}") from error
     try:
         generator.weak(table, condition, guide)
     except ValueError as error:  # it names the parameter: guide or guidance

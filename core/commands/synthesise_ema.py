@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.command_line import name_the_word, read_flags
+from core.config import WIDEST_PROFILE
 from core.twin import Twin
 
 
@@ -29,6 +30,10 @@ class SynthesiseCommand:
     """Optimiser step at which the average ends; 0 takes the last step with a snapshot."""
     out: str = ""
     """Folder to write. It must not exist."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_rel < WIDEST_PROFILE:
+            raise ValueError(f"--sigma-rel {self.sigma_rel}: must be above 0 and below {WIDEST_PROFILE:.4f}")
 
 
 def synthesise_ema(twin: Twin, argv: list[str]) -> int:

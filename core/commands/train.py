@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.command_line import given, read_flags
+from core.command_line import given, output_folder, read_flags
 from core.config import (
     DataConfig,
     EvaluationConfig,
@@ -78,7 +78,7 @@ def train(twin: Twin, argv: list[str]) -> int:
     if command.dry_run:
         return _dry_run(twin, recipe)
     stem = Path(config).stem if config else "default"
-    run = Path(resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}")
+    run = output_folder(resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}", "--run")
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.training.run import check_resumable, train_in
 

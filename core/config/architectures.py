@@ -38,6 +38,8 @@ def _check_unet(config: ModelConfig) -> None:
         need(getattr(config, key) in allowed, key, f"one of {allowed}")
     for key in ("layers_per_block", "norm_num_groups"):
         need(getattr(config, key) >= 1, key, "at least 1")
+    groups = config.attn_norm_num_groups
+    need(groups is None or groups >= 1, "attn_norm_num_groups", "at least 1, or null")
     need(0 <= config.dropout < 1, "dropout", "in [0, 1)")
     for key in ("norm_eps", "mid_block_scale_factor"):
         need(getattr(config, key) > 0, key, "above 0")
@@ -48,7 +50,6 @@ def _check_unet(config: ModelConfig) -> None:
         head = config.attention_head_dim or count
         divisor = f"a divisor of {count}, the channels of a level with attention"
         require(count % head == 0, "model.attention_head_dim", head, divisor)
-    groups = config.attn_norm_num_groups
     need(groups is None or channels[-1] % groups == 0, "attn_norm_num_groups", f"a divisor of {channels[-1]}")
 
 

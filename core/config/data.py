@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from core.config.limits import check_limits
 from core.config.require import require, requirements
 
 Fit = Literal["exact", "resize", "crop", "pad"]
@@ -50,10 +51,10 @@ class DataConfig:
     """Folder for prepared data sets, which are used again by later runs."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "data")
         need = requirements(self, "data")
         need(self.source != "", "source", "simulate:PRESET or a path")
         need(self.simulate_count >= 2, "simulate_count", "at least 2")
-        need(0 <= self.simulate_seed < 2**63, "simulate_seed", "in [0, 2^63)")
         for name in self.simulate_classes:
             require(name in ("no", "sphere", "vort"), "data.simulate_classes", name, "among no, sphere, vort")
         need(len(self.simulate_classes) > 0, "simulate_classes", "at least one class")

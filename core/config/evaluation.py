@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from core.config.limits import check_limits
 from core.config.require import requirements
 
 ExtractorName = Literal["lens", "inception"]
@@ -26,7 +27,6 @@ class EvaluationConfig:
     """Seed of the images drawn, the same at every evaluation."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "evaluation")
         need = requirements(self, "evaluation")
-        need(self.every >= 0, "every", "at least 0")
         need(self.n >= 2, "n", "at least 2")
-        need(0 <= self.seed < 2**63, "seed", "in [0, 2^63)")

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from core.config.architectures import ARCHITECTURES, Architecture
+from core.config.limits import check_limits
 from core.config.require import requirements
 
 
@@ -72,11 +73,11 @@ class ModelConfig:
     4c; it takes only sizes, channels and classes."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "model")
         need = requirements(self, "model")
         for key in ("in_channels", "out_channels"):
             need(getattr(self, key) >= 1, key, "at least 1")
         need(self.num_class_embeds is None or self.num_class_embeds >= 1, "num_class_embeds", "at least 1, or null")
-        need(self.vector_channels >= 0, "vector_channels", "at least 0")
         beside = 0 <= self.condition_channels < self.in_channels
         need(beside, "condition_channels", f"at least 0 and below in_channels {self.in_channels}")
         need(self.architecture in ARCHITECTURES, "architecture", f"one of {', '.join(ARCHITECTURES)}")

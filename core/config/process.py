@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from core.config.limits import check_limits
 from core.config.require import require, requirements
 
 Schedule = Literal["linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm"]
@@ -59,15 +60,16 @@ class ProcessConfig:
     """Gamma of the p2 weight."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "process")
         need, betas, sigmas = requirements(self, "process"), "beta_start, beta_end", "sigma_min, sigma_max"
         need(self.timesteps >= 2, "timesteps", "at least 2")
         ends = (self.beta_start, self.beta_end)
         require(0 < ends[0] <= ends[1] < 1, f"process.{betas}", ends, "0 < beta_start <= beta_end < 1")
         ends = (self.sigma_min, self.sigma_max)
-        require(0 < ends[0] < ends[1] < math.inf, f"process.{sigmas}", ends, "0 < sigma_min < sigma_max")
+        require(0 < ends[0] < ends[1], f"process.{sigmas}", ends, "0 < sigma_min < sigma_max")
         for key in ("sigma_data", "shift", "min_snr_gamma", "p2_k", "vlb_weight"):
-            need(0 < getattr(self, key) < math.inf, key, "above 0")
-        need(0 <= self.p2_gamma < math.inf, "p2_gamma", "at least 0")
+            need(getattr(self, key) > 0, key, "above 0")
+        need(self.p2_gamma >= 0, "p2_gamma", "at least 0")
         where = f"where schedule is {self.schedule}"
         need(self.shift == 1 or self.schedule == "flow", "shift", f"1 {where}; only flow has it")
         if self.variance == "learned":

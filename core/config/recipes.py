@@ -6,7 +6,6 @@ The JSON is `recipe.json` in the run folder and in every checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import sys
@@ -17,15 +16,21 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from core.config import Recipe, require
+from core.config.nearest import nearest
 from core.files import read_text, reading, shown
 
 T = TypeVar("T")
 
 
-def nearest(name: str, names: typing.Iterable[str]) -> str:
-    """A hint such as '; did you mean batch_size?', or '' where nothing is near."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+def option_names(cls: Any, prefix: str = "") -> list[str]:
+    """The names of a dataclass's values, those of its tables with the table's name: training.steps."""
+    names = []
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind):
+            names += option_names(kind, f"{prefix}{name}.")
+        elif typing.get_origin(kind) is not typing.ClassVar:
+            names.append(f"{prefix}{name}")
+    return names
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
@@ -68,7 +73,8 @@ def from_dict(cls: type[T], values: dict[str, Any], where: str = "") -> T:
     for key, value in values.items():
         name = f"{where}.{key}" if where else key
         if key not in hints:
-            raise ValueError(f"unknown key {shown(name)}{nearest(key, hints)}")
+            others = [other for other in option_names(Recipe) if not other.startswith(f"{where}.")]
+            raise ValueError(f"unknown key {shown(name)}{nearest(key, hints, others)}")
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise ValueError(f"{name} = {shown(value)}: must be a table")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from core.config.limits import check_limits
 from core.config.require import requirements
 
 Sampler = Literal[
@@ -76,13 +76,13 @@ class SamplingConfig:
     """Images drawn at a time. It changes time and memory, not the images."""
 
     def __post_init__(self) -> None:
+        check_limits(self, "sampling")
         need = requirements(self, "sampling")
         need(self.steps >= 1, "steps", "at least 1")
-        need(self.nfe >= 0, "nfe", "at least 0")
         need(0 <= self.eta <= 1, "eta", "in [0, 1]")
         need(0 <= self.order <= 4, "order", "in [0, 4]")
         for key in ("churn", "churn_min", "churn_noise", "guidance", "guidance_min"):
-            need(0 <= getattr(self, key) < math.inf, key, "at least 0")
+            need(getattr(self, key) >= 0, key, "at least 0")
         need(self.churn_max == 0 or self.churn_max > self.churn_min, "churn_max", "above churn_min, or 0")
         need(
             self.guidance_max == 0 or self.guidance_max > self.guidance_min, "guidance_max", "above guidance_min, or 0"

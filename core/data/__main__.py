@@ -229,9 +229,11 @@ def _open(command: Info) -> Source:
     from core.config import DataConfig
     from core.data.dataset import simulated
     from core.data.sources import open_source
+    from core.files import check_memory
 
     if command.path.startswith("simulate:"):
         config = DataConfig(source=command.path, simulate_count=command.count)
+        check_memory(f"--count {command.count} --size {command.size}", 4 * command.count * command.size**2)
         return simulated(config, (command.size, command.size, 1))
     return open_source(command.path)
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.config import DataConfig
+from core.config import DataConfig, require
 from core.data.cache import ARRAYS, IMAGES, MANIFEST, SUMS, Cache, read_cache, seal
 from core.data.formats import Image, describe
-from core.data.lenses import Parameters, simulator
+from core.data.lenses import PRESETS, Parameters, simulator
 from core.data.sources import BrokenImageError, Source, open_source
-from core.files import atomic_folder, file_hash, remove_leftovers, write_json, write_npz
+from core.files import atomic_folder, file_hash, remove_leftovers, write_json, write_npz, writing_to
 from core.images import resize
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ def simulated(config: DataConfig, image_shape: tuple[int, int, int]) -> Source:
     if channels != 1:
         raise ValueError(f"model.in_channels = {channels}: must be 1 for data.source = {config.source!r}")
     preset = config.source.removeprefix("simulate:")
+    require(preset in PRESETS, "data.source", config.source, " or ".join(f"simulate:{name}" for name in PRESETS))
     count, classes = config.simulate_count, config.simulate_classes
     draw = simulator(preset, (height, width), config.simulate_seed, classes, config.field_of_view)
     parameters = {field.name: np.full(count, np.nan) for field in dataclasses.fields(Parameters)}
@@ -86,16 +87,16 @@ def simulated(config: DataConfig, image_shape: tuple[int, int, int]) -> Source:
     return Source(names, image_shape, np.dtype(np.float32), fetch, labels, tuple(classes), parameters, identity)
 
 
-def to_float(image: Image, name: str) -> npt.NDArray[np.float64]:
+def to_float(image: Image) -> npt.NDArray[np.float64]:
     """Integers divided by their type's maximum; real values as they are; float64."""
     if image.dtype.kind in "iu":
-        if image.min() < 0:
-            raise ValueError(f"{name}: negative integers ({image.min()}); use data.normalise = image or dataset")
         return image / np.iinfo(image.dtype).max
     return image.astype(np.float64)
 
 
-def fit(image: npt.NDArray[np.float64], size: tuple[int, int], how: str, name: str) -> npt.NDArray[np.float64]:
+def fit(
+    image: npt.NDArray[np.float64], size: tuple[int, int], how: str, name: str, option: str = "data.fit ="
+) -> npt.NDArray[np.float64]:
     """One image (H, W, C) brought to (height, width).
 
     Args:
@@ -103,6 +104,7 @@ def fit(image: npt.NDArray[np.float64], size: tuple[int, int], how: str, name: s
         size: height and width in pixels.
         how: exact, resize (antialiased bicubic, clipped to [0, 1]), crop (centre) or pad (zeros); see DataConfig.fit.
         name: for messages.
+        option: names `how` to the user, for messages.
     Raises:
         ValueError: exact and another size, crop of a smaller or pad of a larger image.
     """
@@ -119,15 +121,17 @@ def fit(image: npt.NDArray[np.float64], size: tuple[int, int], how: str, name: s
         return np.pad(image, ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)))
     fits = ["resize"] + ["crop"] * (rows <= 0 and columns <= 0) + ["pad"] * (rows >= 0 and columns >= 0)
     raise ValueError(
-        f"{name}: {height}x{width} pixels where the model takes {size[0]}x{size[1]}, and data.fit = {how!r}; "
-        f"use data.fit = {' or '.join(fits)}, or set model.sample_size"
+        f"{name}: {height}x{width} pixels where {size[0]}x{size[1]} are needed, and {option} {how!r}; "
+        f"use {option} {' or '.join(fits)}{', or set model.sample_size' if option.startswith('data.') else ''}"
     )
 
 
 def _scale(image: Image, name: str, normalise: str, low: float, high: float) -> npt.NDArray[np.float64]:
     """Values in [0, 1], before fitting."""
     if normalise == "none":
-        values = to_float(image, name)
+        if image.dtype.kind == "i" and image.min() < 0:
+            raise ValueError(f"{name}: negative integers ({image.min()}); use data.normalise = image or dataset")
+        values = to_float(image)
         if values.min() < 0 or values.max() > 1:
             raise ValueError(
                 f"{name}: values from {values.min():.6g} to {values.max():.6g} where data.normalise = 'none' needs "
@@ -271,6 +275,9 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Datas
         OSError: the cache cannot be written.
     """
     is_simulated = config.source.startswith("simulate:")
+    if not is_simulated and not Path(config.source).exists():
+        hint = "see `python -m core.data download --help`"
+        raise ValueError(f"data.source = {config.source}: no such file or folder; {hint}")
     source = simulated(config, image_shape) if is_simulated else open_source(config.source, image_shape[2])
     key = {"format": FORMAT, "source": source.identity, "shape": image_shape, **_preparation(config)}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -281,7 +288,8 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int]) -> Datas
         if folder.exists():
             log.warning("%s does not match its manifest; preparing it again", folder)
         try:
-            _build(folder, lambda temporary: _convert(source, config, image_shape, temporary))
+            with writing_to(folder.parent, "data.cache (--data.cache FOLDER)"):
+                _build(folder, lambda temporary: _convert(source, config, image_shape, temporary))
         except BrokenImageError as error:
             raise ValueError(f"{error}; repair them, or leave them out with data.skip_broken = true") from error
         cached = _read_cache(folder)

@@ -59,6 +59,8 @@ def download(name: str, out: str | Path | None = None, url: str | None = None, r
         raise ValueError(f"data set {name!r}: must be one of {', '.join(DATASETS)}")
     published = DATASETS[name]
     path = Path("data", published.file) if out is None else Path(out)
+    if path.is_dir():
+        raise ValueError(f"--out {path}: is a folder; name the zip to write")
     wanted = published.sha256 or (kept_sum(path) if path.exists() else None)
 
     def problem_of(file: Path) -> str:
@@ -111,6 +113,8 @@ def _fetch(link: str, arrived: Path, retries: int) -> None:
     import gdown
     import requests
 
+    if not link.startswith(("http://", "https://")):
+        raise ValueError(f"--url {link}: must start with http:// or https://")
     try:
         gdown.download(url=link, output=str(arrived), resume=True, use_cookies=False, timeout=60, retries=retries)
     except gdown.exceptions.DownloadError as error:

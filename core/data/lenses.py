@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.lens_optics import blur_matrix, einstein_radius, point_masses, rod, sersic, shear, sie, sis
+from core.files import check_memory
 from core.random import generator
 
 Array = npt.NDArray[np.float64]
@@ -144,8 +145,8 @@ def simulator(
     """
     if preset not in PRESETS:
         raise ValueError(f"preset = {preset!r}: must be one of {', '.join(PRESETS)}")
-    if not classes or not set(classes) <= set(CLASSES):
-        raise ValueError(f"classes = {tuple(classes)}: must be one or more of {', '.join(CLASSES)}")
+    if not classes or not set(classes) <= set(CLASSES) or len(set(classes)) < len(classes):
+        raise ValueError(f"classes = {tuple(classes)}: must be one or more of {', '.join(CLASSES)}, each once")
     if min(size) < 2:
         raise ValueError(f"size = {size}: height and width must be at least 2 pixels")
     if not (field_of_view > 0 and math.isfinite(field_of_view)):
@@ -200,6 +201,7 @@ def simulate(
     """
     if count < 1:
         raise ValueError(f"count = {count}: must be at least 1")
+    check_memory(f"{count} images of {size[0]} x {size[1]}", count * size[0] * size[1] * np.dtype(dtype).itemsize)
     draw = simulator(preset, size, seed, classes, field_of_view, change)
     images = np.empty((count, *size, 1), dtype)
     labels = np.empty(count, np.int64)

@@ -368,9 +368,7 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
         if (path / "samples.npy").is_file() and (path / "manifest.json").is_file():
             path = path / "samples.npy"
         if not path.exists():
-            raise ValueError(
-                f"{path}: no such file or folder; check data.source, or `python -m core.data download --help`"
-            )
+            raise ValueError(f"{path}: no such file or folder")
         source = _open(path, channels)
     if channels is not None and source.shape[2] != channels:
         raise ValueError(

@@ -97,6 +97,11 @@ def tail_table(process: Process, config: SamplingConfig, strength: float) -> tup
     return table_of(process, steps, dataclasses.replace(config, guidance=1.0)), levels[0]
 
 
+def fitting_jump(steps: int) -> int:
+    """A jump for a grid of `steps` points: the paper's 10, or half of the points where there are 10 or fewer."""
+    return 10 if steps > 10 else max(1, steps // 2)
+
+
 def visits(steps: int, jump: int, resample: int) -> list[int]:
     """Grid points in the order of resampling: 0 is the noisiest, `steps` the clean image.
 

@@ -96,9 +96,7 @@ def default_weights(name: ExtractorName) -> tuple[Path, dict[str, np.ndarray]]:
     if name == "lens":
         return path, lens_weights.read_lens_weights()[0]
     if not path.is_file():
-        raise ValueError(
-            f"no weights of {name}: python -m torch_impl fetch {name} (or tf_impl), or give --weights FILE"
-        )
+        raise ValueError(f"no weights of {name}: fetch them with python -m torch_impl fetch {name} (or tf_impl)")
     wanted = kept_sum(path)
     if wanted and file_hash(path) != wanted:
         raise ValueError(f"{path}: changed since it was fetched, when its SHA-256 was {wanted}")

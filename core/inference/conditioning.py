@@ -247,6 +247,6 @@ def class_labels(
         return np.array([i % len(names) for i in samples], np.int64)
     if name in names:
         return np.full(len(samples), names.index(name), np.int64)
-    if name.isdigit() and int(name) < classes:
+    if name.isdecimal() and int(name) < classes:
         return np.full(len(samples), int(name), np.int64)
     raise ValueError(f"--class-name {name}: must be one of {', '.join(names)}")

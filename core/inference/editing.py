@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 
 from core.config import SamplingConfig
 from core.data.formats import decode
-from core.diffusion.editing import decode_table, encode_table, keep_known, repaint_table, slerp, tail_table
+from core.diffusion.editing import (
+    decode_table,
+    encode_table,
+    fitting_jump,
+    keep_known,
+    repaint_table,
+    slerp,
+    tail_table,
+)
 from core.diffusion.process import Process
-from core.diffusion.samplers import make_table
+from core.diffusion.samplers import make_table, steps_of
 from core.diffusion.table import After, SamplingTable
 from core.files import check_file, reading
 from core.images import from_unit, grid, to_unit
@@ -155,22 +163,25 @@ def img2img(editor: Editor, images: Images, strength: float) -> Edited:
     return Edited(found, [images, to_unit(start), found], table, editor, {"strength": strength, "start_t": level.t})
 
 
-def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int, resample: int) -> Edited:
+def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int | None, resample: int) -> Edited:
     """Paint the hole of each image so that it agrees with the rest (RePaint).
 
     Args:
         editor, images: as in reconstruct().
         hole: (H, W), True at the pixels to paint.
-        jump, resample: as in core.diffusion.editing.repaint_table().
+        jump: as in core.diffusion.editing.repaint_table(); None takes fitting_jump().
+        resample: as there.
     """
-    table, reached = repaint_table(editor.process, editor.sampling, jump, resample)
+    back = fitting_jump(steps_of(editor.sampling)) if jump is None else jump
+    table, reached = repaint_table(editor.process, editor.sampling, back, resample)
     noise, where = editor.noise(images), hole[None, :, :, None]
 
     def hook(part: Part) -> After:
         return keep_known(from_unit(images[part]), where, reached, lambda row: noise("edit", part, row))
 
     found = finished(editor.run(table, noise("x_T", np.arange(len(images))), hook=hook))
-    facts = {"jump": jump, "resample": resample, "painted_share": float(hole.mean())}
+    chosen = "given" if jump is not None else "fits the steps"
+    facts = {"jump": back, "jump_chosen": chosen, "resample": resample, "painted_share": float(hole.mean())}
     return Edited(found, [images, np.where(where, HOLE_GREY, images), found], table, editor, facts)
 
 
@@ -227,7 +238,7 @@ def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 def _box(box: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     parts = box.split(",")
-    if len(parts) != 4 or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"--box {box}: must be TOP,LEFT,HEIGHT,WIDTH in pixels, such as 8,8,16,16")
     top, left, height, width = map(int, parts)
     if min(height, width) < 1 or top + height > size[0] or left + width > size[1] or (height, width) == size:

@@ -43,10 +43,13 @@ class Edits:
         """Draw images like the given ones: add noise for the share `strength` of the steps, and remove it (SDEdit)."""
         return editing.img2img(self._editor(images, how), images, strength)
 
-    def inpaint(self, images: Images, hole: NDArray[np.bool_], jump: int = 10, resample: int = 5, **how: Any) -> Edited:
+    def inpaint(
+        self, images: Images, hole: NDArray[np.bool_], jump: int | None = None, resample: int = 5, **how: Any
+    ) -> Edited:
         """Paint where `hole` (H, W) is True so that it agrees with the rest (RePaint).
 
-        The sampler goes back by `jump` timesteps of the grid and forward again, `resample` times in all.
+        The sampler goes back by `jump` timesteps of the grid and forward again, `resample` times in all. None chooses a
+        jump that fits the grid.
         """
         how = {"sampler": "ddpm", **self._whole_grid(), **how}
         if how["sampler"] == "ddpm":

@@ -64,7 +64,7 @@ def given_images(where: str, folder: Path, model: ModelConfig, first: int, count
     images = np.empty((count, *size, shape[2]), np.float32)
     for index in range(count):
         name = source.names[first + index]
-        values = to_float(source.read(first + index), name)
+        values = to_float(source.read(first + index))
         if values.min() < 0 or values.max() > 1:
             raise ValueError(
                 f"{name}: values from {values.min():.6g} to {values.max():.6g}: must be in [0, 1], or integers"

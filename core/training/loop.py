@@ -29,7 +29,7 @@ from core.images import grid, save_png
 from core.inference.conditioning import check_condition, data_record, own_condition
 from core.inference.generator import Generator
 from core.training.evaluation import Evaluation
-from core.training.training import Trainer, Training
+from core.training.training import Trainer, Training, check_memory_of
 from core.twin import Twin
 
 logger = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ class TrainingRun:
 
 def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
     """Start a new training of a recipe on its data; nothing is written to disk."""
+    check_memory_of(recipe)
     dataset = open_dataset(recipe.data, recipe.image_shape)
     check_condition(recipe, dataset)
     training = Training(recipe, dataset)

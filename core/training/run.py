@@ -14,12 +14,12 @@ from core.command_line import RunError
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.data.dataset import open_dataset
-from core.files import reading, write_json
+from core.files import reading, write_json, writing_to
 from core.inference.conditioning import check_condition
 from core.networks.specs import count_parameters
 from core.training.evaluation import Evaluation, make_extract
 from core.training.loop import TrainingRun, train
-from core.training.training import Training
+from core.training.training import Training, check_memory_of
 from core.twin import Twin
 
 logger = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
                     raise ValueError(
                         f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
                     )
+            check_memory_of(recipe)
             dataset = open_dataset(recipe.data, recipe.image_shape)
             check_condition(recipe, dataset)
             training = Training(recipe, dataset)
@@ -133,8 +134,9 @@ def _train(
         folder.recover(step)
         write_json(path / "recipe.json", to_dict(recipe))
     else:
-        new.enter_context(folder.locked())
-        folder.create(recipe)
+        with writing_to(path, "--run FOLDER"):
+            new.enter_context(folder.locked())
+            folder.create(recipe)
     folder.note_change(step, changes)
     run = TrainingRun(training, twin.make_trainer(recipe))
     if checkpoint:

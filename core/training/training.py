@@ -6,6 +6,7 @@ same batches, and a resumed run trains on those of an uninterrupted one.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +16,11 @@ from core.data.dataset import Dataset
 from core.data.order import batch_indices, symmetry, symmetry_codes
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
+from core.files import check_memory
 from core.images import from_unit
 from core.inference.conditioning import training_condition
 from core.inference.sampling import Network
+from core.networks.specs import count_parameters
 from core.random import gaussian
 from core.training.levels import LevelSampler
 from core.training.optim import scalars
@@ -58,6 +61,22 @@ class Trainer(Protocol):
     def ema_network(self) -> Network:
         """The network with the EMA weights as they are now."""
         ...
+
+
+def check_memory_of(recipe: Recipe) -> None:
+    """Refuse a recipe whose network or batch does not fit into main memory.
+
+    A checkpoint holds the weights, their average and both of Adam's moments. A batch holds its images and their noise.
+
+    Raises:
+        ValueError: the message names the key.
+    """
+    size, config = np.dtype(recipe.training.dtype).itemsize, recipe.training
+    parameters, image = count_parameters(recipe.model), math.prod(recipe.image_shape)
+    check_memory(f"model: {parameters:,} parameters", 4 * size * parameters)
+    check_memory(f"training.batch_size = {config.batch_size}", 2 * size * config.batch_size * image)
+    for name, count in (("training.sample_count", config.sample_count), ("evaluation.n", recipe.evaluation.n)):
+        check_memory(f"{name} = {count}", 2 * size * count * image)
 
 
 class Training:

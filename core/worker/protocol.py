@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from core.config.limits import LARGEST
+
 Arrays = dict[str, np.ndarray]
 Task = Callable[[Arrays, dict[str, Any]], tuple[Arrays, dict[str, Any]]]
 """A function (arrays by name, options) -> (arrays by name, info)."""
@@ -31,8 +33,10 @@ def serve(set_threads: Callable[[int], None], tasks: dict[str, Task], argv: Sequ
     Raises:
         ValueError: other words in argv.
     """
-    if argv and (len(argv) != 2 or argv[0] != "--threads" or not argv[1].isdigit()):
+    if argv and (len(argv) != 2 or argv[0] != "--threads" or not argv[1].isdecimal()):
         raise ValueError(f"worker {' '.join(argv)}: takes nothing but --threads N")
+    if argv and int(argv[1]) > LARGEST["threads"]:
+        raise ValueError(f"--threads {argv[1]}: must be at most {LARGEST['threads']}")
     # Whatever prints to stdout (frameworks do) goes to stderr; the answers keep the real stdout.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -13,7 +13,15 @@ import numpy as np
 
 from core.files import check_kinds, read_json
 from eval.measure import distance
-from eval.measure.image_sets import Images, ImageSet, assumptions, check_comparable, is_run, read_image_set
+from eval.measure.image_sets import (
+    Images,
+    ImageSet,
+    assumptions,
+    check_comparable,
+    check_statistics,
+    is_run,
+    read_image_set,
+)
 from eval.measure.metrics import measure_all, rows
 from eval.measure.request import DistanceRequest
 from eval.twins.drawn import draw_from
@@ -84,6 +92,8 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     framework = first_framework(request.framework)
     extractor = open_extractor(request.extractor, request.resize, request.weights)
+    for side in (request.real, request.generated):
+        check_statistics(side, extractor.name, extractor.resize)
     real, generated = _sides(request, framework)
     gaussian: dict[str, Any] = {}
     with open_features(extractor, framework) as (features, environment):

@@ -36,6 +36,7 @@ FORMS = (
     "a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy, .npz or IDX file, "
     "or saved statistics (.npz with mu and sigma)"
 )
+INCEPTION_FEATURES = 2048
 GREY_STEPS = 255
 """Steps between the 256 grey levels of an 8-bit image."""
 
@@ -210,6 +211,31 @@ def _read_statistics(path: Path) -> ImageSet | None:
     return ImageSet(str(path), statistics=(mu.astype(np.float64), sigma.astype(np.float64)), about=about)
 
 
+def check_statistics(path: str, extractor: str, resize: str) -> None:
+    """Refuse saved statistics of another extractor; other files are not looked at.
+
+    Args:
+        path: a side of the comparison.
+        extractor, resize: name of the extractor that will take the features, and how it resizes.
+    Raises:
+        ValueError: the message names both extractors.
+    """
+    place = Path(path)
+    found = _read_statistics(place) if place.suffix == ".npz" and place.is_file() else None
+    if found is None or found.statistics is None:
+        return
+    said = found.about.get("extractor")
+    said = said if isinstance(said, dict) else {}
+    width = len(found.statistics[0])
+    name = said.get("name", "inception" if width == INCEPTION_FEATURES else extractor)  # others' files name nothing
+    if name != extractor:
+        raise ValueError(
+            f"{path}: statistics of {width} features of {name}, not of {extractor}: give --extractor {name}"
+        )
+    if said.get("resize", resize) != resize:
+        raise ValueError(f"{path}: statistics with --resize {said['resize']}, not {resize}: give the same")
+
+
 def _read_files(place: Path, path: str, size: tuple[int, int] | None, how: str, manifest: dict[str, Any]) -> ImageSet:
     """Images from files. Integers are divided by the largest value of their type; floats must lie in [0, 1]."""
     source = open_source(place)
@@ -217,11 +243,11 @@ def _read_files(place: Path, path: str, size: tuple[int, int] | None, how: str, 
     dtype = np.result_type(source.dtype, np.float32) if source.dtype.kind == "f" else np.dtype(np.float32)
     images = np.empty((len(source.names), height, width, source.shape[2]), dtype)
     for index, name in enumerate(source.names):
-        values = to_float(source.read(index), name)
+        values = to_float(source.read(index))
         if values.min() < 0 or values.max() > 1:
             span = f"values from {values.min():.6g} to {values.max():.6g}"
             raise ValueError(f"{name}: {span}: must be in [0, 1]; prepare the images as for training")
-        images[index] = fit_image(values, (height, width), how, name)
+        images[index] = fit_image(values, (height, width), how, name, "--fit")
     return ImageSet(path, images, about={"stored": describe(source.shape, source.dtype), "fit": how, **manifest})
 
 

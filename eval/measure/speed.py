@@ -157,13 +157,15 @@ def measure(
     runners, before = contestants(peer), machine()
     sampling = [c.name for c in runners if c.samples]
     result: dict[str, dict[str, Any]] = {}
+    workers = {
+        c.name: Worker(c.framework, threads=threads, timeout=CALL_SECONDS, root=root, module=c.module) for c in runners
+    }
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress((len(runners) + len(sampling)) * (1 + repetitions)))
         race = Race({}, recipe, progress)
         for c in runners:
             started = time.perf_counter()
-            worker = Worker(c.framework, threads=threads, timeout=CALL_SECONDS, root=root, module=c.module)
-            race.workers[c.name] = stack.enter_context(worker)
+            worker = race.workers[c.name] = stack.enter_context(workers[c.name])
             result[c.name] = _start(c, worker, recipe, started, threads)
             race.training_rate(c.name, SETTLING_STEPS)
         rates = _interleaved(list(result), repetitions, lambda name: race.training_rate(name, steps))

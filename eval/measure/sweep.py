@@ -53,6 +53,8 @@ def sweep(
     """
     if not samplers or not nfe:
         raise ValueError("sweep: give at least one of --samplers and one of --nfe")
+    if min(nfe) < 1:
+        raise ValueError(f"--nfe {min(nfe)}: must be at least 1")
     twin, network, folder = first_framework(framework), open_extractor(extractor), Path(run)
     if not is_run(folder):
         raise ValueError(f"{run}: must be a run, whose held-out images are the real ones")

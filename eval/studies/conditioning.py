@@ -147,8 +147,9 @@ class ConditioningStudy(Interpreters):
 
     def execute(self) -> str:
         """Draw, measure, and write the three files; the table."""
-        with Worker(self.framework, threads=self.threads, timeout=3600) as worker:
-            network = open_network(self.checkpoint, worker, self.seed)
+        worker = Worker(self.framework, threads=self.threads, timeout=3600)
+        network = open_network(self.checkpoint, worker, self.seed)
+        with worker:
             known = network.source.data["condition"]
             low, high = (float(known[key][known["names"].index(RADIUS)]) for key in ("min", "max"))
             ladder = np.linspace(low, high, COLUMNS)

@@ -55,6 +55,8 @@ class DamageStudy(Interpreters):
             raise ValueError(
                 f"size = {self.size}: must be in [{SMALLEST}, {LARGEST}] pixels, which the lens extractor takes"
             )
+        if not self.field_of_view > 0:
+            raise ValueError(f"field_of_view = {self.field_of_view}: must be above 0")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed = {self.seed}: must be in [0, 2^31)")
 

@@ -227,9 +227,12 @@ class Worker:
         line, self._received = self._received.split(b"\n", 1)
         return line.decode(errors="replace")
 
-    def _failure(self, what: str, grace: float = 1.0) -> RunError:
-        """Stop the worker and say what happened, with the last lines of its stderr."""
+    def _failure(self, what: str, grace: float = 1.0) -> ValueError | RunError:
+        """Stop the worker and say what happened: its own error where it exited with 2, else its last lines."""
+        child = self._child
         self._stop(grace)
+        if child is not None and child.returncode == 2 and (lines := self._tail.lines()):
+            return ValueError(f"{self.name}: {lines[-1].removeprefix('error: ')}")
         return RunError("\n".join([f"{self.name} {what}", *self._tail.lines()]))
 
     def _stop(self, grace: float) -> None:

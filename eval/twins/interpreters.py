@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -40,11 +41,16 @@ class Interpreters:
     """Python that has TensorFlow. By default DIPTYCH_TF_PYTHON, then .venvs/, then the conda environment is taken."""
 
     def export(self) -> None:
-        """Put the given interpreters into the environment variables that find_python reads."""
+        """Put the given interpreters into the environment variables that find_python reads.
+
+        Raises:
+            ValueError: a given interpreter does not work.
+        """
         given: dict[Framework, str | None] = {"torch": self.torch_python, "tensorflow": self.tf_python}
         for framework, python in given.items():
             if python:
                 os.environ[VARIABLES[framework]] = python
+                find_python(framework)
 
 
 def find_python(framework: Framework, root: Path = ROOT) -> list[str]:
@@ -57,7 +63,8 @@ def find_python(framework: Framework, root: Path = ROOT) -> list[str]:
         From the first that is set or found: DIPTYCH_TORCH_PYTHON or DIPTYCH_TF_PYTHON (where --torch-python and
         --tf-python go), .venvs/, the conda environment diptych-pytorch or diptych-tensorflow.
     Raises:
-        ValueError: a named interpreter does not exist, or none is found; the message says how to make one.
+        ValueError: a named interpreter does not exist or does not run, or none is found; the message says how to make
+            one.
     """
     if framework not in FRAMEWORKS:
         raise ValueError(f"framework = {framework!r}: must be one of {', '.join(FRAMEWORKS)}")
@@ -66,6 +73,8 @@ def find_python(framework: Framework, root: Path = ROOT) -> list[str]:
         path = shutil.which(value)
         if path is None:
             raise ValueError(f"{names} = {value}: no such program; give the path of a Python that has {framework}")
+        if not _runs(path):
+            raise ValueError(f"{names} = {value}: is no Python; give the path of one that has {framework}")
         return [os.path.abspath(path)]  # not resolved: a venv is known by where its link stands
     environment = ENVIRONMENTS[framework]
     local = root / ".venvs" / environment / "bin" / "python"
@@ -83,16 +92,28 @@ def first_framework(chosen: Framework | None) -> Framework:
     """The framework that was chosen, else the first that has an environment.
 
     Raises:
-        ValueError: none has.
+        ValueError: none has, or the Python that was named for the first does not work.
     """
     if chosen:
         return chosen
     try:
         find_python("torch")
     except ValueError:
+        if os.environ.get(VARIABLES["torch"]):
+            raise
         find_python("tensorflow")
         return "tensorflow"
     return "torch"
+
+
+@functools.cache
+def _runs(python: str) -> bool:
+    """Whether a program is a Python: it runs an empty one, in at most a minute."""
+    try:
+        answer = subprocess.run([python, "-c", "import sys"], capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
 
 
 def _conda_has(environment: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from core.command_line import end, parse
@@ -44,15 +43,3 @@ def main(cls: type[Command], prog: str, argv: Sequence[str] | None = None) -> in
     """A program of one command; returns the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     return end(lambda: call(cls, prog, arguments), arguments)
-
-
-def output_folder(out: str) -> Path:
-    """The folder that --out names.
-
-    Raises:
-        ValueError: it is a file.
-    """
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out {out}: is a file: must be a folder, or a free name")
-    return folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from core.command_line import output_folder
 from eval.twins.interpreters import Interpreters
-from eval.verbs import output_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -262,7 +262,7 @@ def test_a_run_that_is_not_finite_stops_and_names_the_remedy(recipe, tmp_path):
 
 def test_a_folder_that_cannot_be_made(recipe, tmp_path):
     (tmp_path / "file").write_text("")
-    line = refused(1, "train", "--config", recipe, "--run", tmp_path / "file" / "run")
+    line = refused(2, "train", "--config", recipe, "--run", tmp_path / "file" / "run")
     assert str(tmp_path / "file") in line
     assert run("train", "--config", recipe, "--run", tmp_path / "run")[0] == 0
-    assert str(tmp_path / "file") in refused(1, "sample", tmp_path / "run", "--n", 1, "--out", tmp_path / "file")
+    assert str(tmp_path / "file") in refused(2, "sample", tmp_path / "run", "--n", 1, "--out", tmp_path / "file")

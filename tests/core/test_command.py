@@ -1,12 +1,16 @@
 """The command line's errors in one line, and how a program ends."""
 
 import errno
+import importlib.util
+import tomllib
 from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from core.command_line import RunError, end, parse, verb
+from core.command_line import RunError, end, output_folder, parse, verb
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,17 @@ def test_the_verb_comes_first(capsys):
         verb(["trian"], VERBS, "prog")
 
 
+def test_the_version_is_the_projects_and_those_of_what_is_installed(capsys):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit) as stop:
+        verb(["--version"], VERBS, "prog")
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and said.startswith(f"diptych {project['version']}, Python 3.")
+    assert f"numpy {metadata.version('numpy')}" in said
+    for framework in ("torch", "tensorflow"):
+        assert (f", {framework} " in said) == (importlib.util.find_spec(framework) is not None)
+
+
 def raising(error):
     def run():
         raise error
@@ -106,6 +121,7 @@ def raising(error):
             "error: runs/a: No space left on device\n",
         ),
         (raising(OSError("cut short")), 1, "error: cut short\n"),
+        (raising(OSError(errno.ENOTDIR, "Not a directory", "a/b")), 2, "error: a/b: Not a directory\n"),
         (raising(KeyboardInterrupt()), 130, "interrupted\n"),
     ],
 )
@@ -147,3 +163,24 @@ def test_memory_that_is_not_there_names_the_option(capsys, error, argv, lower):
     assert end(raising(error), argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory (") and "8 TiB" in line and line.endswith(lower)
+
+
+def test_a_missing_framework_is_one_line_and_another_module_a_bug(capsys):
+    assert end(raising(ModuleNotFoundError("No module named 'torch'", name="torch"))) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "this Python has no torch" in said
+    with pytest.raises(ModuleNotFoundError):
+        end(raising(ModuleNotFoundError("No module named 'ours'", name="ours")))
+
+
+@pytest.mark.parametrize(
+    ("folder", "allowed"), [("new", True), (".", True), ("a/b/c", True), ("file", False), ("file/new", False)]
+)
+def test_an_output_folder_is_no_file_and_lies_in_none(tmp_path, monkeypatch, folder, allowed):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    if allowed:
+        assert output_folder(folder) == Path(folder)
+    else:
+        with pytest.raises(ValueError, match=f"--out {folder}: file is a file: must be a folder, or a free name"):
+            output_folder(folder)

@@ -7,7 +7,8 @@ import typing
 import pytest
 
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
-from core.config.recipes import from_dict, load_recipe, nearest, to_dict
+from core.config.nearest import nearest
+from core.config.recipes import from_dict, load_recipe, to_dict
 
 PARTS = {
     "model": ModelConfig,
@@ -72,7 +73,7 @@ BAD = [
     ("process", {"shift": 3.0}, "process.shift = 3.0: must be 1 where schedule is linear; only flow has it"),
     ("process", {"sigma_min": 0.0}, "0 < sigma_min < sigma_max"),
     ("process", {"sigma_max": 0.001}, "0 < sigma_min < sigma_max"),
-    ("process", {"sigma_max": float("inf")}, "0 < sigma_min < sigma_max"),
+    ("process", {"sigma_max": float("inf")}, "process.sigma_max = inf: must be finite"),
     ("process", {"sigma_data": 0.0}, "process.sigma_data = 0.0: must be above 0"),
     ("process", {"loss_weight": "p3"}, "process.loss_weight = 'p3': must be one of simple, min_snr, p2, edm"),
     ("process", {"variance": "small"}, "process.variance = 'small': must be one of fixed, learned"),

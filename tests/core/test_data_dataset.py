@@ -1,6 +1,7 @@
 """The prepared cache, the split, the order of samples and the symmetries of the square."""
 
 import dataclasses
+import errno
 import hashlib
 import os
 import shutil
@@ -149,7 +150,7 @@ def test_the_simulator_as_a_data_set(tmp_path):
         np.testing.assert_array_equal(opened.parameters[name], values)
     with pytest.raises(ValueError, match=r"in_channels = 3: must be 1 for data\.source = 'simulate:lensing'"):
         open_dataset(config, (12, 16, 3))
-    with pytest.raises(ValueError, match="preset = 'nothing'"):
+    with pytest.raises(ValueError, match=r"data\.source = 'simulate:nothing': must be simulate:lensing or"):
         open_dataset(dataclasses.replace(config, source="simulate:nothing"), (12, 16, 1))
 
 
@@ -358,4 +359,17 @@ def test_labels_stay_with_their_images_where_some_are_left_out(tmp_path):
 def test_most_files_broken_are_too_many_to_leave_out(tmp_path):
     config = dataclasses.replace(broken_folder(tmp_path, (1, 2, 3, 4, 5)), skip_broken=True)
     with pytest.raises(ValueError, match=r"5 of 8 images are broken, too many to leave out.*1\.npy"):
+        open_dataset(config, (4, 4, 1))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_cache_that_cannot_be_written_names_its_option(tmp_path, monkeypatch, number):
+    def refuse(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number), str(self))
+
+    config = stack(tmp_path, np.zeros((4, 4, 4)))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(
+        OSError, match=r"cannot be written .*; name another place with data\.cache \(--data\.cache FOLDER"
+    ):
         open_dataset(config, (4, 4, 1))

@@ -202,13 +202,25 @@ def test_images_may_be_files_and_stand_as_the_second_word(trained, tmp_path):
         (["img2img", "RUN", "--n", 99], "held-out images; raise data.held_out"),
         (["img2img", "RUN", "--n", 1, "--strength", 2], "--strength 2.0: must be above 0 and at most 1"),
         (["img2img", "RUN", "--n", 1, "--class-name", "vort"], "the network is not class-conditional"),
-        (["inpaint", "RUN", "--n", 1, "--box", "0,0,2,2", "--steps", 5], "--jump 10: must be in [1, 4]"),
+        (["inpaint", "RUN", "--n", 1, "--box", "0,0,2,2", "--steps", 5, "--jump", 10], "--jump 10: must be in [1, 4]"),
         (["interpolate", "RUN", "--n", 3], "--n 3: must be even"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(trained, words, message):
     code, _, err = run("edit", *(trained if word == "RUN" else word for word in words))
     assert code == 2 and message in err.splitlines()[-1], err
+
+
+@pytest.mark.parametrize(("steps", "jump"), [(1, 1), (2, 1), (5, 2), (10, 5), (11, 10), (50, 10)])
+def test_inpainting_chooses_a_jump_that_fits_the_steps(trained, tmp_path, steps, jump):
+    words = ("edit", "inpaint", trained, "--n", 1, "--box", "0,0,2,2", "--steps", steps, "--out", tmp_path / "out")
+    code, _, err = run(*words)
+    assert code == 0, err
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["jump"], manifest["jump_chosen"]) == (jump, "fits the steps")
+    assert run(*words, "--overwrite", "--jump", 1)[0] == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (manifest["jump"], manifest["jump_chosen"]) == (1, "given")
 
 
 @pytest.fixture(scope="module")

@@ -307,10 +307,7 @@ def test_weights_by_name(tmp_path, weights):
     assert "gone.safetensors: no such file" in refused(2, *common, tmp_path / "gone.safetensors")
     weights.unlink()
     line = refused(2, "features", tmp_path / "out", "--out", tmp_path / "g.npz")
-    assert (
-        line
-        == "error: no weights of inception: python -m torch_impl fetch inception (or tf_impl), or give --weights FILE"
-    )
+    assert line == "error: no weights of inception: fetch them with python -m torch_impl fetch inception (or tf_impl)"
 
 
 def test_what_the_verb_refuses(tmp_path, weights):

@@ -9,7 +9,14 @@ import pytest
 
 from core.images import to_uint8
 from eval.__main__ import main
-from eval.measure.image_sets import ImageSet, check_comparable, is_eight_bit, read_image_set, read_named
+from eval.measure.image_sets import (
+    ImageSet,
+    check_comparable,
+    check_statistics,
+    is_eight_bit,
+    read_image_set,
+    read_named,
+)
 from tests.eval.pictures import save_pictures
 
 GREY = to_uint8(np.random.default_rng(1).random((60, 8, 8)))
@@ -146,3 +153,31 @@ def test_what_cannot_be_read_is_named(tmp_path, name, message):
     with pytest.raises(ValueError) as error:
         read(tmp_path / name)
     assert message in str(error.value) and name in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("about", "width", "extractor", "message"),
+    [
+        (
+            {"extractor": {"name": "inception"}},
+            5,
+            "lens",
+            "features of inception, not of lens: give --extractor inception",
+        ),
+        ({}, 2048, "pixels", "2048 features of inception, not of pixels"),
+        ({"extractor": {"name": "lens"}}, 128, "inception", "128 features of lens, not of inception"),
+        ({"extractor": {"name": "inception", "resize": "legacy"}}, 5, "inception", "--resize legacy, not clean"),
+    ],
+)
+def test_statistics_of_another_extractor_are_known_by_name(tmp_path, about, width, extractor, message):
+    path = tmp_path / "statistics.npz"
+    np.savez(path, mu=np.zeros(width), sigma=np.eye(width), about=np.array(json.dumps(about)))
+    with pytest.raises(ValueError, match=message):
+        check_statistics(str(path), extractor, "clean")
+
+
+def test_statistics_of_the_same_extractor_and_other_files_pass(tmp_path):
+    np.savez(tmp_path / "own.npz", mu=np.zeros(7), sigma=np.eye(7))
+    np.savez(tmp_path / "images.npz", images=np.zeros((2, 4, 4)))
+    for name in ("own.npz", "images.npz", "missing.npz", "."):
+        check_statistics(str(tmp_path / name), "lens", "clean")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eval.twins.client import Worker, run_verb
-from eval.twins.interpreters import Interpreters, child_environment, find_python
+from eval.twins.interpreters import Interpreters, child_environment, find_python, first_framework
 
 # Answers as the protocol says; each task but `double` misbehaves in its own way.
 FAKE_TWIN = """
@@ -176,5 +176,25 @@ def test_the_interpreter_is_found_in_the_order_that_is_documented(checkout, monk
     monkeypatch.setenv("DIPTYCH_TF_PYTHON", "/no/such")
     with pytest.raises(ValueError, match="--tf-python or DIPTYCH_TF_PYTHON = /no/such: no such program"):
         find_python("tensorflow", root=checkout)
+    broken = program(checkout / "broken", "exit 3")
+    for name in (broken, "/bin/false", "/bin/cat"):
+        with pytest.raises(ValueError, match=f"--tf-python or DIPTYCH_TF_PYTHON = {name}: is no Python"):
+            Interpreters(tf_python=name).export()
     with pytest.raises(ValueError, match="framework = 'jax': must be one of torch, tensorflow"):
         find_python("jax", root=checkout)
+
+
+def test_a_python_that_was_named_is_never_replaced_by_the_other_framework(checkout, monkeypatch):
+    monkeypatch.setenv("DIPTYCH_TF_PYTHON", sys.executable)
+    assert first_framework(None) == "torch"
+    monkeypatch.setenv("DIPTYCH_TORCH_PYTHON", "/no/such")
+    with pytest.raises(ValueError, match="DIPTYCH_TORCH_PYTHON = /no/such: no such program"):
+        first_framework(None)
+    assert first_framework("tensorflow") == "tensorflow"
+
+
+def test_a_python_without_the_framework_is_one_line_of_the_worker(checkout):
+    program = "import sys\nprint('error: /x/python: this Python has no torch', file=sys.stderr)\nsys.exit(2)\n"
+    (checkout / "torch_impl" / "__main__.py").write_text(program)
+    with worker(checkout) as twin, pytest.raises(ValueError, match=r"^torch_impl worker: /x/python: this Python"):
+        twin.call("describe")
