@@ -108,24 +108,48 @@ def resize(images: FloatArray, height: int, width: int) -> npt.NDArray[np.float6
     return result
 
 
-def grid(images: FloatArray, columns: int | None = None, pad: int = 2) -> FloatArray:
-    """Images side by side on white.
+def in_strips(images: FloatArray) -> FloatArray:
+    """Images as they are shown: of one or three channels as they are, others as their channels from left to right.
 
     Args:
-        images: (N, H, W, C) float in [0, 1]. C other than 1 and 3 shows the first channel, in grey.
-        columns: images a row; ceil(sqrt(N)) where None.
+        images: (N, H, W, C).
+    Returns:
+        (N, H, W, C) for C of 1 or 3, otherwise (N, H, C W, 1).
+    """
+    count, height, width, channels = images.shape
+    if channels in (1, 3):
+        return images
+    return images.transpose(0, 1, 3, 2).reshape(count, height, channels * width, 1)
+
+
+def strip_columns(images: FloatArray, columns: int) -> int:
+    """Columns for a sheet of strips that has the shape of a sheet of images with `columns` columns."""
+    return max(round(columns / math.sqrt(in_strips(images[:1]).shape[2] / images.shape[2])), 1)
+
+
+def note_of_strips(channels: int) -> str:
+    """The sentence that a caption needs where images are shown as strips; empty for one and three channels."""
+    return "" if channels in (1, 3) else f"Each image is shown as its {channels} channels, from left to right."
+
+
+def grid(images: FloatArray, columns: int | None = None, pad: int = 2) -> FloatArray:
+    """Images side by side on white, each as `in_strips` shows it.
+
+    Args:
+        images: (N, H, W, C) float in [0, 1].
+        columns: images a row; where None, ceil(sqrt(N)), or fewer strips.
         pad: white pixels round every image.
     Returns:
-        (rows * (H + pad) + pad, columns * (W + pad) + pad, 1 or 3), dtype of images.
+        (rows * (H + pad) + pad, columns * (W + pad) + pad, 1 or 3), dtype of images; W is that of a strip.
     Raises:
         ValueError: no image, not 4-dimensional, columns below 1.
     """
     if images.ndim != 4 or len(images) == 0:
         raise ValueError(f"images: shape {images.shape}: must be (N, H, W, C) with N at least 1")
-    columns = math.ceil(math.sqrt(len(images))) if columns is None else columns
+    columns = strip_columns(images, math.ceil(math.sqrt(len(images)))) if columns is None else columns
     if columns < 1:
         raise ValueError(f"columns = {columns}: must be at least 1")
-    images = images if images.shape[-1] in (1, 3) else images[..., :1]
+    images = in_strips(images)
     count, height, width, channels = images.shape
     rows = math.ceil(count / columns)
     sheet = np.ones((rows * (height + pad) + pad, columns * (width + pad) + pad, channels), images.dtype)

@@ -70,13 +70,14 @@ def features(twin: Twin, argv: list[str]) -> int:
 
     from core.data.formats import describe
     from core.data.sources import open_source
-    from core.extractors.features import choose_taps, extract, first_batch_size, read_images, write_features
+    from core.extractors.features import EXTRACTORS, choose_taps, extract, first_batch_size, read_images, write_features
     from core.files import file_hash, read_json
 
     taps, path = choose_taps(command.extractor, command.taps), Path(command.images)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
     source = open_source(path)
+    EXTRACTORS[command.extractor].check_channels(source.shape[2])
     samples = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None
     weights_file, weights = _weights(twin, command)
     twin.set_threads(command.threads)

@@ -266,7 +266,7 @@ def _draw(values: Any, title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     from core.files import write_atomically
-    from core.images import grid
+    from core.images import grid, note_of_strips
 
     sample = values[np.unique(np.linspace(0, len(values) - 1, 36).astype(int))].astype(np.float64)
     low, high = sample.min(), sample.max()
@@ -277,7 +277,9 @@ def _draw(values: Any, title: str, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.imshow(sheet, cmap="gray", vmin=0, vmax=1)
     left.set_axis_off()
-    left.set_title(f"{len(sample)} of {len(values)} images", fontsize=9)
+    left.set_title(
+        f"{len(sample)} of {len(values)} images. {note_of_strips(sample.shape[-1])}".rstrip(" ."), fontsize=9
+    )
     right.stairs(heights, edges, fill=True, color="0.3")
     right.set_yscale("log")
     right.set_xlabel("pixel value")

@@ -242,8 +242,11 @@ def _stack(
         raise ValueError(
             f"{path}: shape {images.shape}; a file of images must be (N, H, W), (N, H, W, C), (N, C, H, W)"
         )
-    if images.ndim == 3 and images.shape[2] <= 4 < images.shape[1]:
-        raise ValueError(f"{path}: shape {images.shape} looks like one picture; add a first axis of 1")
+    count, height, width = images.shape[:3]
+    if images.ndim == 3 and (width <= 4 < height or count == height >= 2 * width):
+        raise ValueError(
+            f"{path}: shape {images.shape} looks like one picture; add a first axis of 1, or a last one for grey images"
+        )
     if labels is not None:
         if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise ValueError(f"{path}: labels {labels.shape} {labels.dtype}; must be {len(images)} integers from 0")

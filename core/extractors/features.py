@@ -21,8 +21,8 @@ from core.config import ExtractorName
 from core.data.formats import Image
 from core.data.sources import Source
 from core.extractors import inception as inception_spec
+from core.extractors import inception_input, lens_weights
 from core.extractors import lens as lens_spec
-from core.extractors import lens_weights
 from core.files import file_hash, free_memory, kept_sum, read_tensors, write_npz
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -37,7 +37,10 @@ class Facts:
     weights_file: Callable[[], Path]
     """Where its weights are when no file is named: in the repository, or where `fetch` puts them."""
     check: Callable[[Mapping[str, np.ndarray], str], None]
+    """Checks the weights: (tensors, file)."""
     bytes_per_image: int
+    check_channels: Callable[[int], None]
+    """Raises ValueError where it does not take images with this number of channels."""
 
 
 EXTRACTORS: dict[ExtractorName, Facts] = {
@@ -47,6 +50,7 @@ EXTRACTORS: dict[ExtractorName, Facts] = {
         lambda: lens_weights.FOLDER / lens_weights.WEIGHTS,
         lens_spec.check_lens_weights,
         2 << 20,
+        lens_spec.check_channels,
     ),
     "inception": Facts(
         inception_spec.TAPS,
@@ -54,6 +58,7 @@ EXTRACTORS: dict[ExtractorName, Facts] = {
         lambda: cache_folder() / inception_spec.WEIGHTS_FILE,
         inception_spec.check_inception,
         24 << 20,
+        inception_input.check_channels,
     ),
 }
 LARGEST_BATCH = {"cpu": 32, "gpu": 256}

@@ -21,6 +21,15 @@ torch-fidelity and clean-fid have the same rule; pytorch-fid has 2 x - 1, so whi
 """
 
 
+def check_channels(channels: int) -> None:
+    """Raise ValueError where the network does not take images with this number of channels."""
+    if channels not in (1, 3):
+        raise ValueError(
+            f"images: {channels} channels; Inception takes 3, or 1 that is repeated to three; choose channels, "
+            "or measure them with `python -m eval fid --extractor pixels`"
+        )
+
+
 def input_matrices(image_shape: tuple[int, ...], resize: str) -> tuple[np.ndarray, np.ndarray]:
     """What brings an image to the network's size: rows @ image @ columns.T, a channel at a time, float64.
 
@@ -33,8 +42,7 @@ def input_matrices(image_shape: tuple[int, ...], resize: str) -> tuple[np.ndarra
         ValueError: another number of channels or an unknown resize.
     """
     height, width, channels = image_shape
-    if channels not in (1, 3):
-        raise ValueError(f"images: {channels} channels; Inception takes 3, or 1 that is repeated to three")
+    check_channels(channels)
     if resize not in RESIZES:
         raise ValueError(f"resize = {resize!r}: must be one of {', '.join(RESIZES)}")
     return RESIZES[resize](height, INPUT_SIZE), RESIZES[resize](width, INPUT_SIZE)

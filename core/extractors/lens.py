@@ -116,6 +116,15 @@ def initial_weights(seed: int, dtype: str = "float32") -> dict[str, np.ndarray]:
     return weights
 
 
+def check_channels(channels: int) -> None:
+    """Raise ValueError where the network does not take images with this number of channels."""
+    if channels != 1:
+        raise ValueError(
+            f"images: {channels} channels: the lens extractor takes 1; choose one channel, "
+            "or measure them with `python -m eval fid --extractor pixels`"
+        )
+
+
 def prepare(images: Images, dtype: npt.DTypeLike = np.float32) -> Iterator[np.ndarray]:
     """The network's input, in blocks.
 
@@ -130,8 +139,7 @@ def prepare(images: Images, dtype: npt.DTypeLike = np.float32) -> Iterator[np.nd
     """
     check_images(images)
     _, height, width, depth = images.shape
-    if depth != 1:
-        raise ValueError(f"images: {depth} channels: the lens extractor takes 1; average or choose one first")
+    check_channels(depth)
     if height != width or not SMALLEST <= height <= LARGEST:
         raise ValueError(
             f"images: {height} x {width} pixels: the lens extractor takes squares of {SMALLEST} to {LARGEST} pixels"

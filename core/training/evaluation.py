@@ -50,6 +50,7 @@ def make_extract(twin: Twin, recipe: Recipe) -> Extract:
     """The function from images to the features that the recipe's evaluation compares."""
     name = recipe.evaluation.extractor
     extractor = twin.make_extractor(name, default_weights(name)[1], "clean", "float32")
+    EXTRACTORS[name].check_channels(recipe.image_shape[2])
     tap, size = EXTRACTORS[name].default_tap, first_batch_size(name, twin.environment()["device"], "float32")
 
     def features(images: np.ndarray) -> np.ndarray:

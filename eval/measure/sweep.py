@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from core.command_line import RunError
-from core.config import ExtractorName
 from core.diffusion.samplers import SAMPLERS
 from core.files import read_json, read_npy
 from core.metrics.frechet import frechet_distance_from_features
 from core.metrics.pixels import check_images
 from eval.measure.distance import PROTOCOL_N, cut
 from eval.measure.image_sets import ImageSet, is_run, read_image_set
-from eval.twins.client import Worker
 from eval.twins.drawn import draw_from
-from eval.twins.features import FeatureWorker, open_extractor
+from eval.twins.features import FeatureName, open_extractor, open_features
 from eval.twins.interpreters import Framework, first_framework
 
 SEED = 0
@@ -33,7 +31,7 @@ def sweep(
     samplers: Sequence[str],
     nfe: Sequence[int],
     n: int,
-    extractor: ExtractorName,
+    extractor: FeatureName,
     framework: Framework | None,
     spacing: str | None,
 ) -> dict[str, Any]:
@@ -43,7 +41,7 @@ def sweep(
         run: its held-out images are the real ones.
         samplers, nfe: sampling methods, and evaluations of the network an image.
         n: images a side; 0 for as many as are held out, at most the protocol's 2,000.
-        extractor: lens or inception.
+        extractor: lens, inception or pixels.
         framework: the twin that draws; None for the first that is installed.
         spacing: grid of the steps; the recipe's where None.
     Returns:
@@ -60,12 +58,15 @@ def sweep(
         raise ValueError(f"{run}: must be a run, whose held-out images are the real ones")
     real = read_image_set(run, "real", lambda path: path)
     held_out, others = real.all_images(), real.others
-    n = n or min(PROTOCOL_N, len(held_out), len(held_out if others is None else others))
+    network.check_channels(held_out.shape[3])
+    most = min(len(held_out), len(held_out if others is None else others))
+    n = n or min(PROTOCOL_N, most)
+    if n > most:
+        raise ValueError(f"--n {n}: must be at most {most}, the smaller of held-out and training images, for the floor")
     points = [(sampler, count) for sampler in samplers for count in sorted({spent(sampler, b) for b in nfe})]
     part, main = cut(real, ImageSet(run, held_out), n, SEED), network.taps[0]
     rows = []
-    with Worker(twin, timeout=24 * 3600.0) as worker:
-        features = FeatureWorker(worker, network)
+    with open_features(network, twin) as (features, _):
         reference, spare = (features(images)[main] for images in (part.real, part.spare))
         floor = frechet_distance_from_features(reference, spare[:n])
         for sampler, count in points:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.images import note_of_strips, strip_columns
 from eval.measure.compare import REAL
 from eval.measure.metrics import rows as metric_rows
 from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, Text, Tone, render
@@ -85,10 +86,14 @@ def _manifest_table(manifests: Mapping[str, Mapping[str, Any]], prose: Prose) ->
 def _grids(sets: Mapping[str, Images], prose: Prose) -> Figures:
     """The first images of every set, not selected."""
     figures = [
-        Figure(image_grid(np.asarray(x[:GRID]), GRID_COLUMNS, label=f"{min(GRID, len(x))} images: {name}"), name)
-        for name, x in sets.items()
+        Figure(_grid(np.asarray(x[:GRID]), f"{min(GRID, len(x))} images: {name}"), name) for name, x in sets.items()
     ]
-    return Figures(figures, "Look at them", prose.grids(count=GRID))
+    note = note_of_strips(sets[REAL].shape[-1])
+    return Figures(figures, "Look at them", prose.grids(count=GRID, note=note))
+
+
+def _grid(images: Images, label: str) -> str:
+    return image_grid(images, strip_columns(images, GRID_COLUMNS), label=label)
 
 
 def _curve_figures(result: Result, prose: Prose) -> Figures:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import Recipe
-from core.images import to_uint8
+from core.images import note_of_strips, strip_columns, to_uint8
 from core.networks.specs import count_parameters
 from eval.pages.compare_page import compare_sections
 from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, Text, render
@@ -69,12 +69,16 @@ def _which_is_which(material: Material, prose: Prose) -> Figures:
     """Three grids: can you tell them apart?"""
     count = GRID * GRID
     figures = [
-        Figure(image_grid(images[:count], GRID, label=f"{len(images[:count])} images: {title}"), title)
+        Figure(
+            image_grid(images[:count], strip_columns(images, GRID), label=f"{len(images[:count])} images: {title}"),
+            title,
+        )
         for title, images in {REAL_TITLE: material.real, **material.generated}.items()
     ]
     first, second = (images.astype(np.float64) for images in material.generated.values())
+    note = note_of_strips(material.real.shape[-1])
     apart = 255 * float(np.median(np.abs(second - first).mean(axis=(1, 2, 3))))
-    return Figures(figures, "Can you tell which is which?", prose.which(count=count, apart=apart))
+    return Figures(figures, "Can you tell which is which?", prose.which(count=count, apart=apart, note=note))
 
 
 def _same_weights(material: Material, prose: Prose) -> Figures:
@@ -85,8 +89,9 @@ def _same_weights(material: Material, prose: Prose) -> Figures:
     levels = int(np.abs(to_uint8(first).astype(int) - to_uint8(second)).max())
     difference = (second.astype(np.float64) - first)[:PAIRS] * factor
     grids = {"PyTorch": first[:PAIRS], "TensorFlow": second[:PAIRS]}
-    figures = [Figure(image_grid(x, PAIR_COLUMNS, label=f"drawn by {name}"), name) for name, x in grids.items()]
-    picture = image_grid(difference, PAIR_COLUMNS, label="difference", signed=True)
+    columns = strip_columns(first, PAIR_COLUMNS)
+    figures = [Figure(image_grid(x, columns, label=f"drawn by {name}"), name) for name, x in grids.items()]
+    picture = image_grid(difference, columns, label="difference", signed=True)
     figures.append(Figure(picture, f"Difference × {factor:,.0f}", prose.difference()))
     steps = material.manifests["PyTorch"]["steps"]
     intro = prose.same_weights(steps=steps, images=len(second), largest=255 * largest, levels=levels)

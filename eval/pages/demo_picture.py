@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.files import write_atomically
-from core.images import grid
+from core.images import grid, in_strips, note_of_strips, strip_columns
 from eval.pages.demo_page import GRID, REAL_TITLE, Material, amplification
 
 DPI = 180
@@ -17,8 +17,11 @@ PROOF_COLUMNS = 18
 
 
 def sheet(images: npt.NDArray[Any], columns: int) -> npt.NDArray[np.float64]:
-    """Images side by side, (H, W, 1 or 3), NaN (which is drawn as nothing) or white between them."""
-    one = images if images.shape[-1] == 3 else images[..., :1]
+    """Images side by side, (H, W, 1 or 3), NaN (which is drawn as nothing) or white between them.
+
+    Images of other than one or three channels are strips, and the columns are fewer.
+    """
+    one, columns = in_strips(images), strip_columns(images, columns)
     gap, missing = 1.0 if one.shape[-1] == 3 else np.nan, -len(one) % columns
     padded = np.pad(one.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=gap)
     padded = np.pad(padded, ((0, missing), (0, 0), (0, 0), (0, 0)), constant_values=gap)
@@ -46,8 +49,11 @@ def save_picture(path: Path, material: Material) -> None:
             axes.axis("off")
         first, second = material.same_pair
         factor = amplification(material.largest_difference)
-        difference = ((second - first)[..., :1] * factor + 1) / 2
+        apart = (second - first)[..., :1] if first.shape[-1] == 3 else second - first
+        difference = (apart * factor + 1) / 2
         bottom.suptitle("The same weights and the same noise in both frameworks", fontweight="bold", fontsize=12)
+        if note := note_of_strips(first.shape[-1]):
+            top.supxlabel(note, fontsize=9)
         strips = {
             "PyTorch": (first, "inferno"),
             "TensorFlow": (second, "inferno"),

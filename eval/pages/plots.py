@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from core.images import to_uint8
+from core.images import in_strips, to_uint8
 
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 MOST_INSIDE = 6  # curves whose names still fit into a plot
@@ -158,7 +158,7 @@ def histogram_plot(edges: npt.ArrayLike, shares: Mapping[str, npt.ArrayLike], xl
 
 
 def _coloured(images: npt.NDArray[Any], signed: bool) -> npt.NDArray[np.uint8]:
-    """(N, H, W, 4) uint8: one channel through a colour map, three as they are, others by their first."""
+    """(N, H, W, 4) uint8: one channel through a colour map, three as they are, or the first of three where signed."""
     import matplotlib
 
     values = images if images.shape[-1] == 3 and not signed else images[..., :1]
@@ -174,8 +174,9 @@ def image_grid(images: npt.NDArray[Any], columns: int, *, label: str, signed: bo
     """Images side by side as one inline PNG, transparent between them.
 
     Args:
-        images: (N, H, W, C); in [0, 1], or in [-1, 1] with signed. One channel is shown in false colour.
-        columns: images a row.
+        images: (N, H, W, C); in [0, 1], or in [-1, 1] with signed. One channel is shown in false colour; other numbers
+            of channels than three are shown as strips, see core.images.in_strips().
+        columns: images a row; `strip_columns` gives a number that suits strips.
         label: what the picture shows, for readers who cannot see it.
         signed: a difference: white is 0, red above, blue below.
         gap: transparent pixels between images.
@@ -188,7 +189,7 @@ def image_grid(images: npt.NDArray[Any], columns: int, *, label: str, signed: bo
 
     if images.ndim != 4 or len(images) == 0 or columns < 1:
         raise ValueError(f"images, columns: {images.shape}, {columns}: must be (N, H, W, C), N and columns at least 1")
-    tiles = _coloured(np.asarray(images), signed)
+    tiles = _coloured(in_strips(np.asarray(images)), signed)
     count, height, width, _ = tiles.shape
     rows, columns = -(-count // columns), min(columns, count)
     sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), np.uint8)

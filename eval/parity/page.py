@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from core.images import note_of_strips, strip_columns
 from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, Text
 from eval.pages.plots import image_grid, line_plot
 from eval.pages.tables import side_by_side, text_table
@@ -117,10 +118,12 @@ def _pictures(board: Board, prose: Prose) -> list[Section]:
     scaled = f"times {scale:,.0f}; largest {largest * 255:.2g} grey levels of 255"
     grids = [(torch, "PyTorch", False), (tensorflow, "TensorFlow", False), (apart * scale, "Difference", True)]
     figures = [
-        Figure(image_grid(images, 4, label=title, signed=signed), title, scaled if signed else "")
+        Figure(
+            image_grid(images, strip_columns(images, 4), label=title, signed=signed), title, scaled if signed else ""
+        )
         for images, title, signed in grids
     ]
-    return [Figures(figures, "The same seed in both", prose.pictures())]
+    return [Figures(figures, "The same seed in both", prose.pictures(note=note_of_strips(torch.shape[-1])))]
 
 
 def _plots(board: Board, prose: Prose) -> list[Section]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import ExtractorName
-from core.extractors.features import default_weights, first_batch_size
+from core.extractors.features import EXTRACTORS, default_weights, first_batch_size
 from core.files import file_hash
 from core.metrics.pixels import thumbnails
 from eval.twins.client import Worker
@@ -40,6 +40,11 @@ class FeatureExtractor:
     def taps(self) -> list[str]:
         """The outputs to take. The distance is measured on the first."""
         return TAPS[self.name]
+
+    def check_channels(self, channels: int) -> None:
+        """Raise ValueError where it does not take images with this number of channels."""
+        if self.name != "pixels":
+            EXTRACTORS[self.name].check_channels(channels)
 
     def about(self) -> dict[str, Any]:
         """For the result file."""

@@ -36,7 +36,7 @@ class Sweep(Interpreters):
     """Grid of the timesteps; by default the recipe's."""
     n: int = 0
     """Images a point; 0 for as many as are held out, at most 2,000."""
-    extractor: Literal["lens", "inception"] = "lens"
+    extractor: Literal["lens", "inception", "pixels"] = "lens"
     """Network that takes the features, as in `eval fid`."""
     out: str | None = None
     """Folder for the three files; by default RUN/sweep."""

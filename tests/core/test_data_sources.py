@@ -307,6 +307,7 @@ def save(path, **arrays):
     [
         ("a.npy", lambda p: np.save(p, np.zeros((8, 8))), r"shape \(8, 8\); a file of images must be"),
         ("a.npy", lambda p: np.save(p, np.zeros((80, 80, 3))), "looks like one picture"),
+        ("a.npy", lambda p: np.save(p, np.zeros((16, 16, 7))), "looks like one picture"),
         ("a.npy", lambda p: np.save(p, np.array([Bomb()], object)), "holds pickled objects.*convert-pickles"),
         ("a.npy", lambda p: p.write_bytes(npy(np.zeros((4, 8, 8)))[:-9]), r"not a whole \.npy file"),
         ("a.npy", lambda p: p.write_bytes(b""), r"not a whole \.npy file"),

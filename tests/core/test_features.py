@@ -172,6 +172,7 @@ def test_the_task_keeps_its_extractor(tmp_path, monkeypatch):
         lambda: module.cache_folder() / "w.safetensors",
         lambda w, where: checked.append(where),
         1,
+        int,
     )
     monkeypatch.setitem(module.EXTRACTORS, "inception", facts)
     write_tensors(tmp_path / "w.safetensors", {"a": np.ones(2, np.float32)})
@@ -216,7 +217,7 @@ def weights(tmp_path, monkeypatch):
         if "a" not in tensors:
             raise ValueError(f"{where}: not the weights")
 
-    facts = Facts(("2048", "logits"), "2048", lambda: module.cache_folder() / "w.safetensors", check, 1 << 20)
+    facts = Facts(("2048", "logits"), "2048", lambda: module.cache_folder() / "w.safetensors", check, 1 << 20, int)
     monkeypatch.setitem(module.EXTRACTORS, "inception", facts)
     monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()

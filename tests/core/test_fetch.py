@@ -49,7 +49,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setitem(
         module.EXTRACTORS,
         "inception",
-        Facts(("2048",), "2048", lambda: module.cache_folder() / "w.safetensors", check, 1),
+        Facts(("2048",), "2048", lambda: module.cache_folder() / "w.safetensors", check, 1, int),
     )
     monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"

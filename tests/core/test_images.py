@@ -44,6 +44,10 @@ def test_grid_places_images_on_white():
     assert (sheet[0] == 1).all() and (sheet[9:, 6:] == 1).all()
     assert grid(np.zeros((5, 3, 4, 1))).shape == (2 * 5 + 2, 3 * 6 + 2, 1)
     assert grid(np.zeros((1, 3, 4, 3))).shape[-1] == 3 and grid(np.zeros((1, 3, 4, 7))).shape[-1] == 1
+    seven = np.arange(7.0) / 7 * np.ones((9, 3, 4, 1))
+    strips = grid(seven, pad=1)
+    assert strips.shape == (9 * 4 + 1, 7 * 4 + 2, 1)  # one column of strips
+    assert (strips[1:4, 1:29, 0] == np.repeat(np.arange(7.0) / 7, 4)).all()
     with pytest.raises(ValueError, match="N at least 1"):
         grid(np.zeros((0, 3, 4, 1)))
     with pytest.raises(ValueError, match="columns = 0"):

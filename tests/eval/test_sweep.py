@@ -10,6 +10,7 @@ from eval.__main__ import main
 from eval.measure import sweep as sweep_module
 from eval.measure.image_sets import ImageSet
 from eval.measure.sweep import spent
+from eval.twins import features as fid_features
 from tests.eval.html import read_page
 from tests.eval.test_fid import PixelWorker, images
 
@@ -44,7 +45,7 @@ def swept(tmp_path, monkeypatch):
         return folder
 
     held_out = ImageSet("run", images(40, 1), others=images(90, 5), about={"split": "held out"})
-    monkeypatch.setattr(sweep_module, "Worker", PixelWorker)
+    monkeypatch.setattr(fid_features, "Worker", PixelWorker)
     monkeypatch.setattr(sweep_module, "draw_from", draw)
     monkeypatch.setattr(sweep_module, "is_run", lambda path: True)
     monkeypatch.setattr(sweep_module, "read_image_set", lambda *_: held_out)
