@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from operator import attrgetter
 
-from core.files import shown
-
 
 def require(ok: bool, where: str, value: object, allowed: str) -> None:
     """Raise ValueError where a value is not what it must be."""
     if not ok:
+        from core.files import shown  # with NumPy, which --help does without
+
         raise ValueError(f"{where} = {shown(value)}: must be {allowed}")
 
 

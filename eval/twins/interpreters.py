@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.files import reading
-
 Framework = Literal["torch", "tensorflow"]
 FRAMEWORKS: tuple[Framework, ...] = ("torch", "tensorflow")
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,6 +117,8 @@ def _runs(python: str) -> bool:
 def _conda_has(environment: str) -> bool:
     if shutil.which("conda") is None:
         return False
+    from core.files import reading  # with NumPy, which --help does without
+
     answer = subprocess.run(["conda", "env", "list", "--json"], capture_output=True, text=True)
     if answer.returncode != 0:
         raise ValueError(f"`conda env list` failed: {answer.stderr.strip()[-200:]}")
