@@ -118,6 +118,10 @@ def _check_condition(path: Path, data: dict[str, Any], names: list[str]) -> None
             raise ValueError(
                 f"{path}: {key} is {shown(known[key])}: must be numbers, {what}, of {len(names)} parameters"
             )
+    with np.errstate(over="ignore"):
+        scaled = (np.array(known["rows"]) - known["mean"]) / known["std"]
+    if not np.abs(scaled).max() <= np.finfo(np.float32).max:
+        raise ValueError(f"{path}: mean and std scale the rows beyond every number of float32; use another checkpoint")
 
 
 def sampling_of(folder: Path) -> SamplingConfig:

@@ -290,6 +290,8 @@ def carries(found: Any, given: Any) -> bool:
         return found in (None, "none")
     if isinstance(given, int) and found == [given, given]:  # model.sample_size
         return not isinstance(given, bool)
+    if isinstance(found, float) and isinstance(given, int) and not isinstance(given, bool):
+        return found == float(given)
     return bool(found == given) and isinstance(found, bool) == isinstance(given, bool)
 
 
