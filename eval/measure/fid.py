@@ -95,9 +95,9 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
     for side in (request.real, request.generated):
         check_statistics(side, extractor.name, extractor.resize)
     real, generated = _sides(request, framework)
-    for side in (real, generated):
-        if side.images is not None:
-            extractor.check_channels(side.images.shape[3])
+    for images in (real.images, generated.images):
+        if images is not None:
+            extractor.check_channels(images.shape[3])
     gaussian: dict[str, Any] = {}
     with open_features(extractor, framework) as (features, environment):
         if real.statistics or generated.statistics:
