@@ -167,7 +167,7 @@ def named_in(path: Path) -> str:
     if not path.is_file():
         return ""
     with reading(path, "the name of a checkpoint"), open(path, "rb") as file:
-        return file.read(200).decode("utf-8", "replace").strip()
+        return file.read(80).decode("ascii", "replace").strip()
 
 
 def checkpoints_of(run: Path) -> list[Path]:
@@ -196,7 +196,7 @@ def resolve_checkpoint(path: str | Path) -> Path:
     path = Path(path)
     if path.name == "best" and path.is_file():
         name = named_in(path)
-        if Path(name).name != name or not (path.parent / "checkpoints" / name / "unet").is_dir():
+        if not is_checkpoint(path.parent / "checkpoints" / name):
             raise ValueError(f"{path}: names no checkpoint ({shown(name)}); name the run, or another checkpoint")
         path = path.parent / "checkpoints" / name
     else:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 import tomllib
 import types
 import typing
@@ -53,8 +52,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return tuple(_convert(v, args[0], where) for v in value)
     if (kind is not bool and isinstance(value, bool)) or not isinstance(value, (int, float) if kind is float else kind):
         raise ValueError(f"{where} = {shown(value)}: must be {kind.__name__}")
-    if kind is float and isinstance(value, int) and abs(value) > sys.float_info.max:
-        raise ValueError(f"{where} = {shown(value)}: must be finite")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError(f"{where} = {shown(value)}: must be below 2^63")
     return float(value) if kind is float else value
 
 
