@@ -212,8 +212,8 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
                 meter.restart()
                 if better and saved:
                     best = line["distance"]
-            if stopper.signum:
-                return 0 if end else stopper.signum
+            if last and not end:  # a signal that came after `last` was set has its checkpoint after the next step
+                return stopper.signum
     return 0
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
+from core.checkpoints.run_folder import RunFolder
 from core.training.loop import stop_on_signals
 from tests.command_line import refused, run, steps_of, weights_of
 from tests.numpy_impl.trainer import Trainer
@@ -80,6 +81,29 @@ def test_a_signal_saves_and_says_how_to_go_on(recipe, tmp_path, monkeypatch, han
     monkeypatch.undo()
     assert run("train", "--resume", folder)[0] == 0
     assert weights_of(folder) == weights_of(whole) and steps_of(folder) == steps_of(whole) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("where", ["log", "save"])
+def test_a_signal_during_logging_or_saving_costs_no_step(recipe, tmp_path, monkeypatch, where):
+    folder, method = tmp_path / "run", getattr(RunFolder, where)
+
+    def interrupted(self, *arguments):
+        if sent[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        sent[0] -= 1
+        return method(self, *arguments)
+
+    for every in (2, 100):
+        sent = [0 if where == "save" else 1]  # the first checkpoint, or the line of step 2
+        monkeypatch.setattr(RunFolder, where, interrupted)
+        flags = ("--training.steps", 6, "--training.checkpoint-every", every)
+        code, _, err = run("train", "--config", recipe, "--run", folder, *flags)
+        if where == "save" and every == 100:  # the only checkpoint is the last step's
+            assert code == 0, err
+        else:
+            assert code == 143 and (folder / "latest").read_text() == "step-00000003\n", err
+            assert steps_of(folder) == [1, 2, 3]
+        shutil.rmtree(folder)
 
 
 def test_under_nohup_a_hangup_is_ignored(recipe, tmp_path, monkeypatch):
