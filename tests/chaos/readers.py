@@ -34,13 +34,16 @@ from core.data.dataset import open_dataset
 from core.data.pickles import convert_pickles
 from core.data.sources import Source, open_source
 from core.extractors.features import EXTRACTORS, read_weights
-from core.files import read_json, write_json, write_npz
+from core.files import read_json, write_json, write_npz, write_tensors
 from core.images import save_png
 from core.inference.conditioning import asked_condition
+from core.inference.editing import read_hole
+from core.inference.given_images import given_images
 from core.networks.specs import initial_weights
 from eval.measure.fid import differences
 from eval.measure.fid import read_result as published_result
 from eval.measure.image_sets import read_image_set
+from eval.verbs.demo_folder import open_demo, read_metrics
 from tests.chaos.mutations import DIRECTORY, LIMIT
 
 RNG = np.random.default_rng(0)
@@ -579,6 +582,75 @@ def read_result(folder: Path, target: str) -> Any:
     return differences(published_result(folder / target), RESULT)
 
 
+# The other files of a run, a demo and an edit
+
+
+def make_averages(folder: Path) -> None:
+    """A run whose averages were kept."""
+    training = TrainingConfig(steps=7, ema_profiles=(0.1,))
+    recipe = dataclasses.replace(RECIPE, training=training)
+    write_json(folder / "recipe.json", to_dict(recipe))
+    averages = {f"profile_0/{n}": v for n, v in initial_weights(MODEL, 0).items()}
+    write_tensors(folder / "averages" / "step-00000002.safetensors", averages)
+
+
+def read_averages(folder: Path, target: str) -> Any:
+    """The snapshots that `synthesise-ema` combines."""
+    snapshots = RunFolder(folder).averages(load_recipe(folder / "recipe.json"))
+    return {"weights": snapshots[0][2] if snapshots else {}}
+
+
+def averages_consistent(case: Case, found: Any) -> bool:
+    """Whether tensors keep their names, shapes and dtypes, or the file is gone."""
+    return case.data is None or same_arrays(case.content["weights"], found["weights"])
+
+
+def make_demo(folder: Path) -> None:
+    """The record of a demo, and the metrics of its run."""
+    make_recipe(folder)
+    record = {"recipe": to_dict(RECIPE), "seconds": {"data": 1.5}, "first_step_seconds": {}, "commands": ["a b"]}
+    write_json(folder / "demo.json", record)
+    lines = [{"step": s, "loss": 0.5, "images_per_second": 9.5, "seconds": 1.0 * s} for s in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
+def read_demo(folder: Path, target: str) -> Any:
+    """What a demo goes on with, and what its page shows."""
+    demo = open_demo(folder, folder / "recipe.json", 4, False, folder)
+    lines = [{key: line[key] for key in ("step", "images_per_second", "seconds")} for line in read_metrics(folder)]
+    return {"record": demo.record, "lines": lines}
+
+
+def demo_consistent(case: Case, found: Any) -> bool:
+    """Whether the record has its parts, and every line of metrics its numbers."""
+    parts = {key: type(value) for key, value in found["record"].items()}
+    kinds = {"recipe": dict, "seconds": dict, "first_step_seconds": dict, "commands": list}
+    numbers = [value for line in found["lines"] for value in line.values()]
+    return kinds.items() <= parts.items() and all(type(n) in (int, float) for n in numbers)
+
+
+def make_edit(folder: Path) -> None:
+    """Images to edit, and masks."""
+    np.save(folder / "images.npy", IMAGES)
+    np.save(folder / "mask.npy", IMAGES[0] > 0.5)
+    save_png(folder / "mask.png", (IMAGES[0] > 0.5).astype(np.float32))
+
+
+def read_edit(folder: Path, target: str) -> Any:
+    """The images or the hole that `edit inpaint` takes."""
+    if target.startswith("mask"):
+        return read_hole(str(folder / target), "", (8, 9))
+    model = dataclasses.replace(NETWORK, sample_size=(8, 9))
+    return given_images(str(folder / target), folder, model, 0, 2).images
+
+
+def edit_consistent(case: Case, found: Any) -> bool:
+    """Whether the images are in [0, 1], or a part of the pixels is painted."""
+    if not case.target.startswith("mask"):
+        return bool(found.shape == (2, 8, 9, 1) and found.min() >= 0 and found.max() <= 1) and whole_images(case, found)
+    return bool(found.shape == (8, 9) and found.any() and not found.all())
+
+
 def always(case: Case, found: Any) -> bool:
     """Any content is what the file says."""
     return True
@@ -619,6 +691,9 @@ READERS: dict[str, Reader] = {
     "samples": Reader(make_samples, ("manifest.json", "samples.npy"), read_set, samples_consistent),
     "statistics": Reader(make_statistics, ("own.npz", "plain.npz"), read_set, statistics_consistent),
     "result": Reader(make_result, ("fid.json",), read_result, always),
+    "averages": Reader(make_averages, ("averages/step-00000002.safetensors",), read_averages, averages_consistent, 0.5),
+    "demo": Reader(make_demo, ("demo.json", "metrics.jsonl"), read_demo, demo_consistent, 0.5),
+    "edit": Reader(make_edit, ("images.npy", "mask.npy", "mask.png"), read_edit, edit_consistent),
 }
 """Readers by name."""
 if importlib.util.find_spec("torch"):
