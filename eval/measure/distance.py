@@ -128,7 +128,8 @@ def measure(real: Features, generated: Features, spare: Features, seed: int) -> 
         "at_floor_n": interval.value if same else _at(*sizes, real, generated, seed),
     }
     others = measure_all(rows("features"), {"features": generated}, {"features": real})
-    return {"frechet": frechet, "floor": floor, "infinity": infinity, **others}
+    counts = {"real": len(real), "generated": len(generated)}
+    return {"n": counts, "frechet": frechet, "floor": floor, "infinity": infinity, **others}
 
 
 def measure_statistics(real: Moments, generated: Moments) -> dict[str, Any]:

@@ -104,14 +104,13 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
             main = extractor.taps[0]
             sides = [s.statistics or distance.moments(features(_first(s, request.n))[main]) for s in (real, generated)]
             numbers, dim = distance.measure_statistics(*sides), len(sides[0][0])
+            numbers["n"] = {"real": _count(real, request.n), "generated": _count(generated, request.n)}
         else:
             numbers, gaussian = _measure(request, extractor, real, generated, features)
             dim = len(gaussian["mu"])
-    counts = {"real": _count(real, "REAL", request.n), "generated": _count(generated, "GENERATED", request.n)}
-    numbers["n"] = {side: count for side, (count, _) in counts.items()}
     result = {
         **numbers,
-        "n_why": {side: why for side, (_, why) in counts.items()},
+        "n_why": {"real": _why(real, "REAL", request.n), "generated": _why(generated, "GENERATED", request.n)},
         "extractor": extractor.about() | {"features": dim},
         "real": _about(real),
         "generated": _about(generated),
@@ -160,14 +159,19 @@ def _first(side: ImageSet, n: int) -> Images:
     return images[: n or len(images)]
 
 
-def _count(side: ImageSet, name: str, n: int) -> tuple[int | None, str]:
-    """How many images of a side are measured, None where that is not known, and why."""
-    if side.statistics:
-        count = side.about.get("n")
-        known = count if isinstance(count, int) and count > 0 else None
-        return known, f"{name} is saved statistics{', which do not say it' if known is None else ''}"
-    there = len(side.all_images())
-    return n or there, f"--n, of the {there:,} images of {name}" if n else f"all images of {name}"
+def _count(side: ImageSet, n: int) -> int | None:
+    """How many images a side is of that is not held against images; None where its statistics do not say it."""
+    if side.statistics is None:
+        return len(_first(side, n))
+    count = side.about.get("n")
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def _why(side: ImageSet, name: str, n: int) -> str:
+    """Why a side's N is what it is."""
+    if side.statistics is not None:
+        return f"{name} is saved statistics" + (", which do not say it" if _count(side, n) is None else "")
+    return f"--n, of the {len(side.all_images()):,} images of {name}" if n else f"all images of {name}"
 
 
 def _about(side: ImageSet) -> dict[str, Any]:
