@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from core.metrics import distances, pixels
 from core.random import generator
-from eval.measure.image_sets import is_eight_bit
+from eval.measure.comparable import is_eight_bit
 from eval.measure.metrics import Array, Features, measure_all, measure_features, rows
 
 PROTOCOL_N = 2000

@@ -13,15 +13,8 @@ import numpy as np
 
 from core.files import check_kinds, read_json
 from eval.measure import distance
-from eval.measure.image_sets import (
-    Images,
-    ImageSet,
-    assumptions,
-    check_comparable,
-    check_statistics,
-    is_run,
-    read_image_set,
-)
+from eval.measure.comparable import assumptions, check_comparable
+from eval.measure.image_sets import Images, ImageSet, check_statistics, is_run, read_image_set
 from eval.measure.metrics import measure_all, rows
 from eval.measure.request import DistanceRequest
 from eval.twins.drawn import draw_from
