@@ -1,7 +1,6 @@
-"""Files: atomic writes, guarded reads, JSON, tensors and hashes. Every other room reads and writes through this module.
+"""Files: atomic writes, JSON, tensors and hashes. Every other room writes through this module; core.reading reads.
 
 A name that exists holds a whole file or folder: it is written beside its final name, synced, then renamed.
-A file that is read may hold anything: `reading` makes one line of what goes wrong, and no size in it is believed.
 """
 
 from __future__ import annotations
@@ -11,19 +10,18 @@ import errno
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import re
-import resource
 import secrets
 import shutil
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
+
+from core.reading import reading
 
 logger = logging.getLogger(__name__)
 
@@ -156,246 +154,9 @@ def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(path, write)
 
 
-@contextlib.contextmanager
-def reading(path: str | Path, expected: str, advice: str = "write it again") -> Iterator[None]:
-    """Make one ValueError of whatever goes wrong in the block; an error that names the file stays as it is.
-
-    Args:
-        path: the file, or a name that begins with it.
-        expected: what the file should be, such as "a whole .npz file".
-        advice: what to do about it.
-    Raises:
-        ValueError: the file cannot be read, or is damaged, or is something else, or does not fit into memory.
-    """
-    try:
-        yield
-    except MemoryError as error:
-        raise ValueError(f"{path}: does not fit into memory; {advice}") from error
-    except OSError as error:
-        reason = (
-            f"cannot be read: {error.strerror}" if error.strerror else f"not {expected} ({_reason(error)}); {advice}"
-        )
-        raise ValueError(f"{path}: {reason}") from error
-    except Exception as error:
-        if isinstance(error, ValueError) and str(error).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: not {expected} ({_reason(error)}); {advice}") from error
-
-
-def _reason(error: Exception) -> str:
-    """What an error says, in at most 180 printable characters."""
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    text = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
-    return "".join(c if c.isprintable() else " " for c in text)[:180]
-
-
-def check_memory(name: str | Path, needed: int) -> None:
-    """Raise ValueError where `needed` bytes, to be allocated for the file `name`, are not free."""
-    free = free_memory() if needed >= 2**24 else needed  # less is always there
-    if needed > free:
-        raise ValueError(f"{name}: needs {needed / 2**30:.1f} GiB of memory where {free / 2**30:.1f} GiB are free")
-
-
-def free_memory() -> int:
-    """Bytes of main memory that can be had without swapping, and no more than the limits of container and process."""
-    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        limits.append(next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")))
-    with contextlib.suppress(OSError, ValueError):  # "max" stands for none
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min(limits if address_space == resource.RLIM_INFINITY else [*limits, address_space])
-
-
-class PickledError(ValueError):
-    """A .npy file that holds pickled objects."""
-
-
-def read_npy_header(stream: IO[bytes], size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order and dtype of a .npy file, whose size must be as they say; allocates nothing.
-
-    Args:
-        stream: at the first byte; afterwards at the first byte of the array.
-        size: bytes of the whole file.
-    Raises:
-        ValueError: another kind of file, or a damaged header. Other errors too: call it inside `reading`.
-    """
-    version = np.lib.format.read_magic(stream)
-    read = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }.get(version)
-    if read is None:
-        raise ValueError(f"version {version[0]}.{version[1]} of the format")
-    shape, fortran, dtype = read(stream)
-    if dtype.hasobject:
-        raise PickledError("holds pickled objects, which could run code and are not loaded")
-    if any(axis < 0 for axis in shape):
-        raise ValueError(f"shape {shape}")
-    expected = stream.tell() + math.prod(shape) * dtype.itemsize
-    if expected != size:
-        raise ValueError(f"{size} bytes where its header says {expected}")
-    return shape, fortran, dtype
-
-
-def map_npy(path: str | Path) -> np.ndarray:
-    """The array of a .npy file, memory-mapped and read-only; errors of any kind: call it inside `reading`."""
-    with open(path, "rb") as stream:
-        shape, fortran, dtype = read_npy_header(stream, os.fstat(stream.fileno()).st_size)
-        if 0 in shape:
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, "r", stream.tell(), shape, "F" if fortran else "C")
-
-
-def open_zip(path: str | Path) -> zipfile.ZipFile:
-    """A zip whose directory is whole; errors of any kind: call it inside `reading`."""
-    archive = zipfile.ZipFile(path)
-    with open(path, "rb") as stream:
-        stream.seek(max(os.fstat(stream.fileno()).st_size - 2**16 - 22, 0))  # the longest comment, and the end record
-        tail = stream.read()
-    end = tail[tail.rfind(b"PK\x05\x06") :]
-    count, found = int.from_bytes(end[10:12], "little"), len(archive.infolist())
-    if count not in (found, 2**16 - 1):  # the largest number stands for more than fit
-        raise ValueError(f"its directory shows {found} files where {count} were written")
-    return archive
-
-
-def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A file of a zip, of which no more is unpacked than the size that is claimed; call it inside `reading`."""
-    check_memory(info.filename, info.file_size)
-    with archive.open(info) as stream:
-        data = stream.read(info.file_size)
-    if len(data) != info.file_size:
-        raise ValueError(f"{len(data)} bytes where the zip says {info.file_size}")
-    return data
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """The array of a .npy file; no pickle, and nothing is allocated that the file does not hold.
-
-    Raises:
-        ValueError: damaged, or something else, or more than fits into memory; the message names the file.
-    """
-    with reading(path, "a whole .npy file"):
-        check_file(path, 2)
-        return np.array(map_npy(path))
-
-
-def read_npz(path: str | Path, expected: str = "a whole .npz file of plain arrays") -> dict[str, np.ndarray]:
-    """The arrays of an .npz file by name; no pickle, and nothing is allocated that the file does not hold.
-
-    Raises:
-        ValueError: damaged, or something else, or more than fits into memory; the message names the file.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    with reading(path, expected), open_zip(path) as archive:
-        check_memory(path, 2 * max((info.file_size for info in archive.infolist()), default=0))
-        check_memory(path, sum(info.file_size for info in archive.infolist()))
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            if name in arrays:
-                raise ValueError(f"{info.filename} occurs twice")
-            with archive.open(info) as stream:
-                shape, fortran, dtype = read_npy_header(stream, info.file_size)
-                data = bytearray(stream.read(info.file_size - stream.tell()))
-            arrays[name] = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-    return arrays
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file in one step, keys in the given order."""
     write_text_atomic(path, json.dumps(values, indent=2) + "\n")
-
-
-def check_file(path: Path, times: int) -> None:
-    """Demand a regular file that fits into memory so many times over; called inside `reading`."""
-    if not path.exists():
-        raise ValueError(f"{path}: no such file")
-    if not path.is_file():
-        raise ValueError("a folder or a device")
-    check_memory(path, times * path.stat().st_size)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file of JSON or TOML; called inside `reading`."""
-    check_file(path, 32)  # an empty list of 3 bytes becomes an object of 64
-    return path.read_text(encoding="utf-8")
-
-
-def read_json(path: Path, kinds: Mapping[str, type] | None = None) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Args:
-        path: the file.
-        kinds: keys that it must have, with the type of each value; a float must be finite.
-    Raises:
-        ValueError: missing, cut short, not an object, or without these keys; the message names the file.
-    """
-    with reading(path, "valid JSON", "the file may be cut short"):
-        values = json.loads(read_text(path))
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: holds no JSON object")
-        check_kinds(path, values, kinds or {})
-    return values
-
-
-def check_kinds(name: str | Path, values: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
-    """Raise ValueError where a key is missing or of another type; `name` begins the message."""
-    words = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
-    words |= {list: "a list", dict: "an object"}
-    for key, kind in kinds.items():
-        value: Any = values.get(key)
-        right = type(value) is kind or (kind is float and type(value) is int)
-        if not right or (kind is float and not math.isfinite(float(value))):
-            found = shown(value) if key in values else "missing"
-            raise ValueError(f"{name}: {key} is {found}: must be {words[kind]}; write the file again")
-
-
-def shown(value: object) -> str:
-    """A value for a message, in at most 80 printable characters."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python prints
-        text = f"a value of type {type(value).__name__}"
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def read_lines(path: Path, check: Callable[[str, dict[str, Any]], object]) -> list[dict[str, Any]]:
-    """The JSON objects of a file with one object a line.
-
-    Lines at the end that are damaged were cut short when a program was killed. They are left out, with a warning.
-
-    Args:
-        path: the file.
-        check: called with a name for messages and each object; raises ValueError for one that is not as it must be.
-    Raises:
-        ValueError: a damaged line before a whole one, or a file that cannot be read; the message names file and line.
-    """
-    found, damaged = [], ""
-    with reading(path, "lines of JSON objects", "remove the file"):
-        check_file(path, 32)
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-            if not line.strip():
-                continue
-            name = f"{path}, line {number}"
-            try:
-                with reading(name, "a JSON object"):
-                    values = json.loads(line)
-                    if not isinstance(values, dict):
-                        raise ValueError("another JSON value")
-                    check(name, values)
-            except ValueError as error:
-                damaged = damaged or str(error)
-                continue
-            if damaged:
-                raise ValueError(f"{damaged}, or remove the line")
-            found.append(values)
-    if damaged:
-        logger.warning("%s; it is left out, with what follows it", damaged)
-    return found
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -419,41 +180,6 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
             raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from error
         file.chmod(mode)
         publish(file, path)
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """Read a safetensors file; bfloat16 becomes float32.
-
-    Raises:
-        ValueError: missing, cut short, damaged or too large; the message names the file.
-    """
-    from safetensors.numpy import load_file
-
-    with reading(path, "a whole safetensors file", "use another checkpoint"):
-        check_file(path, 2)
-        try:
-            tensors = dict(load_file(path))
-        except TypeError:  # safetensors' NumPy reader does not know bfloat16
-            tensors = _read_bfloat16(path)
-        return tensors
-
-
-def _read_bfloat16(path: Path) -> dict[str, np.ndarray]:
-    """A safetensors file with bfloat16 tensors: the upper halves of float32."""
-    from safetensors import deserialize
-
-    found, kinds = {}, {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
-    check_file(path, 4)
-    for name, tensor in deserialize(path.read_bytes()):  # type: ignore[no-untyped-call]
-        kind = tensor["dtype"]
-        if kind not in kinds:
-            raise ValueError(f"{path}: {shown(name)} is of type {kind}, not of floating point")
-        value = np.frombuffer(tensor["data"], kinds[kind])
-        if kind == "BF16":
-            value = (value.astype(np.uint32) << 16).view(np.float32)
-        found[name] = value.reshape(tensor["shape"])
-    logger.warning("%s: bfloat16 weights are made float32", path)
-    return found
 
 
 def file_hash(*paths: Path) -> str:

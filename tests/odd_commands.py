@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core import files
+from core import reading
 from core.commands import main as twins
 from core.data import __main__ as data
 from eval import __main__ as evaluation
@@ -217,8 +217,8 @@ def _child(line: Line, place: Path, package: str, out: Path, err: Path) -> None:
             os.dup2(file, descriptor)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, "w" if i else "r", closefd=False) for i in range(3))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        if hasattr(files, "free_memory"):
-            files.free_memory = lambda: FREE
+        if hasattr(reading, "free_memory"):
+            reading.free_memory = lambda: FREE
         code = call(line, package)
     except SystemExit as stop:
         code = int(stop.code or 0)

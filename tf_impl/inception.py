@@ -24,7 +24,7 @@ from core.extractors.inception import (
 )
 from core.extractors.inception_graph import graph_constants
 from core.extractors.inception_input import INPUT_SCALE, input_matrices
-from core.files import check_file, reading
+from core.reading import check_file, reading
 from core.twin import Published
 from tf_impl.layers import linear
 

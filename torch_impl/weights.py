@@ -13,8 +13,8 @@ import torch
 
 from core.checkpoints.importing import read_unet
 from core.config import ModelConfig
-from core.files import check_file, reading
 from core.networks.specs import check_weights
+from core.reading import check_file, reading
 from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.unet import UNet
 

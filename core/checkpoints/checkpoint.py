@@ -30,17 +30,9 @@ from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.checkpoints.sums import FORMAT_VERSION, check_progress, check_sums, sum_of
 from core.config import ModelConfig, Recipe
 from core.config.recipes import load_recipe, to_dict
-from core.files import (
-    atomic_folder,
-    read_json,
-    read_tensors,
-    reading,
-    shown,
-    write_json,
-    write_tensors,
-    write_text_atomic,
-)
+from core.files import atomic_folder, write_json, write_tensors, write_text_atomic
 from core.networks.specs import NETWORKS, check_weights
+from core.reading import read_json, read_tensors, reading, shown
 
 logger = logging.getLogger(__name__)
 

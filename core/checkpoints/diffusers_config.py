@@ -7,8 +7,8 @@ from typing import Any
 from core.config import ARCHITECTURES, ModelConfig
 from core.config.nearest import nearest
 from core.config.recipes import from_dict, to_dict
-from core.files import shown
 from core.networks.specs import NETWORKS
+from core.reading import shown
 
 DIFFUSERS_VERSION = "0.42.1"
 VECTOR_CLASS = "DiptychVectorUNet"

@@ -18,8 +18,8 @@ from core.checkpoints.diffusers_config import OWN_KEYS, VECTOR_CLASS, unet_from_
 from core.checkpoints.sums import check_sums
 from core.config import ModelConfig
 from core.config.recipes import load_recipe
-from core.files import read_json, read_tensors, reading
 from core.networks.specs import check_weights
+from core.reading import read_json, read_tensors, reading
 
 logger = logging.getLogger(__name__)
 

@@ -28,17 +28,9 @@ from core.checkpoints.checkpoint import (
 )
 from core.config import Recipe
 from core.config.recipes import to_dict
-from core.files import (
-    check_kinds,
-    read_lines,
-    read_tensors,
-    remove_folder,
-    remove_leftovers,
-    write_json,
-    write_tensors,
-    write_text_atomic,
-)
+from core.files import remove_folder, remove_leftovers, write_json, write_tensors, write_text_atomic
 from core.networks.specs import check_weights
+from core.reading import check_kinds, read_lines, read_tensors
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from core.checkpoints.diffusers_config import DIFFUSERS_VERSION
 from core.config import ProcessConfig, Sampler, SamplingConfig, Schedule
 from core.config.recipes import from_dict
 from core.diffusion import schedules
-from core.files import check_kinds, shown
+from core.reading import check_kinds, shown
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}
 """diffusers' names; any other schedule is written as its betas (trained_betas)."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Recipe
-from core.files import file_hash, read_json, shown
+from core.files import file_hash
+from core.reading import read_json, shown
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from core.checkpoints.importing import read_network
 from core.checkpoints.scheduler_config import process_from_diffusers, sampling_from_diffusers
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import load_recipe
-from core.files import check_kinds, read_json, reading, shown
+from core.reading import check_kinds, read_json, reading, shown
 
 logger = logging.getLogger(__name__)
 

@@ -128,7 +128,7 @@ def _targets(command: ExportCommand, formats: dict[str, str]) -> tuple[Path, Pat
 def _read_process(folder: Path) -> ProcessConfig | None:
     """The noise schedule and prediction type of the network's folder; None for a bare model folder."""
     from core.checkpoints.scheduler_config import process_from_diffusers
-    from core.files import read_json, reading
+    from core.reading import read_json, reading
 
     if (folder / "recipe.json").is_file():
         return load_recipe(folder / "recipe.json").process

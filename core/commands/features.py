@@ -71,7 +71,8 @@ def features(twin: Twin, argv: list[str]) -> int:
     from core.data.formats import describe
     from core.data.sources import open_source
     from core.extractors.features import EXTRACTORS, choose_taps, extract, first_batch_size, read_images, write_features
-    from core.files import file_hash, read_json
+    from core.files import file_hash
+    from core.reading import read_json
 
     taps, path = choose_taps(command.extractor, command.taps), Path(command.images)
     if not path.exists():
@@ -107,7 +108,7 @@ def features(twin: Twin, argv: list[str]) -> int:
 def _weights(twin: Twin, command: FeaturesCommand) -> tuple[Path, dict[str, Any]]:
     """The file of weights, and its arrays by name."""
     from core.extractors.features import default_weights, read_weights
-    from core.files import read_tensors
+    from core.reading import read_tensors
 
     if not command.weights:
         return default_weights(command.extractor)

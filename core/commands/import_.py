@@ -74,7 +74,7 @@ def _read_folder(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str,
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.checkpoints.importing import read_network
     from core.checkpoints.trained import read_scheduler
-    from core.files import read_json
+    from core.reading import read_json
 
     folder = resolve_checkpoint(command.checkpoint)
     if command.sample_size:
@@ -90,8 +90,8 @@ def _read_file(command: ImportCommand, twin: Twin) -> tuple[Network, dict[str, A
     from core.checkpoints.scheduler_config import scheduler_to_diffusers
     from core.checkpoints.trained import read_scheduler
     from core.config import ProcessConfig, SamplingConfig
-    from core.files import read_json
     from core.networks.baseline import baseline_from_state_dict
+    from core.reading import read_json
 
     path, size = Path(command.checkpoint), command.sample_size or 64
     # nn.DataParallel puts `module.` before every name.

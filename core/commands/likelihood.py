@@ -108,9 +108,10 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     if not command.checkpoint:
         raise ValueError("likelihood: no run or checkpoint given; for example: likelihood runs/mine")
     from core.checkpoints.checkpoint import resolve_checkpoint
-    from core.files import file_hash, read_json, write_json
+    from core.files import file_hash, write_json
     from core.inference.generator import open_generator
     from core.inference.given_images import given_images
+    from core.reading import read_json
 
     twin.set_threads(command.threads)
     folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()

@@ -108,10 +108,10 @@ def sample(twin: Twin, argv: list[str]) -> int:
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
     from core.diffusion.samplers import make_table
-    from core.files import check_memory
     from core.inference.conditioning import numbers_of
     from core.inference.generator import open_generator
     from core.inference.samples import Film, manifest_of, write_samples
+    from core.reading import check_memory
 
     started, sampling = time.monotonic(), command.sampling
     twin.set_threads(command.threads)

@@ -51,8 +51,9 @@ def synthesise_ema(twin: Twin, argv: list[str]) -> int:
     from core.checkpoints.run_folder import RunFolder
     from core.checkpoints.scheduler_config import scheduler_to_diffusers
     from core.config.recipes import load_recipe, to_dict
-    from core.files import atomic_folder, read_json, write_json
+    from core.files import atomic_folder, write_json
     from core.networks.specs import check_weights
+    from core.reading import read_json
     from core.training.posthoc_ema import synthesise
 
     recipe = load_recipe(path / "recipe.json")

@@ -1,7 +1,7 @@
 """Recipes: what a run is, as frozen dataclasses, one file for each table.
 
 Each dataclass checks its own values where it is made. The command line's flags and their help are its fields;
-core.config.recipes reads and writes recipes as files. This room imports core.files,
+core.config.recipes reads and writes recipes as files. This room imports core.reading,
 no framework and no other room.
 """
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from core.config import Recipe, require
 from core.config.nearest import nearest
-from core.files import read_text, reading, shown
+from core.reading import read_text, reading, shown
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from operator import attrgetter
 def require(ok: bool, where: str, value: object, allowed: str) -> None:
     """Raise ValueError where a value is not what it must be."""
     if not ok:
-        from core.files import shown  # with NumPy, which --help does without
+        from core.reading import shown  # with NumPy, which --help does without
 
         raise ValueError(f"{where} = {shown(value)}: must be {allowed}")
 

@@ -229,7 +229,7 @@ def _open(command: Info) -> Source:
     from core.config import DataConfig
     from core.data.dataset import simulated
     from core.data.sources import open_source
-    from core.files import check_memory
+    from core.reading import check_memory
 
     if command.path.startswith("simulate:"):
         config = DataConfig(source=command.path, simulate_count=command.count)
@@ -244,7 +244,7 @@ def _read(source: Source) -> tuple[Any, set[bytes]]:
 
     from core.data.dataset import fingerprint
     from core.data.sources import BrokenImageError
-    from core.files import check_memory
+    from core.reading import check_memory
 
     shape = (len(source.names), *source.shape)
     check_memory(source.identity["path"], 4 * math.prod(shape))

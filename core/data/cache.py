@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.sources import open_source
-from core.files import file_hash, read_json, read_npz, reading
+from core.files import file_hash
+from core.reading import read_json, read_npz, reading
 
 IMAGES, ARRAYS, MANIFEST = "images.npy", "arrays.npz", "manifest.json"
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.command_line import RunError
-from core.files import file_hash, keep_sum, kept_sum, publish, reading, sum_file
+from core.files import file_hash, keep_sum, kept_sum, publish, sum_file
+from core.reading import reading
 
 log = logging.getLogger(__name__)
 

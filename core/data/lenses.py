@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.lens_optics import blur_matrix, einstein_radius, point_masses, rod, sersic, shear, sie, sis
-from core.files import check_memory
 from core.random import generator
+from core.reading import check_memory
 
 Array = npt.NDArray[np.float64]
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from core.data.opcodes import DTYPES, MAX_BYTES, interpret
-from core.files import read_npy_header, reading, write_npy
+from core.files import write_npy
+from core.reading import read_npy_header, reading
 
 MAX_HEADER = 4096
 """Bytes of the longest .npy header; NumPy writes 128 for these files."""

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.data.formats import AGAIN, FORMATS, Image, decode, describe, npy_header, read_idx, to_hwc
-from core.files import file_hash, map_npy, open_zip, read_member, read_npz, reading
+from core.files import file_hash
+from core.reading import map_npy, open_zip, read_member, read_npz, reading
 
 SPLITS = ("train", "val", "valid", "validation", "test")
 """Folders that are no class: this project draws its own split."""

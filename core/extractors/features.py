@@ -23,7 +23,8 @@ from core.data.sources import Source
 from core.extractors import inception as inception_spec
 from core.extractors import inception_input, lens_weights
 from core.extractors import lens as lens_spec
-from core.files import file_hash, free_memory, kept_sum, read_tensors, write_npz
+from core.files import file_hash, kept_sum, write_npz
+from core.reading import free_memory, read_tensors
 
 Extractor = Callable[[np.ndarray], dict[str, np.ndarray]]
 

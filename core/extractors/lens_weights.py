@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from core.extractors.lens import check_lens_weights
-from core.files import file_hash, read_json, read_tensors, write_json, write_tensors
+from core.files import file_hash, write_json, write_tensors
+from core.reading import read_json, read_tensors
 
 FOLDER = Path(__file__).parent
 WEIGHTS, MANIFEST = "lens_extractor.safetensors", "lens_extractor.json"

@@ -24,9 +24,9 @@ from core.diffusion.editing import (
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table, steps_of
 from core.diffusion.table import After, SamplingTable
-from core.files import check_file, reading
 from core.images import from_unit, grid, to_unit
 from core.inference.sampling import Conditioned, KeyedNoise, Part, finished, run_table
+from core.reading import check_file, reading
 
 Images = NDArray[Any]
 HOLE_GREY = 0.5

@@ -14,9 +14,10 @@ from core.command_line import RunError
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.data.dataset import open_dataset
-from core.files import reading, write_json, writing_to
+from core.files import write_json, writing_to
 from core.inference.conditioning import check_condition
 from core.networks.specs import count_parameters
+from core.reading import reading
 from core.training.evaluation import Evaluation, make_extract
 from core.training.loop import TrainingRun, train
 from core.training.training import Training, check_memory_of

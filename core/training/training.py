@@ -16,12 +16,12 @@ from core.data.dataset import Dataset
 from core.data.order import batch_indices, symmetry, symmetry_codes
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
-from core.files import check_memory
 from core.images import from_unit
 from core.inference.conditioning import training_condition
 from core.inference.sampling import Network
 from core.networks.specs import count_parameters
 from core.random import gaussian
+from core.reading import check_memory
 from core.training.levels import LevelSampler
 from core.training.optim import scalars
 

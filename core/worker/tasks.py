@@ -20,11 +20,11 @@ from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable
 from core.extractors.features import EXTRACTORS, Extractor, extract
-from core.files import read_tensors
 from core.inference.generator import Generator
 from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits
 from core.inference.sampling import Conditioned, KeyedNoise, Network, Part
 from core.random import gaussian
+from core.reading import read_tensors
 from core.training.levels import LevelSampler
 from core.training.training import Trainer, Training
 from core.worker.protocol import Arrays, Task, with_prefix

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.files import check_kinds, read_json
+from core.reading import check_kinds, read_json
 from eval.measure import distance
 from eval.measure.comparable import assumptions, check_comparable
 from eval.measure.image_sets import Images, ImageSet, check_statistics, is_run, read_image_set

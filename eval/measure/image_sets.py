@@ -23,8 +23,8 @@ from core.data.dataset import fit as fit_image
 from core.data.dataset import open_dataset, to_float
 from core.data.formats import describe
 from core.data.sources import open_source
-from core.files import read_json, read_npz, reading, shown
 from core.images import to_uint8
+from core.reading import read_json, read_npz, reading, shown
 
 Images = npt.NDArray[Any]
 Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

@@ -8,9 +8,9 @@ from typing import Any
 
 from core.command_line import RunError
 from core.diffusion.samplers import SAMPLERS
-from core.files import read_json, read_npy
 from core.metrics.frechet import frechet_distance_from_features
 from core.metrics.pixels import check_images
+from core.reading import read_json, read_npy
 from eval.measure.distance import PROTOCOL_N, cut
 from eval.measure.image_sets import ImageSet, is_run, read_image_set
 from eval.twins.drawn import draw_from

@@ -23,9 +23,10 @@ from core.config import ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.diffusion.table import Row
-from core.files import read_json, read_npz, write_json, write_npz, write_text_atomic
+from core.files import write_json, write_npz, write_text_atomic
 from core.images import grid, save_png
 from core.random import gaussian
+from core.reading import read_json, read_npz
 from eval.studies.baseline_table import measure, table
 from eval.studies.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
 from eval.twins.client import Worker, run_verb

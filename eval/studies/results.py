@@ -21,7 +21,8 @@ from core.checkpoints.checkpoint import resolve_checkpoint
 from core.config import Recipe
 from core.config.recipes import load_recipe
 from core.data.dataset import Dataset, open_dataset
-from core.files import read_json, read_npy, write_json, write_text_atomic
+from core.files import write_json, write_text_atomic
+from core.reading import read_json, read_npy
 from eval.measure.compare import compare
 from eval.measure.image_sets import ImageSet
 from eval.measure.speed import machine

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
-from core.files import file_hash, read_json
+from core.files import file_hash
+from core.reading import read_json
 from eval.twins.client import run_verb
 from eval.twins.interpreters import Framework
 

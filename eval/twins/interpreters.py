@@ -117,7 +117,7 @@ def _runs(python: str) -> bool:
 def _conda_has(environment: str) -> bool:
     if shutil.which("conda") is None:
         return False
-    from core.files import reading  # with NumPy, which --help does without
+    from core.reading import reading  # with NumPy, which --help does without
 
     answer = subprocess.run(["conda", "env", "list", "--json"], capture_output=True, text=True)
     if answer.returncode != 0:

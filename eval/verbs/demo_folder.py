@@ -15,7 +15,8 @@ from core.checkpoints.checkpoint import resolve_checkpoint
 from core.checkpoints.run_folder import RunFolder
 from core.config import Recipe
 from core.config.recipes import load_recipe, to_dict
-from core.files import check_kinds, read_json, write_json
+from core.files import write_json
+from core.reading import check_kinds, read_json
 from eval.twins.client import run_verb
 from eval.twins.interpreters import PACKAGES, Framework
 

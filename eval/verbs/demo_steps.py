@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from core.data.dataset import Dataset, open_dataset
-from core.files import read_json, read_npy
+from core.reading import read_json, read_npy
 from eval.measure.compare import compare
 from eval.pages.demo_page import Material, write_demo_page
 from eval.pages.demo_picture import save_picture

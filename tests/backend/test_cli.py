@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 from core.config.recipes import load_recipe
-from core.files import file_hash, read_tensors
+from core.files import file_hash
 from core.networks.specs import count_parameters
 from core.random import gaussian
+from core.reading import read_tensors
 from tests import command_line
 
 ROOT = Path(__file__).resolve().parents[2]

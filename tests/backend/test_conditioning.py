@@ -11,9 +11,9 @@ from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, Sampling
 from core.diffusion.process import coefficients, make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run
-from core.files import read_json
 from core.inference.conditioning import no_condition
 from core.networks.specs import param_specs
+from core.reading import read_json
 from eval.parity.closeness import NotCloseError, require_close
 from eval.parity.tolerances import LOSS_FLOAT64, NETWORK_FLOAT64, SAMPLER_FLOAT64
 from tests.numpy_unet import NumpyUNet

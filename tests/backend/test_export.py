@@ -16,8 +16,9 @@ from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, save_checkpoin
 from core.checkpoints.diffusers_config import unet_to_diffusers
 from core.commands.export import TOLERANCE
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
-from core.files import file_hash, read_tensors, write_json, write_tensors
+from core.files import file_hash, write_json, write_tensors
 from core.networks.specs import param_specs
+from core.reading import read_tensors
 from core.twin import Exported, Twin
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import NETWORK_FLOAT32

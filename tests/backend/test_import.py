@@ -19,8 +19,9 @@ from core.checkpoints.importing import PICKLE_FILE, read_network, refuse_pickle
 from core.checkpoints.trained import open_trained
 from core.commands.main import main
 from core.config import ProcessConfig, SamplingConfig
-from core.files import read_json, read_tensors, write_json, write_tensors
+from core.files import write_json, write_tensors
 from core.networks.specs import count_parameters, param_specs, time_frequencies
+from core.reading import read_json, read_tensors
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import EXACT, NETWORK_FLOAT32, NETWORK_FLOAT64
 from tests.numpy_unet import NumpyUNet

@@ -34,12 +34,13 @@ from core.data.dataset import open_dataset
 from core.data.pickles import convert_pickles
 from core.data.sources import Source, open_source
 from core.extractors.features import EXTRACTORS, read_weights
-from core.files import read_json, write_json, write_npz, write_tensors
+from core.files import write_json, write_npz, write_tensors
 from core.images import save_png
 from core.inference.conditioning import asked_condition
 from core.inference.editing import read_hole
 from core.inference.given_images import given_images
 from core.networks.specs import initial_weights
+from core.reading import read_json
 from eval.measure.fid import differences
 from eval.measure.fid import read_result as published_result
 from eval.measure.image_sets import read_image_set

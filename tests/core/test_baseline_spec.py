@@ -16,9 +16,9 @@ from core.checkpoints.diffusers_config import unet_from_diffusers, unet_to_diffu
 from core.checkpoints.importing import read_unet
 from core.config import ARCHITECTURES, Architecture, ModelConfig, Recipe
 from core.config.recipes import from_dict, load_recipe, to_dict
-from core.files import read_json
 from core.networks.baseline import baseline_from_state_dict, baseline_plan, bilinear_matrix
 from core.networks.specs import NETWORKS, count_parameters, initial_weights, param_specs, time_frequencies
+from core.reading import read_json
 from eval.parity.tolerances import STATISTICS_SIGMA
 
 ORIGINAL = ModelConfig((64, 64), block_out_channels=(64, 128, 256, 256), architecture="baseline")

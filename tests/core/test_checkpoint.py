@@ -34,10 +34,11 @@ from core.checkpoints.trained import open_trained
 from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig, architectures
 from core.config.recipes import from_dict
 from core.diffusion import schedules
-from core.files import file_hash, read_json, read_tensors, write_json, write_tensors, write_text_atomic
+from core.files import file_hash, write_json, write_tensors, write_text_atomic
 from core.networks import specs
 from core.networks.parameters import ParamSpec
 from core.networks.specs import check_weights, param_specs
+from core.reading import read_json, read_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = Path(__file__).parent / "data" / "checkpoint-format-1"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE
-from core.files import read_tensors, write_tensors
+from core.files import write_tensors
+from core.reading import read_tensors
 from tests.command_line import RECIPE, refused, run, steps_of, weights_of
 
 

@@ -21,7 +21,8 @@ from core.extractors.features import (
     read_images,
     write_features,
 )
-from core.files import file_hash, free_memory, write_json, write_tensors
+from core.files import file_hash, write_json, write_tensors
+from core.reading import free_memory
 from core.worker.tasks import FeaturesTask
 from tests import command_line
 from tests.feature_file import read_features

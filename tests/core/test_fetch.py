@@ -13,7 +13,8 @@ import pytest
 from core.commands.main import main
 from core.extractors import features as module
 from core.extractors.features import Facts
-from core.files import file_hash, read_tensors
+from core.files import file_hash
+from core.reading import read_tensors
 from core.twin import Published
 from tests import command_line
 from tests.file_server import serving

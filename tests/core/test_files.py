@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from core import files
-from core.files import check_memory, free_memory, read_npz, reading, write_npz
+from core.files import write_npz
+from core.reading import check_memory, free_memory, read_npz, reading
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_npz_of_another_kind(tmp_path):
 
 def test_memory_that_is_not_there(monkeypatch):
     check_memory("F", 1000)
-    monkeypatch.setattr(files, "free_memory", lambda: 2**30)
+    monkeypatch.setattr("core.reading.free_memory", lambda: 2**30)
     with pytest.raises(ValueError, match=r"F: needs 2\.0 GiB of memory where 1\.0 GiB are free"):
         check_memory("F", 2**31)
     assert free_memory() > 0
@@ -89,7 +89,7 @@ def test_memory_that_is_not_there(monkeypatch):
 
 def test_free_memory_keeps_the_limit_of_the_process():
     program = (
-        "import resource; from core.files import free_memory; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
+        "import resource; from core.reading import free_memory; resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31));"
         "print(free_memory() <= 2**31)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

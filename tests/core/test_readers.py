@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from core.command_line import end
-from core.files import read_json, read_lines, write_json, write_npz
+from core.files import write_json, write_npz
 from core.inference.editing import read_hole
+from core.reading import read_json, read_lines
 from eval.verbs.demo_folder import open_demo
 from tests.chaos.__main__ import lay_out
 from tests.chaos.mutations import DIRECTORY
@@ -274,7 +275,7 @@ def test_tensors_that_are_not_of_floating_point_are_refused(whole, tmp_path, tar
 
 
 def test_a_file_larger_than_the_memory_is_not_read(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.files.free_memory", lambda: 5000)
+    monkeypatch.setattr("core.reading.free_memory", lambda: 5000)
     for name, target in (("recipe", "recipe.json"), ("extractor", "lens.safetensors")):
         lay_out(tmp_path / "x", dict(whole(name)))
         os.truncate(tmp_path / "x" / target, 1 << 25)
