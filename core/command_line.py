@@ -134,7 +134,8 @@ def verb(argv: Sequence[str], verbs: dict[str, str], prog: str) -> str:
     width = max(10, *map(len, verbs))
     listed = "\n".join(f"  {name:<{width}} {text}" for name, text in verbs.items())
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{prog} VERB --help says more of each.")
+        more = f"{prog} VERB --help says more of each, and {prog} --version the versions."
+        print(f"usage: {prog} VERB [OPTIONS]\n\n{listed}\n\n{more}")
         raise SystemExit(0)
     if argv and argv[0] == "--version":
         print(versions())

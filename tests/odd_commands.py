@@ -29,8 +29,8 @@ SECONDS = 20.0
 """Time limit of a line."""
 MEMORY, FREE = 12 << 30, 4 << 30
 """Bytes of address space that a line may take, and of memory that it is told are free."""
-BAR = re.compile(r"\[\d\d:\d\d")
-"""A progress bar, which is no message."""
+NOISE = re.compile(r"\[\d\d:\d\d|^[IWE]\d{4} |^WARNING: All log messages before absl")
+"""A progress bar, and what TensorFlow's own logger writes: no message of this project."""
 WORDS = {"LONG": "L" * 5000, "DIGITS": "9" * 5000}
 
 
@@ -61,7 +61,7 @@ class Outcome:
 
     def fault(self, line: Line) -> str:
         """What is wrong, as one of a few classes with details; empty where the line ended as it must."""
-        said = [text for text in re.split(r"[\r\n]|\x1b\[A", self.err) if text.strip() and not BAR.search(text)]
+        said = [text for text in re.split(r"[\r\n]|\x1b\[A", self.err) if text.strip() and not NOISE.search(text)]
         expected = WORDS.get(line.word, line.word)
         if self.code is None:
             return "did not end"

@@ -376,7 +376,7 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
         source = _open(path, channels)
     if channels is not None and source.shape[2] != channels:
         raise ValueError(
-            f"{source.names[0]}: {source.shape[2]} channels where the model takes {channels}; set model.in_channels, "
-            f"out_channels to {source.shape[2]}, or convert the images"
+            f"{source.names[0]}: {source.shape[2]} channels where the network takes {channels}; convert the images, or "
+            f"train a network with model.in_channels and model.out_channels {source.shape[2]}"
         )
     return source

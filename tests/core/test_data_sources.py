@@ -228,7 +228,7 @@ FAULTS = [
     ({"a.npy": npy(np.array([np.zeros((4, 4)), Bomb()], object))}, r"a\.npy: holds pickled objects.*convert-pickles"),
     ({"a.npy": npy(np.zeros((4, 4), complex))}, r"a\.npy: dtype complex128"),
     ({"a.npy": npy(np.zeros((9, 4, 8)))}, r"a\.npy: shape \(9, 4, 8\) is ambiguous"),
-    ({"a.npy": npy(np.zeros((3, 8, 8)))}, r"a\.npy: 3 channels where the model takes 1; set model\.in_channels"),
+    ({"a.npy": npy(np.zeros((3, 8, 8)))}, r"a\.npy: 3 channels where the network takes 1; convert the images"),
     ({"a.npy": GOOD, "b.png": b""}, r"holds images of several kinds \(\.npy, \.png\); keep one kind"),
     ({"a.png": b"\x89PNG nothing"}, r"a\.png: not a whole picture"),
     ({"a.png": picture(RNG.integers(0, 255, (64, 64), dtype=np.uint8), "png")[:900]}, r"a\.png: not a whole picture"),
