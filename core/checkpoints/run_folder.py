@@ -84,6 +84,7 @@ class RunFolder:
             ValueError: it already holds a run.
         """
         self.check_new()
+        self.sweep()  # of a start that was killed
         (self.path / "samples").mkdir(parents=True, exist_ok=True)
         (self.path / "checkpoints").mkdir(exist_ok=True)
         write_json(self.path / "recipe.json", to_dict(recipe))

@@ -270,6 +270,10 @@ def test_recovery_drops_what_a_killed_run_left(tmp_path):
     left = (run.path / "checkpoints" / "step-00000003", run.path / "latest")
     assert subprocess.run([sys.executable, "-c", code, *map(str, left)], cwd=ROOT).returncode == 9
     assert len([*run.path.rglob(".*.partial")]) == 2
+    (tmp_path / "new").mkdir()
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "new" / "recipe.json")], cwd=ROOT).returncode == 9
+    run_folder(tmp_path / "new")
+    assert not [*(tmp_path / "new").rglob(".*")]
     run.recover(2)
     assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
     assert files(run.path) == {"recipe.json", "metrics.jsonl"} and not list((run.path / "checkpoints").iterdir())
