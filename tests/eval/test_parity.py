@@ -47,7 +47,7 @@ TWIN = """
         def state(self):
             kept = {{part: values for part, values in self.parts.items() if part != "ema"}}
             state = {{f"{{part}}/{{n}}": v for part, values in kept.items() for n, v in values.items()}}
-            return self.parts["ema"], state, {{"adam_steps": self.count}}
+            return self.parts["ema"], state, {{"adam_steps": self.count, "skipped": 0, "skipped_in_a_row": 0}}
 
         def load(self, ema, state, counters):
             self.parts = {{part: with_prefix(state, f"{{part}}/") for part in self.parts}} | {{"ema": ema}}
