@@ -226,13 +226,14 @@ def shown(value: object) -> str:
 def read_lines(path: Path, check: Callable[[str, dict[str, Any]], object]) -> list[dict[str, Any]]:
     """The JSON objects of a file with one object a line.
 
-    Lines at the end that are damaged were cut short when a program was killed. They are left out, with a warning.
+    Lines at the end that are no JSON were cut short when a program was killed. They are left out, with a warning.
 
     Args:
         path: the file.
         check: called with a name for messages and each object; raises ValueError for one that is not as it must be.
     Raises:
-        ValueError: a damaged line before a whole one, or a file that cannot be read; the message names file and line.
+        ValueError: a line that is no JSON before one that is, another value than such an object, or a file that cannot
+            be read; the message names file and line.
     """
     found, damaged = [], ""
     with reading(path, "lines of JSON objects", "remove the file"):
@@ -244,14 +245,14 @@ def read_lines(path: Path, check: Callable[[str, dict[str, Any]], object]) -> li
             try:
                 with reading(name, "a JSON object"):
                     values = json.loads(line)
-                    if not isinstance(values, dict):
-                        raise ValueError("another JSON value")
-                    check(name, values)
             except ValueError as error:
                 damaged = damaged or str(error)
                 continue
             if damaged:
                 raise ValueError(f"{damaged}, or remove the line")
+            if not isinstance(values, dict):
+                raise ValueError(f"{name}: holds no JSON object: remove the line")
+            check(name, values)
             found.append(values)
     if damaged:
         logger.warning("%s; it is left out, with what follows it", damaged)

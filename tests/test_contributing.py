@@ -50,7 +50,7 @@ def test_add_a_schedule(checkout):
         weights = initial_weights(recipe.model, 0)
         parts = ("params", "exp_avg", "exp_avg_sq")
         state = {f"{part}/{name}": value for part in parts for name, value in weights.items()}
-        progress = {"step": 0, "counters": {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}}
+        progress = {"step": 0, "seconds": 0.0, "counters": {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}}
         save_checkpoint(Path("saved"), Checkpoint(recipe, weights, state, progress, {}))
         opened = load_checkpoint(Path("saved"))
         assert opened.recipe == recipe

@@ -142,7 +142,7 @@ def _train(
     run = TrainingRun(training, twin.make_trainer(recipe))
     if checkpoint:
         run.trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
-        run = dataclasses.replace(run, step=step, seconds=checkpoint.progress.get("seconds", 0.0))
+        run = dataclasses.replace(run, step=step, seconds=checkpoint.progress["seconds"])
     write_json(path / "run.json", twin.environment())
     parameters, images = count_parameters(recipe.model), len(training.dataset.train)
     verb = "goes on" if checkpoint else "starts"

@@ -102,7 +102,9 @@ def _through_disk(folder: Path, recipe: Recipe, step: int, state: Trained) -> Tr
     """A state written as a checkpoint and read again."""
     arrays, counters = state
     raw = {name: value for name, value in arrays.items() if _is_state(name) and not name.startswith("ema/")}
-    save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": step, "counters": counters}, {}))
+    save_checkpoint(
+        folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": step, "seconds": 0.0, "counters": counters}, {})
+    )
     stored = load_checkpoint(folder)
     return under("ema", stored.ema) | stored.state, stored.progress["counters"]
 

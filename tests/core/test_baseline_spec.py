@@ -192,7 +192,7 @@ def test_a_checkpoint_folder_says_that_it_is_not_diffusers(tmp_path):
     recipe = Recipe(TINY)
     ema = initial_weights(TINY, 0)
     state = {f"{part}/{n}": v for part in ("params", "exp_avg", "exp_avg_sq") for n, v in ema.items()}
-    progress = {"step": 1, "counters": {"adam_steps": 1, "skipped": 0, "skipped_in_a_row": 0}}
+    progress = {"step": 1, "seconds": 1.5, "counters": {"adam_steps": 1, "skipped": 0, "skipped_in_a_row": 0}}
     save_checkpoint(tmp_path / "a", Checkpoint(recipe, ema, state, progress, {}))
     index = read_json(tmp_path / "a" / "model_index.json")
     assert index["_class_name"] == "DiptychBaselinePipeline" and index["unet"] == ["diptych", "DiptychBaselineUNet"]

@@ -71,7 +71,12 @@ def make(step=3, recipe=RECIPE):
         recipe,
         weights(recipe.model),
         state,
-        {"step": step, "seed": 0, "counters": {"adam_steps": step, "skipped": 0, "skipped_in_a_row": 0}},
+        {
+            "step": step,
+            "seed": 0,
+            "seconds": 1.5,
+            "counters": {"adam_steps": step, "skipped": 0, "skipped_in_a_row": 0},
+        },
         {"class_names": []},
     )
 

@@ -286,36 +286,24 @@ def test_a_file_larger_than_the_memory_is_not_read(whole, tmp_path, monkeypatch)
 GOOD = b'{"step": 1, "loss": 0.5, "distance": 2.0}\n'
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"text",
-        b"[" * 100_000,
-        b"[1]",
-        b"{}",
-        b'{"step": "1"}',
-        b'{"step": -1}',
-        b'{"step": true}',
-        b'{"step": 1.5}',
-        b'{"step": 1, "loss": NaN}',
-        b'{"step": 1, "distance": "2"}',
-        b'{"step": 1, "distance": null}',
-        b"\0\0\0",
-        b"\xff\xfe",
-        b'{"step": 1, "loss": []}',
-    ],
-)
-def test_a_damaged_line_of_metrics_is_named_and_one_at_the_end_was_cut_short(whole, tmp_path, line, caplog):
-    def lay(content):
-        lay_out(tmp_path / "x", {**whole("run"), "metrics.jsonl": content})
+CUT = [b"text", b"[" * 100_000, b"\0\0\0", b"\xff\xfe", b'{"step": 1, "lo']
+WRONG = [
+    *(b"[1]", b"{}", b'{"step": "1"}', b'{"step": -1}', b'{"step": true}', b'{"step": 1.5}'),
+    *(b'{"step": 1, "loss": NaN}', b'{"step": 1, "loss": []}', b'{"step": 1, "distance": null}'),
+]
 
-    lay(GOOD + line + b"\n" + GOOD)
-    found = line_of(lambda: READERS["run"].read(tmp_path / "x", "metrics.jsonl"))
-    assert f"{tmp_path / 'x' / 'metrics.jsonl'}, line 2: " in found
-    assert (tmp_path / "x" / "metrics.jsonl").read_bytes() == GOOD + line + b"\n" + GOOD
-    lay(GOOD + line)
-    assert READERS["run"].read(tmp_path / "x", "metrics.jsonl")["lines"] == [GOOD.decode().strip()]
-    assert "metrics.jsonl, line 2: " in caplog.text
+
+@pytest.mark.parametrize("line", CUT + WRONG)
+def test_a_damaged_line_of_metrics_is_named_and_one_at_the_end_was_cut_short(whole, tmp_path, line, caplog):
+    file = tmp_path / "x" / "metrics.jsonl"
+    for content in (GOOD + line + b"\n" + GOOD, *([GOOD + line] if line in WRONG else [])):
+        lay_out(tmp_path / "x", {**whole("run"), "metrics.jsonl": content})
+        found = line_of(lambda: READERS["run"].read(tmp_path / "x", "metrics.jsonl"))
+        assert f"{file}, line 2: " in found and file.read_bytes() == content
+    if line in CUT:
+        lay_out(tmp_path / "x", {**whole("run"), "metrics.jsonl": GOOD + line})
+        assert READERS["run"].read(tmp_path / "x", "metrics.jsonl")["lines"] == [GOOD.decode().strip()]
+        assert "metrics.jsonl, line 2: " in caplog.text
 
 
 @pytest.mark.parametrize(
