@@ -96,7 +96,7 @@ def check_progress(folder: Path, progress: Mapping[str, Any], recipe: Recipe) ->
     adam_steps, skipped, in_a_row = (counters[name] for name in COUNTERS)
     if adam_steps + skipped != step or in_a_row > skipped:
         raise ValueError(f"{path}: counters = {shown(counters)}: must add up to step = {step}; use another checkpoint")
-    seconds = progress.get("seconds")
+    seconds: Any = progress.get("seconds")
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"{path}: seconds = {shown(seconds)}: must be a number, at least 0")
     training = recipe.training
