@@ -224,6 +224,11 @@ def _open_zip(path: Path, channels: int | None) -> Source:
     if len(infos) < sum(not info.is_dir() for info in archive.infolist()):
         raise ValueError(f"{path}: holds two files of one name; {advice}")
 
+    for info in archive.infolist():  # a name stands twice in a zip; damaged, it could pass for no image
+        if PurePosixPath(info.filename).suffix.lower() not in FORMATS:
+            with reading(f"{path}/{info.filename}", "a whole file inside the zip", advice), archive.open(info):
+                pass
+
     def load(name: str) -> bytes:
         where, info = f"{path}/{name}", infos[name]
         with reading(where, "a whole file inside the zip", advice):

@@ -297,7 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if outcome.kind in BAD:
             faults.setdefault((name, outcome.kind, outcome.signature), []).append((name, index, outcome))
     for (name, kind, signature), rows in faults.items():
-        print(f"{kind} {name} ({len(rows)}): {signature}: cases {[row[1] for row in rows[:3]]}: {rows[0][2].line}")
+        line = f"{kind} {name} ({len(rows)}): {signature}: cases {[row[1] for row in rows[:3]]}: {rows[0][2].line}"
+        print(line.encode("ascii", "backslashreplace").decode())
     if command.save:
         save([rows[0] for rows in faults.values()], seed, command.save)
     print(table(outcomes))
@@ -312,7 +313,7 @@ def save(rows: Sequence[tuple[str, int, Outcome]], seed: int, folder: Path) -> N
         others = tuple(data for whole in wholes.values() for data in whole.files.values())
         for name, index, _ in rows:
             case = draw_case(name, wholes[name], seed, index, others)
-            if case.data is not None and case.data != DIRECTORY and len(case.data) <= 1 << 20:
+            if case.data is not None and case.data != DIRECTORY and len(case.data) <= 20_000:
                 path = folder / name / hashlib.sha256(case.data).hexdigest()[:8] / case.target
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(case.data)

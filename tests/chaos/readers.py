@@ -334,7 +334,7 @@ def read_checkpoint(folder: Path, target: str) -> Any:
     found = open_trained(resolve_checkpoint(folder / STEP))
     open_trained(folder / STEP, "raw")
     asked = asked_condition(found.classes, found.data, range(3), 0, numbers={"theta_e": 0.7})
-    progress = {key: loaded.progress.get(key) for key in PROGRESS}
+    progress = {key: loaded.progress.get(key, value) for key, value in PROGRESS.items()}  # older ones lack some
     return {"recipe": to_dict(loaded.recipe), "ema": loaded.ema, "state": loaded.state, "progress": progress, **asked}
 
 
