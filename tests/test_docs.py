@@ -145,7 +145,8 @@ def check_python(words: list[str]) -> None:
         return
     assert importlib.util.find_spec(module), f"no module {module}"
     if module.startswith("tests.") or module == "torch_impl.train_lens_extractor":
-        source = read(ROOT / f"{module.replace('.', '/')}.py")
+        place = ROOT / module.replace(".", "/")
+        source = read(place / "__main__.py" if place.is_dir() else place.with_suffix(".py"))
         for option in (word for word in argv if word.startswith("--")):
             assert option.removeprefix("--").replace("-", "_") in source.replace("-", "_"), option
         return
