@@ -35,6 +35,7 @@ def test_add_a_schedule(checkout):
         from pathlib import Path
         import numpy as np
         from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+        from core.checkpoints.sums import COUNTERS, make_progress
         from core.checkpoints.scheduler_config import process_from_diffusers
         from core.config import Recipe
         from core.config.recipes import from_dict
@@ -50,7 +51,7 @@ def test_add_a_schedule(checkout):
         weights = initial_weights(recipe.model, 0)
         parts = ("params", "exp_avg", "exp_avg_sq")
         state = {f"{part}/{name}": value for part in parts for name, value in weights.items()}
-        progress = {"step": 0, "seconds": 0.0, "counters": {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}}
+        progress = make_progress(recipe, 0, dict.fromkeys(COUNTERS, 0))
         save_checkpoint(Path("saved"), Checkpoint(recipe, weights, state, progress, {}))
         opened = load_checkpoint(Path("saved"))
         assert opened.recipe == recipe

@@ -74,6 +74,24 @@ def _problem(path: Path, expected: Any) -> str:
     return "" if found == expected else f"{path}: damaged, or changed since it was saved (another size or SHA-256 sum)"
 
 
+def make_progress(recipe: Recipe, step: int, counters: Mapping[str, int], seconds: float = 0.0) -> dict[str, Any]:
+    """How far a training has come, as a checkpoint keeps it.
+
+    Args:
+        recipe: the training's recipe.
+        step: number of optimiser steps, skipped ones included.
+        counters: COUNTERS by name.
+        seconds: wall-clock time so far.
+    """
+    return {
+        "step": step,
+        "data_position": step * recipe.training.batch_size,
+        "seed": recipe.training.seed,
+        "seconds": round(seconds, 3),
+        "counters": dict(counters),
+    }
+
+
 def check_progress(folder: Path, progress: Mapping[str, Any], recipe: Recipe) -> None:
     """Demand that step, counters, data position and seed agree with each other, the recipe and the folder's name.
 
@@ -85,8 +103,8 @@ def check_progress(folder: Path, progress: Mapping[str, Any], recipe: Recipe) ->
         ValueError: they do not; the message names the file and the value.
     """
     path, counters = folder / STATE, progress.get("counters")
-    if not isinstance(counters, dict):
-        raise ValueError(f"{path}: counters = {shown(counters)}: must be numbers by name")
+    if not isinstance(counters, dict) or not counters.keys() <= {*COUNTERS}:
+        raise ValueError(f"{path}: counters = {shown(counters)}: must be {', '.join(COUNTERS)} by name")
     for name, value in {"step": progress.get("step"), **{name: counters.get(name) for name in COUNTERS}}.items():
         if type(value) is not int or value < 0:
             raise ValueError(f"{path}: {name} = {shown(value)}: must be a whole number, at least 0")
@@ -99,7 +117,9 @@ def check_progress(folder: Path, progress: Mapping[str, Any], recipe: Recipe) ->
     seconds: Any = progress.get("seconds")
     if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"{path}: seconds = {shown(seconds)}: must be a number, at least 0")
-    training = recipe.training
-    for name, expected in (("data_position", step * training.batch_size), ("seed", training.seed)):
-        if progress.get(name, expected) != expected:
-            raise ValueError(f"{path}: {name} = {shown(progress[name])}: must be {expected}, by its step and recipe")
+    expected = make_progress(recipe, step, counters)
+    for name in ("data_position", "seed"):
+        if progress.get(name) != expected[name]:
+            raise ValueError(
+                f"{path}: {name} = {shown(progress.get(name))}: must be {expected[name]}, by step and recipe"
+            )

@@ -21,6 +21,7 @@ import numpy as np
 
 from core.checkpoints.checkpoint import Checkpoint, checkpoints_of
 from core.checkpoints.run_folder import RunFolder
+from core.checkpoints.sums import make_progress
 from core.checkpoints.trained import of_recipe
 from core.command_line import RunError
 from core.config import Recipe
@@ -86,13 +87,7 @@ class TrainingRun:
     def checkpoint(self, seconds: float) -> Checkpoint:
         """The checkpoint of this step; `seconds` is the wall-clock time of the training so far."""
         ema, state, counters = self.trainer.state()
-        progress = {
-            "step": self.step,
-            "data_position": self.step * self.recipe.training.batch_size,
-            "seed": self.recipe.training.seed,
-            "seconds": round(seconds, 3),
-            "counters": counters,
-        }
+        progress = make_progress(self.recipe, self.step, counters, seconds)
         record = data_record(self.recipe, self.training.dataset)
         return Checkpoint(self.recipe, ema, state | self.training.levels.state(), progress, record)
 

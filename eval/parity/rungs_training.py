@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from core.checkpoints.sums import make_progress
 from core.config import Recipe
 from core.config.recipes import to_dict
 from eval.parity.ladder import PARTS, Board, Twins, at_once, part, under
@@ -102,9 +103,7 @@ def _through_disk(folder: Path, recipe: Recipe, step: int, state: Trained) -> Tr
     """A state written as a checkpoint and read again."""
     arrays, counters = state
     raw = {name: value for name, value in arrays.items() if _is_state(name) and not name.startswith("ema/")}
-    save_checkpoint(
-        folder, Checkpoint(recipe, part("ema", arrays), raw, {"step": step, "seconds": 0.0, "counters": counters}, {})
-    )
+    save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, make_progress(recipe, step, counters), {}))
     stored = load_checkpoint(folder)
     return under("ema", stored.ema) | stored.state, stored.progress["counters"]
 

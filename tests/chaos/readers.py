@@ -27,6 +27,7 @@ from core.checkpoints.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoin
 from core.checkpoints.importing import PICKLE_FILE, read_network, refuse_pickle
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
+from core.checkpoints.sums import make_progress
 from core.checkpoints.trained import open_trained
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.config.recipes import load_recipe, to_dict
@@ -59,7 +60,7 @@ RECIPE = Recipe(
 CONDITION = {"names": ["theta_e"], "mean": [1.0], "std": [0.5], "min": [0.1], "max": [2.5], "rows": [[0.5], [1.5]]}
 DATA = {"sha256": "0" * 64, "class_names": ["a", "b"], "labels": {"a": 3, "b": 3}, "condition": CONDITION}
 COUNTERS = {"adam_steps": 2, "skipped": 0, "skipped_in_a_row": 0}
-PROGRESS = {"step": 2, "seed": 0, "seconds": 1.5, "counters": {"adam_steps": 2, "skipped": 0, "skipped_in_a_row": 0}}
+PROGRESS = make_progress(RECIPE, 2, COUNTERS, 1.5)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 from core.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from core.checkpoints.diffusers_config import unet_from_diffusers, unet_to_diffusers
 from core.checkpoints.importing import read_unet
+from core.checkpoints.sums import make_progress
 from core.config import ARCHITECTURES, Architecture, ModelConfig, Recipe
 from core.config.recipes import from_dict, load_recipe, to_dict
 from core.networks.baseline import baseline_from_state_dict, baseline_plan, bilinear_matrix
@@ -192,7 +193,7 @@ def test_a_checkpoint_folder_says_that_it_is_not_diffusers(tmp_path):
     recipe = Recipe(TINY)
     ema = initial_weights(TINY, 0)
     state = {f"{part}/{n}": v for part in ("params", "exp_avg", "exp_avg_sq") for n, v in ema.items()}
-    progress = {"step": 1, "seconds": 1.5, "counters": {"adam_steps": 1, "skipped": 0, "skipped_in_a_row": 0}}
+    progress = make_progress(recipe, 1, {"adam_steps": 1, "skipped": 0, "skipped_in_a_row": 0})
     save_checkpoint(tmp_path / "a", Checkpoint(recipe, ema, state, progress, {}))
     index = read_json(tmp_path / "a" / "model_index.json")
     assert index["_class_name"] == "DiptychBaselinePipeline" and index["unet"] == ["diptych", "DiptychBaselineUNet"]

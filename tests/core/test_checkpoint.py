@@ -30,6 +30,7 @@ from core.checkpoints.checkpoint import (
 )
 from core.checkpoints.importing import read_unet
 from core.checkpoints.run_folder import RunFolder
+from core.checkpoints.sums import make_progress
 from core.checkpoints.trained import open_trained
 from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig, architectures
 from core.config.recipes import from_dict
@@ -71,12 +72,7 @@ def make(step=3, recipe=RECIPE):
         recipe,
         weights(recipe.model),
         state,
-        {
-            "step": step,
-            "seed": 0,
-            "seconds": 1.5,
-            "counters": {"adam_steps": step, "skipped": 0, "skipped_in_a_row": 0},
-        },
+        make_progress(recipe, step, {"adam_steps": step, "skipped": 0, "skipped_in_a_row": 0}, 1.5),
         {"class_names": []},
     )
 
@@ -514,8 +510,8 @@ PROGRESS = [
     ({"step": 3.0}, "step = 3.0: must be a whole number"),
     ({"step": None}, "step = None: must be a whole number"),
     ({"step": True}, "step = True: must be a whole number"),
-    ({"data_position": 3}, "data_position = 3: must be 192, by its step and recipe"),
-    ({"seed": 1}, "seed = 1: must be 0, by its step and recipe"),
+    ({"data_position": 3}, "data_position = 3: must be 192, by step and recipe"),
+    ({"seed": 1}, "seed = 1: must be 0, by step and recipe"),
     ({"seconds": "1"}, "seconds = '1': must be a number, at least 0"),
     ({"seconds": float("nan")}, "seconds = nan: must be a number, at least 0"),
     ({"counters": {}}, "adam_steps = None: must be a whole number, at least 0"),
@@ -523,7 +519,9 @@ PROGRESS = [
     ({"counters": {**COUNTS, "skipped": 0.5}}, "skipped = 0.5: must be a whole number, at least 0"),
     ({"counters": {**COUNTS, "adam_steps": 2}}, "must add up to step = 3"),
     ({"counters": {**COUNTS, "skipped_in_a_row": 1}}, "must add up to step = 3"),
-    ({"counters": [1]}, "counters = [1]: must be numbers by name"),
+    ({"counters": {**COUNTS, "lost": 0}}, "must be adam_steps, skipped, skipped_in_a_row by name"),
+    ({"seed": None}, "seed = None: must be 0, by step and recipe"),
+    ({"counters": [1]}, "counters = [1]: must be adam_steps, skipped, skipped_in_a_row by name"),
 ]
 
 
@@ -531,8 +529,7 @@ PROGRESS = [
 def test_progress_that_does_not_agree_is_refused(saved, tmp_path, change, message):
     folder = shutil.copytree(saved, tmp_path / "step-00000003")
     path = folder / "training_state.json"
-    progress = {**read_json(path), "data_position": 3 * RECIPE.training.batch_size}
-    write_json(path, progress)
+    progress = read_json(path)
     assert load_checkpoint(folder).progress["step"] == 3
     write_json(path, {**progress, **change})
     with pytest.raises(ValueError) as error:
