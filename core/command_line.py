@@ -1,6 +1,5 @@
-"""The command line of every program: flags read into a dataclass, errors printed as one line, exit codes.
+"""The command line of every program: flags read into a dataclass.
 
-Exit codes: 0 success; 1 the run failed; 2 the user must change input or options; 130 Ctrl-C.
 What is slow to import is imported inside the function that needs it.
 """
 
@@ -8,28 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import inspect
 import io
-import logging
+import os
 import re
-import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from core.exits import FRAMEWORKS
+
 T = TypeVar("T")
-
-FRAMEWORKS = ("torch", "tensorflow", "tensorflow-cpu", "keras")
-"""Packages of the frameworks, by the names of their distributions."""
-
-WRONG_PATH = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-"""Errors of a path that was given: a file where a folder must be, or a name that no file can have."""
-
-
-class RunError(RuntimeError):
-    """A run that failed although its input is right. The command line prints the message and exits with code 1."""
 
 
 def parse(cls: type[T], argv: Sequence[str], prog: str, text: str, default: T | None = None, flat: bool = False) -> T:
@@ -161,67 +150,6 @@ def versions() -> str:
     return ", ".join(found)
 
 
-def end(run: Callable[[], int | None], argv: Sequence[str] = ()) -> int:
-    """Run a program and return its exit code; an error becomes one line on stderr.
-
-    Too little memory gives code 2, and the line names the option of `argv` with the largest number.
-    A ValueError gives code 2, a path of the wrong kind and a missing framework too. A RunError or another OSError
-    gives 1, and Ctrl-C 130.
-    """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        return run() or 0
-    except ValueError as error:
-        return _fail(error, 2)
-    except BrokenPipeError:  # the reader of our output went away
-        sys.stderr.close()
-        return 1
-    except ModuleNotFoundError as error:
-        if error.name not in FRAMEWORKS:
-            raise
-        return _fail(
-            f"{sys.executable}: this Python has no {error.name}; take the one of its environment, or make envs", 2
-        )
-    except (OSError, RunError) as error:
-        return _fail(error, 2 if getattr(error, "errno", None) in WRONG_PATH else 1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not _out_of_memory(error):
-            raise
-        largest = _largest_number(argv)
-        lower = f"lower {largest}" if largest else "lower the size, the batch size or the number of images"
-        reason = f" ({error!s:.150})" if str(error) else ""
-        return _fail(f"out of memory{reason}; {lower}", 2)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether Python or a framework could not allocate; on a CPU, PyTorch has no class of its own for it."""
-    names = ("OutOfMemoryError", "ResourceExhaustedError")
-    return isinstance(error, MemoryError) or type(error).__name__ in names or "DefaultCPUAllocator" in str(error)
-
-
-def _largest_number(argv: Sequence[str]) -> str:
-    """The option with the largest whole number, such as --n 1000000, seeds apart; empty where there is none."""
-    found = []
-    for word, following in zip(argv, [*argv[1:], ""], strict=True):
-        flag, equals, value = word.partition("=")
-        value = value if equals else following
-        if flag.startswith("--") and "seed" not in flag and value.isdecimal():
-            found.append((int(value[:4000]), f"{flag} {value:.40}"))
-    return max(found, default=(0, ""))[1]
-
-
-def _fail(error: Any, code: int) -> int:
-    message = str(error)
-    if isinstance(error, OSError) and error.filename:
-        message = f"{error.filename}: {error.strerror}"
-    line = "".join(c if c.isprintable() else " " for c in message)
-    print("error: " + " ".join(line.split()), file=sys.stderr)
-    return code
-
-
 def name_the_word(cls: type, argv: list[str], name: str, field: str, what: str) -> list[str]:
     """As name_the_words(), for a verb that takes one word."""
     return name_the_words(cls, argv, name, (field,), f"one {what}")
@@ -272,12 +200,14 @@ def output_folder(folder: str | Path, flag: str = "--out") -> Path:
     """The folder that a flag names.
 
     Raises:
-        ValueError: it is a file, or lies in one.
+        ValueError: it is a file, or lies in one, or in a folder that may not be written.
     """
     folder = Path(folder)
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir():
         raise ValueError(f"{flag} {folder}: {there} is a file: must be a folder, or a free name")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{folder}: {there} may not be written; name another folder with {flag}")
     return folder
 
 

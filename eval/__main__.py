@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from core.command_line import end, verb
+from core.command_line import verb
+from core.exits import end
 from eval.verbs import Command, call
 
 PROG = "python -m eval"

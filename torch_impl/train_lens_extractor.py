@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.command_line import end, parse
+from core.command_line import parse
+from core.exits import end
 from core.extractors.lens import QUALITY, channels, initial_weights
 from core.extractors.lens_training import (
     GROUP,

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from core.command_line import RunError, name_the_checkpoint, read_flags
+from core.command_line import name_the_checkpoint, read_flags
 from core.config import ModelConfig, ProcessConfig
 from core.config.recipes import load_recipe, to_dict
+from core.exits import RunError
 from core.random import gaussian
 from core.twin import Exported, Twin
 

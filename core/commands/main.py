@@ -9,7 +9,8 @@ import ctypes
 import sys
 from collections.abc import Callable, Sequence
 
-from core.command_line import end, verb
+from core.command_line import verb
+from core.exits import end
 from core.twin import Twin
 
 VERBS = {

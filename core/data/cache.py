@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from core.arrays import read_npz
 from core.data.sources import open_source
 from core.files import file_hash
-from core.reading import read_json, read_npz, reading
+from core.reading import read_json, reading
 
 IMAGES, ARRAYS, MANIFEST = "images.npy", "arrays.npz", "manifest.json"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.command_line import RunError
+from core.exits import RunError
 from core.files import file_hash, keep_sum, kept_sum, publish, sum_file
 from core.reading import reading
 

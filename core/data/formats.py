@@ -13,7 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from core.reading import PickledError, check_memory, read_npy_header, reading
+from core.arrays import PickledError, read_npy_header
+from core.reading import check_memory, reading
 
 Image = npt.NDArray[Any]
 
@@ -71,7 +72,7 @@ def to_hwc(array: Image, name: str, channels: int | None = None) -> Image:
 
 
 def npy_header(stream: IO[bytes], size: int, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """As core.reading.read_npy_header, of the file `name`."""
+    """As core.arrays.read_npy_header, of the file `name`."""
     with reading(name, "a whole .npy file", AGAIN):
         try:
             return read_npy_header(stream, size)

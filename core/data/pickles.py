@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from core.arrays import read_npy_header
 from core.data.opcodes import DTYPES, MAX_BYTES, interpret
 from core.files import write_npy
-from core.reading import read_npy_header, reading
+from core.reading import reading
 
 MAX_HEADER = 4096
 """Bytes of the longest .npy header; NumPy writes 128 for these files."""

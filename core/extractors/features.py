@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from core.command_line import RunError
 from core.config import ExtractorName
 from core.data.formats import Image
-from core.data.sources import Source
+from core.data.source import Source
+from core.exits import RunError
 from core.extractors import inception as inception_spec
 from core.extractors import inception_input, lens_weights
 from core.extractors import lens as lens_spec

@@ -10,7 +10,8 @@ import numpy as np
 
 from core.config import ModelConfig
 from core.config.recipes import load_recipe
-from core.data.dataset import open_dataset, to_float
+from core.data.dataset import open_dataset
+from core.data.pixels import to_float
 from core.data.sources import open_source
 from core.inference.conditioning import Condition, own_images_condition
 

@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.command_line import RunError
 from core.config import Variance
 from core.diffusion.bound import HALF_BIN, prior, quantised, term
 from core.diffusion.flow_density import exact_probes, log_density
 from core.diffusion.process import Process
+from core.exits import RunError
 from core.inference.sampling import BoundNetwork, Conditioned
 from core.random import gaussian, generator, integers
 

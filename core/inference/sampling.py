@@ -13,8 +13,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from core.command_line import RunError
 from core.diffusion.table import After, SamplingTable
+from core.exits import RunError
 from core.images import to_unit
 from core.inference.conditioning import Condition
 from core.random import gaussian

@@ -23,9 +23,9 @@ from core.checkpoints.checkpoint import Checkpoint, checkpoints_of
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.sums import make_progress
 from core.checkpoints.trained import of_recipe
-from core.command_line import RunError
 from core.config import Recipe
 from core.data.dataset import open_dataset
+from core.exits import RunError
 from core.images import grid, save_png
 from core.inference.conditioning import check_condition, data_record, own_condition
 from core.inference.generator import Generator

@@ -10,10 +10,10 @@ from typing import Any
 
 from core.checkpoints.checkpoint import Checkpoint
 from core.checkpoints.run_folder import RunFolder
-from core.command_line import RunError
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.data.dataset import open_dataset
+from core.exits import RunError
 from core.files import write_json, writing_to
 from core.inference.conditioning import check_condition
 from core.networks.specs import count_parameters

@@ -17,14 +17,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from core.arrays import read_npz
 from core.config.recipes import load_recipe
 from core.data.cache import IMAGES, MANIFEST
-from core.data.dataset import fit as fit_image
-from core.data.dataset import open_dataset, to_float
+from core.data.dataset import open_dataset
 from core.data.formats import describe
+from core.data.pixels import fit as fit_image
+from core.data.pixels import to_float
 from core.data.sources import open_source
 from core.images import to_uint8
-from core.reading import read_json, read_npz, reading, shown
+from core.reading import read_json, reading, shown
 
 Images = npt.NDArray[Any]
 Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from core.command_line import RunError
 from core.config import Recipe
 from core.config.recipes import to_dict
+from core.exits import RunError
 from core.networks.specs import count_parameters
 from eval.twins.client import Worker
 from eval.twins.interpreters import ROOT, Framework

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.command_line import RunError
+from core.arrays import read_npy
 from core.diffusion.samplers import SAMPLERS
+from core.exits import RunError
 from core.metrics.frechet import frechet_distance_from_features
 from core.metrics.pixels import check_images
-from core.reading import read_json, read_npy
+from core.reading import read_json
 from eval.measure.distance import PROTOCOL_N, cut
 from eval.measure.image_sets import ImageSet, is_run, read_image_set
 from eval.twins.drawn import draw_from

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import DTypeLike
 
-from core.command_line import RunError
+from core.exits import RunError
 
 
 class NotCloseError(RunError):

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.command_line import end, parse
+from core.command_line import parse
+from core.exits import end
 from core.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.arrays import read_npz
 from core.checkpoints.checkpoint import resolve_checkpoint
 from core.checkpoints.trained import Trained, open_trained
 from core.config import ProcessConfig
@@ -26,7 +27,7 @@ from core.diffusion.table import Row
 from core.files import write_json, write_npz, write_text_atomic
 from core.images import grid, save_png
 from core.random import gaussian
-from core.reading import read_json, read_npz
+from core.reading import read_json
 from eval.studies.baseline_table import measure, table
 from eval.studies.baseline_ways import GROUP, SCALES, WAYS, Images, Way, reverse_rows, spaced_levels
 from eval.twins.client import Worker, run_verb

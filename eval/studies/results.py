@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from core.arrays import read_npy
 from core.checkpoints.checkpoint import resolve_checkpoint
 from core.config import Recipe
 from core.config.recipes import load_recipe
 from core.data.dataset import Dataset, open_dataset
 from core.files import write_json, write_text_atomic
-from core.reading import read_json, read_npy
+from core.reading import read_json
 from eval.measure.compare import compare
 from eval.measure.image_sets import ImageSet
 from eval.measure.speed import machine

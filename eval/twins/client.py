@@ -19,7 +19,7 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.command_line import RunError
+from core.exits import RunError
 from eval.twins.interpreters import PACKAGES, ROOT, Framework, child_environment, find_python
 
 

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from core.command_line import end, parse
+from core.command_line import parse
+from core.exits import end
 from eval.twins.interpreters import Interpreters
 
 

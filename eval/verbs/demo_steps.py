@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from core.arrays import read_npy
 from core.data.dataset import Dataset, open_dataset
-from core.reading import read_json, read_npy
+from core.reading import read_json
 from eval.measure.compare import compare
 from eval.pages.demo_page import Material, write_demo_page
 from eval.pages.demo_picture import save_picture

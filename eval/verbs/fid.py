@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from core.command_line import RunError
+from core.exits import RunError
 from eval.measure.request import DistanceRequest
 from eval.twins.interpreters import Interpreters
 

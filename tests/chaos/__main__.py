@@ -36,7 +36,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from core.command_line import end
+from core.exits import end
 from tests.chaos.mutations import DIRECTORY, mutate
 from tests.chaos.readers import READERS, Case, Reader
 

@@ -33,7 +33,8 @@ from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, Sampling
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
 from core.data.pickles import convert_pickles
-from core.data.sources import Source, open_source
+from core.data.source import Source
+from core.data.sources import open_source
 from core.extractors.features import EXTRACTORS, read_weights
 from core.files import write_json, write_npz, write_tensors
 from core.images import save_png

@@ -88,7 +88,7 @@ def test_what_once_failed_fails_no_longer(tmp_path, reader):
 @pytest.mark.slow
 def test_no_damaged_file_breaks_a_reader():
     """The seed is the first 32 bits of the commit's hash; `--seed` repeats it."""
-    command = [sys.executable, "-m", "tests.chaos", "--cases", "2000"]
+    command = [sys.executable, "-m", "tests.chaos", "--cases", "10000"]
     done = subprocess.run(command, cwd=runner.ROOT, capture_output=True, text=True)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]

@@ -12,7 +12,8 @@ from core.commands.sample import SampleCommand
 from core.commands.train import TrainCommand
 from core.config import Recipe
 from core.config.recipes import from_dict, to_dict
-from core.data.__main__ import Info, Simulate
+from core.data.__main__ import Simulate
+from core.data.info import Info
 from eval.verbs.fid import Fid
 
 CLASSES = {"train": TrainCommand, "sample": SampleCommand, "info": Info, "simulate": Simulate, "fid": Fid}

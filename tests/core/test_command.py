@@ -10,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from core.command_line import RunError, end, output_folder, parse, verb
+from core.command_line import output_folder, parse, verb
+from core.exits import RunError, end
 
 
 @dataclass(frozen=True)
@@ -184,3 +185,11 @@ def test_an_output_folder_is_no_file_and_lies_in_none(tmp_path, monkeypatch, fol
     else:
         with pytest.raises(ValueError, match=f"--out {folder}: file is a file: must be a folder, or a free name"):
             output_folder(folder)
+
+
+def test_an_output_folder_that_may_not_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("core.command_line.os.access", lambda place, mode: Path(place) != tmp_path)
+    with pytest.raises(ValueError, match=r"may not be written; name another folder with --run"):
+        output_folder(tmp_path / "a" / "b", "--run")
+    (tmp_path / "a").mkdir()
+    assert output_folder(tmp_path / "a" / "b", "--run") == tmp_path / "a" / "b"

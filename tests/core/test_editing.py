@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.command_line import RunError
 from core.config import ProcessConfig, SamplingConfig
 from core.diffusion.process import make_process
+from core.exits import RunError
 from core.images import from_unit
 from core.inference.editing import Editor, img2img, inpaint, interpolate, read_hole, reconstruct, upscale
 from core.inference.sampling import Conditioned

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.command_line import RunError
 from core.data.sources import open_source
+from core.exits import RunError
 from core.extractors import features as module
 from core.extractors.features import (
     Facts,

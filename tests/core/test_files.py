@@ -8,8 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
+from core.arrays import read_npz
 from core.files import write_npz
-from core.reading import check_memory, free_memory, read_npz, reading
+from core.reading import check_memory, free_memory, reading
 
 
 @pytest.mark.parametrize(

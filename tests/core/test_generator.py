@@ -7,9 +7,9 @@ import pytest
 
 from core.checkpoints.checkpoint import resolve_checkpoint
 from core.checkpoints.trained import open_trained
-from core.command_line import RunError
 from core.commands.main import main
 from core.config.recipes import load_recipe
+from core.exits import RunError
 from core.inference.generator import Generator, open_generator
 from core.training.loop import start_training
 from core.training.run import train_in

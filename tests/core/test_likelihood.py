@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from core.command_line import RunError
 from core.config import ProcessConfig
 from core.diffusion.bound import quantised
 from core.diffusion.predictions import conversions
 from core.diffusion.process import make_process
+from core.exits import RunError
 from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bits, mean_and_error, strata
 from core.inference.sampling import Conditioned
 from tests.command_line import RECIPE, run

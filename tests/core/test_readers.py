@@ -11,7 +11,7 @@ from contextlib import redirect_stderr
 import numpy as np
 import pytest
 
-from core.command_line import end
+from core.exits import end
 from core.files import write_json, write_npz
 from core.inference.editing import read_hole
 from core.reading import read_json, read_lines

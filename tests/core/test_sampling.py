@@ -9,11 +9,11 @@ from PIL import Image
 
 from core.checkpoints.checkpoint import Checkpoint, save_checkpoint
 from core.checkpoints.trained import open_trained
-from core.command_line import RunError
 from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import run
+from core.exits import RunError
 from core.files import file_hash, write_json
 from core.inference.conditioning import class_labels
 from core.inference.samples import Film, manifest_of, write_samples

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.data.dataset import fingerprint
 from core.data.lenses import PRESETS, simulate
 from core.data.order import batch_indices, epoch_permutation, symmetry_codes
+from core.data.pixels import fingerprint
 from core.extractors.lens_training import degrade, training_groups
 from core.metrics.inception_score import inception_score
 from core.metrics.intervals import frechet_floor, frechet_infinity, frechet_interval

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from core.command_line import RunError
+from core.exits import RunError
 from eval.parity import tolerances
 from eval.parity.closeness import NotCloseError, require_close
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from core.command_line import RunError
 from core.config import Recipe
+from core.exits import RunError
 from core.images import to_unit
 from eval.__main__ import main
 from eval.pages.demo_page import amplification, distance_figures

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.command_line import RunError
+from core.exits import RunError
 
 
 @dataclass
