@@ -53,7 +53,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if (kind is not bool and isinstance(value, bool)) or not isinstance(value, (int, float) if kind is float else kind):
         raise ValueError(f"{where} = {shown(value)}: must be {kind.__name__}")
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise ValueError(f"{where} = {shown(value)}: must be below 2^63")
+        limit = f"at most {2**63 - 1}" if value > 0 else f"at least {1 - 2**63}"
+        raise ValueError(f"{where} = {shown(value)}: must be {limit}")
     return float(value) if kind is float else value
 
 

@@ -196,7 +196,10 @@ def test_a_weaker_network_guides(backend, drawing):
 def test_a_checkpoint_is_opened_with_its_own_options_and_not_without_its_recipe(backend, tmp_path):
     weights = {name: value.astype(np.float32) for name, value in make_weights().items()}
     state = {f"{part}/{n}": w for part in ("params", "exp_avg", "exp_avg_sq") for n, w in weights.items()}
-    save_checkpoint(tmp_path / "a", Checkpoint(RECIPE, weights, state, {"step": 1}, {"class_names": ["x", "y", "z"]}))
+    numbers = {key: [0.0, 0.0, 0.0] for key in ("mean", "min", "max")}
+    condition = {"names": ["a", "b", "c"], **numbers, "std": [1.0, 1.0, 1.0], "rows": [[0.0, 0.0, 0.0]]}
+    data = {"class_names": ["x", "y", "z"], "condition": condition}
+    save_checkpoint(tmp_path / "a", Checkpoint(RECIPE, weights, state, {"step": 1}, data))
     folder, source = tmp_path / "a", open_trained(tmp_path / "a", "ema")
     assert source.model == MODEL and source.classes == 3 and source.drops
     found = backend.weights.get_weights(backend.weights.load_unet(folder))

@@ -156,7 +156,7 @@ HOSTILE = [
     ("checkpoint-json", f"{STEP}/data.json", changed(condition__names=["e"]), "names is ['e']: must be ['theta_e']"),
     ("checkpoint-json", f"{STEP}/training_state.json", changed(step="2"), "step = '2': must be a whole number"),
     ("checkpoint-json", f"{STEP}/training_state.json", changed(seconds=float("inf")), "seconds = inf: must be"),
-    ("checkpoint-json", f"{STEP}/training_state.json", changed(counters=[2]), "counters = [2]: must be numbers"),
+    ("checkpoint-json", f"{STEP}/training_state.json", changed(counters=[2]), "counters = [2]: must be adam_steps"),
     ("checkpoint-tensors", WEIGHTS, struct.pack("<Q", 2**63) + b"{}", "header too large"),
     ("checkpoint-tensors", WEIGHTS, struct.pack("<Q", 300) + b"{}" + bytes(9), "invalid header length"),
     (
