@@ -439,7 +439,7 @@ def test_gradient_checkpointing_saves_memory(backend):
         down_block_types=("DownBlock2D",),
         up_block_types=("UpBlock2D",),
         block_out_channels=(32,),
-        layers_per_block=6,
+        layers_per_block=12,
         mid_block_type=None,
     )
     peaks = []
