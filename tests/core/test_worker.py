@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVER = """
 import sys
 import numpy as np
-from core.command_line import RunError
+from core.exits import RunError
 from core.worker.protocol import serve
 
 def double(arrays, options):

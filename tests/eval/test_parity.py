@@ -22,7 +22,7 @@ TWIN = """
     import os, sys
     sys.path.insert(0, {root!r})
     import numpy as np
-    from core.command_line import RunError
+    from core.exits import RunError
     from core.config import Recipe
     from core.config.recipes import from_dict
     from core.networks.specs import initial_weights
