@@ -3,7 +3,8 @@
 Three runs of pytest: all that needs one framework, in the PyTorch environment; tests/backend again, in the
 TensorFlow one; what needs both (marker `cross`), launched from the PyTorch one. The last line is the sum. A run has a
 worker a core, four at most, with one thread each: the networks of the tests are too small for more. That in the
-TensorFlow environment has one worker: in another order than the files', resuming there was once off by a rounding.
+TensorFlow environment has one worker: where Keras has numbered other layers before, two trainings in one process can
+differ in the last bit.
 """
 
 import argparse
