@@ -2,9 +2,7 @@
 
 Three runs of pytest: all that needs one framework, in the PyTorch environment; tests/backend again, in the
 TensorFlow one; what needs both (marker `cross`), launched from the PyTorch one. The last line is the sum. A run has a
-worker a core, four at most, with one thread each: the networks of the tests are too small for more. That in the
-TensorFlow environment has one worker: where Keras has numbered other layers before, two trainings in one process can
-differ in the last bit.
+worker a core, four at most, with one thread each: the networks of the tests are too small for more.
 """
 
 import argparse
@@ -45,12 +43,11 @@ def run(title: str, python: list[str], framework: str, marks: str, files: list[s
     print(f"\n== {title}", flush=True)
     environment = {**os.environ, "DIPTYCH_BACKEND": framework}
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    workers = WORKERS if framework == "torch" else 1
     for name in THREAD_VARIABLES:
-        environment.setdefault(name, str(max(1, min(2, (os.cpu_count() or 1) // workers))))
+        environment.setdefault(name, "1")
     with tempfile.TemporaryDirectory(prefix="diptych-") as folder:
         report = Path(folder) / "report.xml"
-        spread = ["-p", "xdist", "-n", str(workers), "--dist", "worksteal"]
+        spread = ["-p", "xdist", "-n", str(WORKERS), "--dist", "worksteal"]
         command = [*python, "-m", "pytest", *spread, "-m", marks, f"--junit-xml={report}", *files]
         return read_counts(report, subprocess.run(command, cwd=HERE.parent, env=environment).returncode)
 
