@@ -217,8 +217,7 @@ def _child(line: Line, place: Path, package: str, out: Path, err: Path) -> None:
             os.dup2(file, descriptor)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(i, "w" if i else "r", closefd=False) for i in range(3))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        if hasattr(reading, "free_memory"):
-            reading.free_memory = lambda: FREE
+        reading.free_memory = lambda: FREE
         code = call(line, package)
     except SystemExit as stop:
         code = int(stop.code or 0)
