@@ -50,6 +50,8 @@ def check_sums(folder: Path, names: Collection[str], accepted: Collection[str] =
         raise ValueError(
             f"{path}: format = {shown(version)}: must be 1 or {FORMAT_VERSION}; a newer version may have saved it"
         )
+    if version == 1 and sums is not None:
+        raise ValueError(f"{path}: format = 1, and it holds sums, which that format has not; use another checkpoint")
     if version == 1:
         logger.info("%s: holds no SHA-256 sums of its files; damage to them may go unnoticed", folder)
         return
@@ -119,7 +121,7 @@ def check_progress(folder: Path, progress: Mapping[str, Any], recipe: Recipe) ->
         raise ValueError(f"{path}: seconds = {shown(seconds)}: must be a number, at least 0")
     expected = make_progress(recipe, step, counters)
     for name in ("data_position", "seed"):
-        if progress.get(name) != expected[name]:
+        if type(progress.get(name)) is not int or progress[name] != expected[name]:
             raise ValueError(
                 f"{path}: {name} = {shown(progress.get(name))}: must be {expected[name]}, by step and recipe"
             )

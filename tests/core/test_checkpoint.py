@@ -504,6 +504,7 @@ def test_nobody_draws_by_a_damaged_recipe(copy, name):
 COUNTS = {"adam_steps": 3, "skipped": 0, "skipped_in_a_row": 0}
 PROGRESS = [
     ({"format": 3}, "format = 3: must be 1 or 2"),
+    ({"format": 1}, "format = 1, and it holds sums"),
     ({"format": None}, "format = None: must be 1 or 2"),
     ({"format": True}, "format = True: must be 1 or 2"),
     ({"step": 2}, "step = 2, and the folder is named step-00000003"),
@@ -520,6 +521,7 @@ PROGRESS = [
     ({"counters": {**COUNTS, "adam_steps": 2}}, "must add up to step = 3"),
     ({"counters": {**COUNTS, "skipped_in_a_row": 1}}, "must add up to step = 3"),
     ({"counters": {**COUNTS, "lost": 0}}, "must be adam_steps, skipped, skipped_in_a_row by name"),
+    ({"seed": False}, "seed = False: must be 0, by step and recipe"),
     ({"seed": None}, "seed = None: must be 0, by step and recipe"),
     ({"counters": [1]}, "counters = [1]: must be adam_steps, skipped, skipped_in_a_row by name"),
 ]
