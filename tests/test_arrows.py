@@ -20,7 +20,7 @@ FORBIDDEN = {  # packages, wherever in a file the import stands; of the tests' p
 }
 PEERS = {"diffusers", "transformers", "jax", "pytest", "hypothesis", "tests", "envs"}
 CORE_EAGER = {"numpy"}
-CORE_LAZY = {"tyro", "tqdm", "PIL", "gdown", "requests", "safetensors", "matplotlib", "jinja2"}
+CORE_LAZY = {"tyro", "tqdm", "PIL", "gdown", "requests", "safetensors", "matplotlib", "jinja2", "onnx", "onnxruntime"}
 
 
 def imports(tree: ast.Module, package: list[str]) -> Iterator[tuple[str, bool, int]]:

@@ -27,6 +27,7 @@ class SampleCommand:
       python -m PACKAGE sample --checkpoint runs/mine --sampler unipc --nfe 10 --spacing log_snr --out few
       python -m PACKAGE sample --checkpoint runs/mine/checkpoints/step-00002000 --n 16 --gif --out film
       python -m PACKAGE sample --checkpoint runs/mine --first 40 --n 10 --out images-40-to-49
+      python -m PACKAGE sample --checkpoint runs/mine --n 4 --runtime onnx --out quick
       python -m PACKAGE sample --checkpoint runs/mine --class-name vort --guidance 2 --out vortices
       python -m PACKAGE sample --checkpoint runs/mine --param theta_e=1.2 --param gamma1=0.05 --out lenses
     """
@@ -55,6 +56,9 @@ class SampleCommand:
     from its output in place of the unconditional one."""
     gif: bool = False
     """Also write denoising.gif: the predicted images at each timestep, of the first 16 images."""
+    runtime: Literal["framework", "onnx"] = "framework"
+    """What evaluates the network: the framework, or ONNX Runtime, which needs `pip install onnx onnxruntime`. onnx is
+    faster on a CPU, most of all for few images. The images differ by less than 0.01 grey levels of 255."""
     overwrite: bool = False
     """Replace samples that are already in the folder."""
     threads: int = 0
@@ -110,11 +114,15 @@ def sample(twin: Twin, argv: list[str]) -> int:
     from core.diffusion.samplers import make_table
     from core.inference.conditioning import numbers_of
     from core.inference.generator import open_generator
+    from core.inference.onnx_runtime import OnnxRuntime
     from core.inference.samples import Film, manifest_of, write_samples
     from core.reading import check_memory
 
     started, sampling = time.monotonic(), command.sampling
-    twin.set_threads(command.threads)
+    if command.runtime == "onnx":
+        twin = OnnxRuntime(twin.package, command.threads)
+    else:
+        twin.set_threads(command.threads)
     generator = open_generator(twin, command.checkpoint, command.weights, command.changed_weights)
     table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
