@@ -1,16 +1,18 @@
-"""A checkout in which the NumPy twin stands for both frameworks and for diffusers: real command line, loop and worker.
+"""A checkout in which the NumPy twin stands for both frameworks, for diffusers and for the benchmark's limit.
 
-A step or a drawing takes a known time and is noted in calls.log; TensorFlow's images lie SHIFT above PyTorch's.
+Command line, loop and worker are the real ones. A step or a drawing takes a known time and is noted in calls.log.
+TensorFlow's images lie SHIFT above PyTorch's.
 """
 
 import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SECONDS = {"torch": 0.02, "tensorflow": 0.04, "diffusers": 0.08}
+SECONDS = {"torch": 0.02, "tensorflow": 0.04, "diffusers": 0.08, "limit": 0.01}
 SHIFT = 0.01
 """In [0, 1]."""
 PACKAGES = {"torch": "torch_impl", "tensorflow": "tf_impl"}
+SCRIPTS = {"diffusers": "diffusers_contestant", "limit": "products_contestant"}
 
 TINY = """
     [model]
@@ -52,10 +54,12 @@ MAIN = """
 """
 PEER = """
     from core.worker.protocol import serve
-    from core.worker.timing import TimedTraining, peak_memory
+    from core.worker.timing import TimedSampling, TimedTraining, peak_memory
+    from tests.numpy_impl.sampler import make_network
     from tests.numpy_impl.trainer import Trainer, describe, set_threads
 
-    tasks = {"time_training": TimedTraining(Trainer), "peak_memory": peak_memory}
+    tasks = {"time_training": TimedTraining(Trainer), "time_sampling": TimedSampling(make_network)}
+    tasks["peak_memory"] = peak_memory
     tasks["describe"] = lambda *_: ({}, describe())
     sys.exit(serve(set_threads, tasks, sys.argv[1:]))
 """
@@ -74,7 +78,7 @@ def make_checkout(folder: Path, more_threads: int = 0) -> tuple[Path, Path]:
         values = {"root": str(ROOT), "name": name, "seconds": seconds, "more": more_threads}
         setup = SETUP.format(**values, shift=SHIFT * (name == "tensorflow"))
         if name not in PACKAGES:
-            write("tests/peers/diffusers_training.py", setup, PEER)
+            write(f"tests/peers/{SCRIPTS[name]}.py", setup, PEER)
             continue
         write(f"{PACKAGES[name]}/__init__.py", setup, "EXPORT_FORMATS = {}")
         write(f"{PACKAGES[name]}/__main__.py", "import sys", MAIN)

@@ -41,7 +41,7 @@ class TimedTraining:
         if recipe != self.recipe:
             self.trainer, self.recipe, self.done = self.make_trainer(recipe), recipe, 0
         made = time.perf_counter() - started
-        training, seconds = Training(recipe, _random_dataset(recipe)), []
+        training, seconds = Training(recipe, random_dataset(recipe)), []
         for step in range(self.done, self.done + options["steps"]):
             started = time.perf_counter()
             float(training.advance(self.trainer, step)["loss"])  # waits for the device
@@ -68,13 +68,13 @@ class TimedSampling:
             weights = initial_weights(recipe.model, 0, dtype)
             self.network, self.recipe = self.make_network(recipe.model, weights, dtype), recipe
         started, generator = time.perf_counter(), Generator(self.network, of_recipe(recipe, {}))
-        condition = own_condition(recipe, _random_dataset(recipe), range(n), 0)
+        condition = own_condition(recipe, random_dataset(recipe), range(n), 0)
         generator.draw(range(n), 0, condition)
         seconds = np.array([time.perf_counter() - started])
         return {"seconds": seconds}, {"nfe": make_table(generator.process, recipe.sampling).nfe}
 
 
-def _random_dataset(recipe: Recipe) -> Dataset:
+def random_dataset(recipe: Recipe) -> Dataset:
     """Random images, labels and parameters."""
     rng, count = np.random.default_rng(0), 4 * recipe.training.batch_size
     arrays: Arrays = {"images": rng.random((count, *recipe.image_shape), np.float32)}

@@ -1,4 +1,4 @@
-"""A benchmark as text and as sections of a page."""
+"""A benchmark as text, as a plot of its ratios, and as a page."""
 
 from __future__ import annotations
 
@@ -6,19 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.measure.speed import CONTROL, LIMIT
 from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, Text, render
-from eval.pages.plots import line_plot
+from eval.pages.plots import as_file, interval_plot, line_plot
 from eval.pages.tables import number, side_by_side, text_table
 from eval.twins.interpreters import TITLES
 
 Result = dict[str, Any]
-TRAINING, SAMPLING = "training_images_per_second", "sampling_seconds_per_image"
+NAMES = {**TITLES, CONTROL: "PyTorch again", LIMIT: "PyTorch's products alone"}
 BUSY = 0.5
 
 
 def title_of(contestant: str) -> str:
     """A contestant's name as people read it."""
-    return TITLES.get(contestant, contestant)
+    return NAMES.get(contestant, contestant)
+
+
+def quantity_of(what: str) -> str:
+    """What is timed, as people read it: `evaluation 64` is evaluation, batch 64."""
+    return what.replace(" ", ", batch ")
 
 
 def _spread(values: Mapping[str, Any], scale: float = 1.0) -> Cell:
@@ -29,65 +35,69 @@ def _spread(values: Mapping[str, Any], scale: float = 1.0) -> Cell:
 
 def _rows(result: Result) -> list[tuple[str, list[Cell]]]:
     """Every quantity with a cell a contestant."""
-    entries, nfe = result["contestants"].values(), result["protocol"]["nfe"]
-    none = Cell("–", "training only")
+    entries, batch_size = result["contestants"].values(), result["protocol"]["batch_size"]
 
-    def sampling(scale: float) -> list[Cell]:
-        return [_spread(e[SAMPLING], scale) if SAMPLING in e else none for e in entries]
+    def row(what: str, scale: float) -> list[Cell]:
+        return [_spread(e["seconds"][what], scale) if what in e["seconds"] else Cell("–") for e in entries]
 
     def peak(key: str) -> list[Cell]:
-        return [Cell(f"{e['peak_bytes'][key] / 2**20:,.0f}") if key in e["peak_bytes"] else none for e in entries]
+        return [Cell(f"{e['peak_bytes'][key] / 2**20:,.0f}") for e in entries]
 
+    medians = [e["seconds"]["training"]["median"] for e in entries]
+    evaluations = [what for what in result["ratios"] if what.startswith("evaluation")]
     return [
-        ("training, images/s", [_spread(e[TRAINING]) for e in entries]),
-        ("sampling, s an image", sampling(1.0)),
-        ("sampling, ms an image and evaluation", sampling(1000 / nfe)),
-        ("seconds to the first step", [Cell(f"{e['first_step_seconds']:.1f}") for e in entries]),
+        ("training, ms a step", row("training", 1000)),
+        ("training, images/s", [Cell(number(batch_size / median)) for median in medians]),
+        *((f"{quantity_of(what)}, ms", row(what, 1000)) for what in evaluations),
+        ("start to first step, s", row("start", 1)),
         ("peak main memory in training, MiB", peak("training")),
         ("peak main memory with sampling, MiB", peak("training_and_sampling")),
     ]
 
 
-def _ratio_rows(result: Result) -> list[tuple[str, Cell]]:
-    """Every ratio of speeds."""
-    return [
-        (f"{what}: {title_of(entry['of'])} / {title_of(entry['to'])}", _spread(entry))
+def _ratios(result: Result) -> dict[str, dict[str, Any]]:
+    """Every ratio of speeds by its label."""
+    return {
+        f"{quantity_of(what)}: {title_of(entry['of'])} / {title_of(entry['to'])}": entry
         for what, entries in result["ratios"].items()
         for entry in entries
-    ]
+    }
 
 
 def benchmark_text(result: Result) -> str:
-    """The result as aligned columns of plain text: medians, and the ratios with their spread."""
+    """The result as aligned columns of plain text: medians, and the ratios with their quartiles and count."""
     settings = Prose("benchmark").settings(p=result["protocol"], machine=result["machine"])
     lines = [["", *(title_of(name) for name in result["contestants"])]]
     lines += [[label, *(c.text for c in cells)] for label, cells in _rows(result)]
-    ratios = [f"speed in {label}: {cell.text}, {cell.detail}" for label, cell in _ratio_rows(result)]
-    return "\n".join([settings, "", text_table(lines), "", *ratios])
+    ratios = [["ratio of speeds", "median", "quartiles", "count"]]
+    for label, entry in _ratios(result).items():
+        quartiles = f"{entry['q1']:.2f} – {entry['q3']:.2f}"
+        ratios.append([label, f"{entry['median']:.2f}", quartiles, str(len(entry["values"]))])
+    return "\n".join([settings, "", text_table(lines), "", text_table(ratios)])
 
 
-def _plots(result: Result, prose: Prose) -> Figures:
-    """Every repetition, and the ratio within each."""
-    entries = result["contestants"]
+def ratio_plot(result: Result) -> str:
+    """All ratios with their quartiles, as inline SVG."""
+    return interval_plot(_ratios(result), "ratio of speeds", label="ratios of speeds with quartiles", mark=1.0)
 
-    def plot(values: Mapping[str, list[float]], y: str) -> str:
-        curves: dict[str, dict[str, Any]] = {
-            name: {"x": list(range(1, len(v) + 1)), "y": v} for name, v in values.items()
-        }
-        return line_plot(curves, "repetition", y, label=y)
 
-    ratios = {
-        f"{what}, {title_of(e['of'])} / {title_of(e['to'])}": e["values"]
-        for what, pairs in result["ratios"].items()
-        for e in pairs
-    }
-    training = {title_of(name): e[TRAINING]["values"] for name, e in entries.items()}
-    sampling = {title_of(name): e[SAMPLING]["values"] for name, e in entries.items() if SAMPLING in e}
-    figures = [
-        Figure(plot(training, "images/s"), "Training", "Higher is better."),
-        Figure(plot(sampling, "seconds an image"), "Sampling", "Lower is better."),
-        Figure(plot(ratios, "ratio of speeds"), "Ratios", "Above 1: the first of the two is faster."),
-    ]
+def ratio_picture(result: Result) -> str:
+    """All ratios with their quartiles, as an SVG file."""
+    return as_file(ratio_plot(result))
+
+
+def _repetitions(result: Result, prose: Prose) -> Figures:
+    """Every repetition of training and of sampling."""
+
+    def plot(what: str) -> str:
+        curves: dict[str, dict[str, Any]] = {}
+        for name, entry in result["contestants"].items():
+            milliseconds = [1000 * value for value in entry["seconds"][what]["values"]]
+            curves[title_of(name)] = {"x": list(range(1, len(milliseconds) + 1)), "y": milliseconds}
+        return line_plot(curves, "repetition", "ms", label=f"{quantity_of(what)}, ms", log_y=True)
+
+    timed = [what for what in result["ratios"] if what != "start"]
+    figures = [Figure(plot(what), quantity_of(what).capitalize(), "Lower is better.") for what in timed]
     return Figures(figures, "Repetition by repetition", prose.repetitions())
 
 
@@ -106,13 +116,16 @@ def benchmark_sections(result: Result) -> list[Section]:
     columns = ["", *(title_of(name) for name in contestants)]
     settings = prose.settings(p=result["protocol"], machine=machine)
     environments = {name: entry["environment"] for name, entry in contestants.items()}
+    rows = [(label, _spread(entry), str(len(entry["values"]))) for label, entry in _ratios(result).items()]
+    figure = Figure(ratio_plot(result), "Ratios of speeds", "Bars are quartiles. Above 1, the first is faster.")
     return [
         *sections,
-        Table(["Ratio of speeds", "Median"], _ratio_rows(result), "Which is faster?", prose.ratios()),
+        Figures([figure], "Which is faster?", prose.ratios(), wide=True),
+        Table(["Ratio of speeds", "Median", "Repetitions"], rows, "The ratios"),
         Table(
             columns, [[label, *cells] for label, cells in _rows(result)], "How fast?", prose.speeds(settings=settings)
         ),
-        _plots(result, prose),
+        _repetitions(result, prose),
         Table(columns, side_by_side(environments), "How it was made", f"{result['command']} on {machine['system']}."),
         Text(prose.timed(), "What is timed"),
     ]
@@ -124,5 +137,5 @@ def write_benchmark_page(path: Path, result: Result) -> None:
     Raises:
         OSError: the page cannot be written.
     """
-    title = f"Speed of {' and '.join(title_of(name) for name in result['contestants'])}"
-    render(path, title, benchmark_sections(result), lead="The same network, batches and sampler.")
+    title = f"Speed of {', '.join(title_of(name) for name in result['contestants'])}"
+    render(path, title, benchmark_sections(result), lead="The same recipe, batches and sampler.")

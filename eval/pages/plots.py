@@ -20,6 +20,7 @@ from core.images import in_strips, to_uint8
 INK = "#010203"  # stands for the page's text colour until the SVG is written
 MOST_INSIDE = 6  # curves whose names still fit into a plot
 SHARP_WIDTH = 720  # pixels that a grid has at least
+GREY = "#808080"  # seen on light and on dark
 PALETTE = [
     "#3b82f6",
     "#f97316",
@@ -76,6 +77,11 @@ def _svg(figure: Any, label: str) -> str:
     return f'{head} role="img" aria-label="{escape(label)}">{rest}'.replace(INK, "currentColor")
 
 
+def as_file(markup: str) -> str:
+    """A plot as an SVG file: its ink is grey, since a file has no text colour to take."""
+    return markup.replace("currentColor", GREY)
+
+
 def _axes(xlabel: str, ylabel: str) -> tuple[Any, Any]:
     """A small figure and its axes."""
     from matplotlib.figure import Figure
@@ -128,6 +134,35 @@ def line_plot(
             axes.xaxis.set_minor_formatter("")
         beside = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > MOST_INSIDE else {}
         axes.legend(**beside)
+        return _svg(figure, label)
+
+
+def interval_plot(rows: Mapping[str, Mapping[str, Any]], xlabel: str, *, label: str, mark: float) -> str:
+    """One row a name: every value as a small dot, the quartiles as a bar, the median as a large dot.
+
+    Args:
+        rows: name -> {"median", "q1", "q3", "values"}.
+        xlabel: axis label with its unit.
+        label: what the plot shows, for readers who cannot see it.
+        mark: where a vertical line stands.
+    Returns:
+        Inline SVG.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.0, 0.5 + 0.24 * len(rows)))
+        axes = figure.add_subplot()
+        axes.axvline(mark, color=INK, linewidth=0.6)
+        for place, row in enumerate(rows.values()):
+            axes.plot(row["values"], [place] * len(row["values"]), "o", color=PALETTE[0], alpha=0.3, markersize=2.5)
+            axes.plot([row["q1"], row["q3"]], [place] * 2, color=PALETTE[0], linewidth=2.5)
+            axes.plot([row["median"]], [place], "o", color=PALETTE[1], markersize=4)
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.invert_yaxis()
+        axes.set_xlabel(xlabel)
+        axes.grid(axis="x", alpha=0.12, color=INK, linewidth=0.5)
         return _svg(figure, label)
 
 

@@ -8,11 +8,8 @@ from typing import Any
 
 from eval.measure.distance import PROTOCOL_N
 from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, render
-from eval.pages.plots import line_plot
+from eval.pages.plots import as_file, line_plot
 from eval.pages.tables import number, text_table
-
-GREY = "#808080"
-"""Seen on light and on dark."""
 
 
 def sweep_text(result: Mapping[str, Any]) -> str:
@@ -44,8 +41,8 @@ def curves(result: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def picture(result: Mapping[str, Any]) -> str:
-    """The curve against evaluations as an SVG file, with grey axes: a file has no text colour to take."""
-    return curves(result)[0].replace("currentColor", GREY)
+    """The curve against evaluations as an SVG file."""
+    return as_file(curves(result)[0])
 
 
 def write_sweep_page(path: Path, result: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from core.files import write_json, write_text_atomic
 from core.reading import read_json
 from eval.measure.compare import compare
 from eval.measure.image_sets import ImageSet
-from eval.measure.speed import machine
+from eval.measure.machine import machine
 from eval.studies.results_page import Found, Outcome, page
 from eval.studies.results_picture import COLUMNS, save_picture, shown
 from eval.studies.results_place import Place, ResultsOptions, SetName

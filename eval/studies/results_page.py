@@ -146,7 +146,7 @@ def page(outcomes: Sequence[Outcome], machine: Mapping[str, Any]) -> str:
     """The whole page.
 
     Args:
-        outcomes: one a set. machine: the hardware, as eval.measure.speed.machine describes it, and the environment
+        outcomes: one a set. machine: the hardware, as eval.measure.machine.machine describes it, and the environment
         variables that change times.
     """
     sections = [section(outcome) for outcome in outcomes]

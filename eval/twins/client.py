@@ -174,6 +174,7 @@ class Worker:
         """
         if self._child is None:
             raise RuntimeError(f"{self.name}: not running; use it in a with statement and not after it failed")
+        self._signal(signal.SIGCONT)
         source, target = (Path(self._folder.name) / name for name in ("input.npz", "output.npz"))
         try:
             if arrays is not None:
@@ -202,6 +203,16 @@ class Worker:
         finally:
             source.unlink(missing_ok=True)
             target.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Stop the process where it stands, so that it takes no processor. call() and the end let it go on."""
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, signum: signal.Signals) -> None:
+        """Send a signal to the process and its children."""
+        if self._child is not None and self._child.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signum)
 
     def _answer(self, task: str) -> dict[str, Any]:
         line = self._read_line(task)
@@ -237,6 +248,7 @@ class Worker:
 
     def _stop(self, grace: float) -> None:
         """Close its stdin, which ends it, and kill it where it has not ended `grace` seconds later."""
+        self._signal(signal.SIGCONT)
         child, self._child = self._child, None
         if child is None:
             return

@@ -16,7 +16,11 @@ from eval.twins.interpreters import Interpreters
 
 
 class Command(Protocol):
-    """A verb or a study with its flags. With WORDS_FIRST = True its required values are words, not flags."""
+    """A verb or a study with its flags.
+
+    With WORDS_FIRST = True its required values are words, not flags. With REPEATED = True a flag with several values is
+    given once for each.
+    """
 
     def execute(self) -> str:
         """Do it; the text for stdout."""
@@ -29,11 +33,10 @@ def call(cls: type[Command], prog: str, argv: Sequence[str]) -> None:
     Raises:
         ValueError: input that the user must change. RunError: the run failed.
     """
-    from tyro.conf import FlagCreatePairsOff, PositionalRequiredArgs, configure
+    from tyro.conf import FlagCreatePairsOff, PositionalRequiredArgs, UseAppendAction, configure
 
-    markers = (
-        (FlagCreatePairsOff, PositionalRequiredArgs) if getattr(cls, "WORDS_FIRST", False) else (FlagCreatePairsOff,)
-    )
+    chosen = {"WORDS_FIRST": PositionalRequiredArgs, "REPEATED": UseAppendAction}
+    markers = [FlagCreatePairsOff, *(marker for name, marker in chosen.items() if getattr(cls, name, False))]
     command = parse(configure(*markers)(cls), argv, prog, inspect.cleandoc(cls.__doc__ or ""))
     if isinstance(command, Interpreters):
         command.export()
