@@ -89,7 +89,13 @@ class Twin:
         return trainer
 
     def make_network(self, model: ModelConfig, weights: Weights, dtype: str) -> Network:
-        """The network with given weights, in evaluation mode, on a GPU where there is one."""
+        """The network with given weights, in evaluation mode, on a GPU where there is one.
+
+        Args:
+            model: its configuration.
+            weights: every parameter by canonical name (OIHW).
+            dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
+        """
         network: Network = self.module("sampler").make_network(model, weights, dtype)
         return network
 

@@ -118,5 +118,11 @@ def deviation(row: Row, fraction: Any) -> Any:
 
 
 def make_network(model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Network:
-    """The network with given weights, in evaluation mode, on a GPU where there is one."""
-    return Network(build_unet(model, weights, dtype))
+    """The network with given weights, in evaluation mode, on a GPU where there is one.
+
+    Args:
+        model: its configuration.
+        weights: every parameter by canonical name (OIHW).
+        dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
+    """
+    return Network(build_unet(model, weights, "mixed_bfloat16" if dtype == "bf16" else dtype))

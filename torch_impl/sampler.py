@@ -52,7 +52,7 @@ class BoundNetwork:
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The output for x (B, C, H, W) and t, (B,) or scalar."""
         output: torch.Tensor = self.network.module(x, t, **self.given)
-        return output
+        return output.to(x.dtype)
 
     @torch.inference_mode()
     def run(
@@ -124,6 +124,15 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 
 
 def make_network(model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Network:
-    """The network with given weights, in evaluation mode, on a GPU where there is one."""
+    """The network with given weights, in evaluation mode, on a GPU where there is one.
+
+    Args:
+        model: its configuration.
+        weights: every parameter by canonical name (OIHW).
+        dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Network(build_unet(model, weights, dtype).to(device).requires_grad_(False))
+    module = build_unet(model, weights, "float32" if dtype == "bf16" else dtype).to(device).requires_grad_(False)
+    if dtype == "bf16":
+        module.forward = torch.autocast(device.type, torch.bfloat16)(module.forward)  # type: ignore[method-assign]
+    return Network(module)

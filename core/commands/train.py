@@ -107,6 +107,7 @@ def _dry_run(twin: Twin, recipe: Recipe) -> int:
     seconds = sorted(times[1:])[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1)
     dataset = run.training.dataset
+    print(f"bf16 on the CPU   {bf16_of()}")
     print(f"parameters        {count_parameters(recipe.model):,}")
     print(f"images            {len(dataset.train):,} to train on, {len(dataset.held_out):,} held out")
     print(f"memory            {peak / 2**30:.2f} GiB at the peak of three steps (main memory)")
@@ -114,3 +115,14 @@ def _dry_run(twin: Twin, recipe: Recipe) -> int:
     print(f"step              {seconds:.3f} s, {recipe.training.batch_size / seconds:.1f} images/s (median of three)")
     print(f"whole run         {seconds * recipe.training.steps / 3600:.2f} h for {recipe.training.steps:,} steps")
     return 0
+
+
+def bf16_of(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the processor has for products in bf16, in words, by Linux's description of it."""
+    try:
+        flags = set(cpuinfo.read_text(encoding="utf-8").split())
+    except OSError:
+        return "unknown, since the system has no /proc/cpuinfo"
+    if "amx_bf16" in flags:
+        return "AMX and AVX-512" if "avx512_bf16" in flags else "AMX"
+    return "AVX-512, no AMX" if "avx512_bf16" in flags else "no instructions for it"

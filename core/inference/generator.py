@@ -205,8 +205,24 @@ class Generator:
 
 
 def open_generator(
-    twin: Twin, path: str | Path, weights: Literal["ema", "raw"] = "ema", changed_weights: bool = False
+    twin: Twin,
+    path: str | Path,
+    weights: Literal["ema", "raw"] = "ema",
+    changed_weights: bool = False,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Generator:
-    """Open the network of a run, a checkpoint or a diffusers pipeline folder as a generator."""
+    """Open the network of a run, a checkpoint or a diffusers pipeline folder as a generator.
+
+    Args:
+        twin: evaluates the network.
+        path: the folder.
+        weights, changed_weights: as in open_trained().
+        precision: fp32 takes the network's own dtype; bf16 takes bfloat16 for its convolutions and products.
+    Raises:
+        ValueError: the network cannot be opened, or bf16 for a float64 network.
+    """
     trained = open_trained(resolve_checkpoint(path), weights, changed_weights)
-    return Generator(twin.make_network(trained.model, trained.weights, trained.dtype), trained)
+    if precision == "bf16" and trained.dtype != "float32":
+        raise ValueError(f"--precision bf16: must be fp32, since the network is of {trained.dtype}")
+    dtype = trained.dtype if precision == "fp32" else precision
+    return Generator(twin.make_network(trained.model, trained.weights, dtype), trained)

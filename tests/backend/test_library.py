@@ -45,6 +45,12 @@ def test_two_lines_draw_what_the_command_line_draws(package, run, tmp_path):
     assert np.array_equal(np.load(tmp_path / "samples.npy"), images)
 
 
+def test_bf16_is_asked_for_on_the_command_line(package, run, tmp_path):
+    assert main(package.__name__, ["sample", str(run), "--n", "2", "--precision", "bf16", "--out", str(tmp_path)]) == 0
+    found, expected = np.load(tmp_path / "samples.npy"), package.load(run).sample(2)
+    assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < 0.05
+
+
 def test_the_network_is_the_framework_s_own(package, backend, run):
     network = package.load(run).network
     kind = "torch.nn" if backend.name == "torch" else "keras"

@@ -11,8 +11,9 @@ from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable, run
 from core.networks.specs import param_specs
-from eval.parity.closeness import require_close
-from eval.parity.tolerances import SAMPLER_FLOAT32, SAMPLER_FLOAT64
+from core.twin import Twin
+from eval.parity.closeness import NotCloseError, require_close
+from eval.parity.tolerances import NETWORK_BF16, NETWORK_FLOAT32, SAMPLER_FLOAT32, SAMPLER_FLOAT64
 from tests.numpy_unet import NumpyUNet
 
 SHAPE = (3, 4, 6, 2)
@@ -245,3 +246,18 @@ def test_the_unet_with_labels_fractional_levels_and_no_dropout(backend):
         bound = network.bind({"labels": labels[:count]})
         found = bound.run(table, x_start("float64")[:count], lambda row, n=count, k=keyed: k(row)[:n])
         require_close(found, expected[:count], SAMPLER_FLOAT64, f"{count} images")
+
+
+def test_bf16_is_near_float32_and_the_image_stays_in_float32(backend):
+    rng = np.random.default_rng(0)
+    weights = {n: 0.3 * rng.standard_normal(s.shape) + (s.kind == "norm") for n, s in param_specs(MODEL).items()}
+    make, given = Twin(repr(backend)).make_network, {"labels": np.array([2, 0, 1])}
+    half, full = (make(MODEL, weights, dtype).bind(given) for dtype in ("bf16", "float32"))
+    table, seen = make_table(PROCESSES["gaussian"], SamplingConfig("ddpm", 3)), []
+    found, expected = (
+        network.run(table, x_start("float32"), noise("float32"), after=noting(seen)) for network in (half, full)
+    )
+    assert {x_0.dtype for _, x_0 in seen} == {np.dtype("float32")} and found.dtype == np.float32
+    require_close(found, expected, NETWORK_BF16, "image")
+    with pytest.raises(NotCloseError):
+        require_close(found, expected, NETWORK_FLOAT32, "image")

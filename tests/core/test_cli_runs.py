@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE
+from core.commands.train import bf16_of
 from core.files import write_tensors
 from core.reading import read_tensors
 from tests.command_line import RECIPE, refused, run, steps_of, weights_of
@@ -45,7 +46,7 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(recipe, tmp_path, monk
     code, out, err = run("train", "--config", recipe, "--dry-run")
     assert code == 0, err
     assert json.loads(out[: out.index("\n}") + 2])["model"]["sample_size"] == [8, 16]
-    for word in ("parameters", "memory", "GiB", "images/s", "whole run"):
+    for word in ("parameters", "memory", "GiB", "images/s", "whole run", "bf16 on the CPU"):
         assert word in out
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -63,6 +64,37 @@ def test_a_run_to_sample_from_may_stand_anywhere(recipe, tmp_path, form):
     assert len(np.load(tmp_path / "images" / "samples.npy")) == (4 if "4" in str(form) else 64)
     assert (tmp_path / "images" / "denoising.gif").exists() == ("--gif" in form)
     assert out.splitlines()[-1].startswith(f"wrote {tmp_path / 'images' / 'samples.npy'}")
+
+
+def test_precision_and_runtime_are_written_or_refused(recipe, tmp_path):
+    assert run("train", "--config", recipe, "--run", tmp_path / "run")[0] == 0
+    sample = ("sample", tmp_path / "run", "--n", 1, "--out", tmp_path / "images", "--overwrite")
+    for precision in ("fp32", "bf16"):
+        assert run(*sample, "--precision", precision)[0] == 0
+        assert json.loads((tmp_path / "images" / "manifest.json").read_text())["precision"] == precision
+    assert "--runtime onnx: must be framework for bf16" in refused(
+        2, *sample, "--runtime", "onnx", "--precision", "bf16"
+    )
+    double = tmp_path / "double"
+    assert run("train", "--config", recipe, "--run", double, "--training.dtype", "float64")[0] == 0
+    said = refused(2, "sample", double, "--precision", "bf16")
+    assert "--precision bf16: must be fp32, since the network is of float64" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("fpu amx_bf16 avx512_bf16", "AMX and AVX-512"),
+        ("fpu avx512_bf16", "AVX-512, no AMX"),
+        ("fpu", "no"),
+        (None, "unknown"),
+    ],
+)
+def test_the_bf16_instructions_of_a_processor(tmp_path, flags, words):
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"processor: 0\nflags : {flags}\n")
+    assert bf16_of(path).startswith(words)
 
 
 def test_samples_are_not_overwritten_unasked(recipe, tmp_path):
