@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from core.twin import Twin
+from core.twin import Device, Twin
 
 if TYPE_CHECKING:
     from core.config import Recipe
@@ -24,7 +24,11 @@ class Library:
     twin: Twin
 
     def load(
-        self, path: str | Path, weights: Literal["ema", "raw"] = "ema", changed_weights: bool = False
+        self,
+        path: str | Path,
+        weights: Literal["ema", "raw"] = "ema",
+        changed_weights: bool = False,
+        device: Device = "auto",
     ) -> Generator:
         """Open a trained network, to draw and edit images and to measure their likelihood.
 
@@ -32,6 +36,7 @@ class Library:
             path: a run, a checkpoint, or a diffusers pipeline folder.
             weights: ema, the weights averaged over training; or raw, those of the last step.
             changed_weights: whether to accept weights that were changed after the checkpoint was saved.
+            device: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu.
         Returns:
             A generator of images; see core.inference.generator.Generator.
         Raises:
@@ -39,7 +44,7 @@ class Library:
         """
         from core.inference.generator import open_generator
 
-        return open_generator(self.twin, path, weights, changed_weights)
+        return open_generator(self.twin.on(device), path, weights, changed_weights)
 
     def load_recipe(self, path: str | Path) -> Recipe:
         """Read a recipe from a .toml file or a run's recipe.json."""
@@ -51,28 +56,30 @@ class Library:
         """Open a network alone, as a torch.nn.Module or a Keras layer; see load_unet in the twin's weights.py."""
         return self.twin.module("weights").load_unet(folder, dtype)
 
-    def training(self, recipe: Recipe) -> TrainingRun:
+    def training(self, recipe: Recipe, device: Device = "auto") -> TrainingRun:
         """Start a training in memory: `for step, metrics in training(recipe): ...`. Nothing is written to disk.
 
         Args:
             recipe: the recipe to train.
+            device: as in load().
         Returns:
             The training. Iterating over it trains; its generator() draws from the averaged weights as they are now.
         """
         from core.training.loop import start_training
 
-        return start_training(self.twin, recipe)
+        return start_training(self.twin.on(device), recipe)
 
-    def train(self, recipe: Recipe, run: str | Path, resume: bool = False) -> bool:
+    def train(self, recipe: Recipe, run: str | Path, resume: bool = False, device: Device = "auto") -> bool:
         """Train in a run's folder, with checkpoints, as the verb `train` does.
 
         Args:
             recipe: the recipe to train.
             run: folder of the run; a new folder unless `resume`.
             resume: whether to continue from the run's last whole checkpoint.
+            device: as in load().
         Returns:
             Whether the last step was reached; False after a signal such as Ctrl-C, with everything saved.
         """
         from core.training.run import train_in
 
-        return train_in(self.twin, recipe, Path(run), resume) == 0
+        return train_in(self.twin.on(device), recipe, Path(run), resume) == 0

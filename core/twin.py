@@ -5,12 +5,13 @@ tests/test_mirror.py guarantees that both packages have the same modules and nam
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from core.training.training import Trainer
 
 Weights = dict[str, np.ndarray]
+Device = Literal["auto", "cuda", "mps", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Twin:
 
     package: str
     """Name of the package: torch_impl or tf_impl."""
+    device: Device = "auto"
+    """Where networks run: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu."""
 
     @property
     def prog(self) -> str:
@@ -70,9 +74,18 @@ class Twin:
         formats: dict[str, tuple[str, str]] = importlib.import_module(self.package).EXPORT_FORMATS
         return formats
 
-    def set_threads(self, threads: int) -> None:
-        """Limit the number of CPU threads; 0 leaves it to the framework."""
+    def on(self, device: Device) -> Twin:
+        """This twin on another device."""
+        return dataclasses.replace(self, device=device)
+
+    def prepare(self, threads: int) -> None:
+        """Limit the number of CPU threads, where 0 leaves it to the framework, and check that the device is there.
+
+        Raises:
+            ValueError: the device is not there.
+        """
         self.module("trainer").set_threads(threads)
+        self.module("device").pick_device(self.device)
 
     def environment(self) -> dict[str, Any]:
         """Entries of a manifest: machine, versions, framework, number of threads and device."""
@@ -80,28 +93,28 @@ class Twin:
             "python": platform.python_version(),
             "numpy": np.__version__,
             "machine": platform.machine(),
-            **self.module("trainer").describe(),
+            **self.module("trainer").describe(self.device),
         }
 
     def make_trainer(self, recipe: Recipe) -> Trainer:
         """A new trainer, with initial weights drawn from the recipe's seed."""
-        trainer: Trainer = self.module("trainer").Trainer(recipe)
+        trainer: Trainer = self.module("trainer").Trainer(recipe, self.device)
         return trainer
 
     def make_network(self, model: ModelConfig, weights: Weights, dtype: str) -> Network:
-        """The network with given weights, in evaluation mode, on a GPU where there is one.
+        """The network with given weights, in evaluation mode, on the device.
 
         Args:
             model: its configuration.
             weights: every parameter by canonical name (OIHW).
             dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
         """
-        network: Network = self.module("sampler").make_network(model, weights, dtype)
+        network: Network = self.module("sampler").make_network(model, weights, dtype, self.device)
         return network
 
     def make_extractor(self, name: str, weights: Weights, resize: str, dtype: str) -> Extractor:
         """A feature extractor by name, with given weights; see make_extractor() of a twin's extractors.py."""
-        extractor: Extractor = self.module("extractors").make_extractor(name, weights, resize, dtype)
+        extractor: Extractor = self.module("extractors").make_extractor(name, weights, resize, dtype, self.device)
         return extractor
 
     def read_pickle(self, path: Path) -> Weights:

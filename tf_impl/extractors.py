@@ -10,13 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from core.extractors.features import Extractor
+from tf_impl.device import pick_device
 from tf_impl.inception import Inception, prepare
 from tf_impl.lens_extractor import make_lens_extractor
 
 
-def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
-    """The Inception extractor, on a GPU where there is one; see make_extractor()."""
-    network = Inception(weights, dtype)
+def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str, device: str) -> Extractor:
+    """The Inception extractor; see make_extractor()."""
+    with tf.device(pick_device(device, dtype)):
+        network = Inception(weights, dtype)
 
     @functools.cache
     def compiled(image_shape: tuple[int, ...]) -> Any:
@@ -31,15 +33,17 @@ def inception_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: s
     return extract
 
 
-def lens_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str) -> Extractor:
+def lens_extractor(weights: Mapping[str, np.ndarray], resize: str, dtype: str, device: str) -> Extractor:
     """The lens extractor; see make_extractor(). It resizes images in one way only and does not read `resize`."""
-    return make_lens_extractor(weights, dtype)
+    return make_lens_extractor(weights, dtype, device)
 
 
 EXTRACTORS = {"lens": lens_extractor, "inception": inception_extractor}
 
 
-def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dtype: str = "float32") -> Extractor:
+def make_extractor(
+    name: str, weights: Mapping[str, np.ndarray], resize: str, dtype: str = "float32", device: str = "auto"
+) -> Extractor:
     """An extractor by name.
 
     Args:
@@ -47,22 +51,21 @@ def make_extractor(name: str, weights: Mapping[str, np.ndarray], resize: str, dt
         weights: its parameters by canonical name.
         resize: clean or legacy, for inception.
         dtype: float32 or float64.
+        device: where to compute; see pick_device().
     Returns:
         A function from images (B, H, W, C), float in [0, 1], to features (B, d) of `dtype` by tap. It raises
         MemoryError where the batch does not fit into memory.
     Raises:
         ValueError: the weights are not those of the extractor.
     """
-    extract = EXTRACTORS[name](weights, resize, dtype)
+    place = pick_device(device, dtype)
+    extract = EXTRACTORS[name](weights, resize, dtype, device)
 
     def extractor(images: np.ndarray) -> dict[str, np.ndarray]:
-        before = tf.config.experimental.tensor_float_32_execution_enabled()
-        tf.config.experimental.enable_tensor_float_32_execution(False)  # it keeps 10 bits of the mantissa
         try:
-            return extract(images)
+            with tf.device(place):
+                return extract(images)
         except tf.errors.ResourceExhaustedError as error:
             raise MemoryError(str(error)) from error
-        finally:
-            tf.config.experimental.enable_tensor_float_32_execution(before)
 
     return extractor

@@ -7,9 +7,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from core.extractors.lens import CONVOLUTIONS, FEATURES, HEADS, PARAM_SPECS, check_lens_weights, prepare
+from tf_impl.device import pick_device
 from tf_impl.layers import linear
 from tf_impl.weights import to_keras
 
@@ -62,19 +64,21 @@ def build_lens_network(weights: Mapping[str, np.ndarray], dtype: str = "float32"
 
 
 def make_lens_extractor(
-    weights: Mapping[str, np.ndarray], dtype: str = "float32"
+    weights: Mapping[str, np.ndarray], dtype: str = "float32", device: str = "auto"
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """The lens extractor, on a GPU where there is one.
+    """The lens extractor.
 
     Args:
         weights: as core.extractors.lens_weights.read_lens_weights() returns them.
         dtype: float32 or float64.
+        device: where to compute; see pick_device().
     Returns:
         A function from square images (N, H, W, 1) in [0, 1], of 32 to 150 pixels a side, to arrays of that dtype:
         `features` (N, 128), `parameters` (N, 8), with angles in units of the field's side, and `logits` (N, 3). It
         raises ValueError for other images.
     """
-    network = build_lens_network(weights, dtype)
+    with tf.device(pick_device(device, dtype)):
+        network = build_lens_network(weights, dtype)
 
     def extract(images: np.ndarray) -> dict[str, np.ndarray]:
         parts = []

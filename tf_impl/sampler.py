@@ -12,6 +12,7 @@ import tensorflow as tf
 from core.config import ModelConfig
 from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
+from tf_impl.device import on_device, pick_device
 from tf_impl.weights import build_unet
 
 
@@ -20,10 +21,11 @@ class Network:
 
     Args:
         module: the U-Net, or a function with the same signature.
+        device: TensorFlow's word for the device.
     """
 
-    def __init__(self, module: Callable[..., Any]) -> None:
-        self.module = module
+    def __init__(self, module: Callable[..., Any], device: str = "/CPU:0") -> None:
+        self.module, self.device = module, device
 
         def product(x: Any, t: Any, v: Any, given: dict[str, Any]) -> tuple[Any, Any]:
             with tf.GradientTape() as tape:
@@ -50,13 +52,15 @@ class BoundNetwork:
     """
 
     def __init__(self, network: Network, condition: Condition | None = None) -> None:
-        self.network = network
-        self.given = {name: tf.constant(value) for name, value in (condition or {}).items()}
+        self.network, self.device = network, network.device
+        with tf.device(self.device):
+            self.given = {name: tf.constant(value) for name, value in (condition or {}).items()}
 
     def __call__(self, x: Any, t: Any) -> Any:
         """The output for x (B, H, W, C) and t, (B,) or scalar."""
         return self.network.evaluate(x, t, self.given)
 
+    @on_device
     def run(
         self,
         table: SamplingTable,
@@ -86,11 +90,13 @@ class BoundNetwork:
         images: np.ndarray = state[0].numpy()
         return images
 
+    @on_device
     def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The output for arrays; see core.inference.sampling.BoundNetwork."""
         output: np.ndarray = self(tf.constant(x), tf.constant(t)).numpy()
         return output
 
+    @on_device
     def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The output, and v^T d output / d x."""
         output, product = self.network.product(tf.constant(x), tf.constant(t), tf.constant(v), self.given)
@@ -117,12 +123,17 @@ def deviation(row: Row, fraction: Any) -> Any:
     return tf.exp(math.log(row.s) + (fraction + 1) / 2 * math.log(row.s_large / row.s))
 
 
-def make_network(model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Network:
-    """The network with given weights, in evaluation mode, on a GPU where there is one.
+def make_network(
+    model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32", device: str = "auto"
+) -> Network:
+    """The network with given weights, in evaluation mode.
 
     Args:
         model: its configuration.
         weights: every parameter by canonical name (OIHW).
         dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
+        device: where to evaluate it; see pick_device().
     """
-    return Network(build_unet(model, weights, "mixed_bfloat16" if dtype == "bf16" else dtype))
+    place = pick_device(device, dtype)
+    with tf.device(place):
+        return Network(build_unet(model, weights, "mixed_bfloat16" if dtype == "bf16" else dtype), place)

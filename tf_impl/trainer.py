@@ -11,9 +11,13 @@ import tensorflow as tf
 from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
+from tf_impl.device import device_name, on_device, pick_device
 from tf_impl.objective import losses
 from tf_impl.sampler import Network
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
+
+Placed = list[dict[str, Any]]
+"""The micro-batches of an optimiser step on the device, as put() returns them."""
 
 
 def set_threads(threads: int) -> None:
@@ -23,17 +27,16 @@ def set_threads(threads: int) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def describe() -> dict[str, Any]:
+def describe(device: str = "auto") -> dict[str, Any]:
     """Entries of a manifest: framework, versions, number of threads (0 is TensorFlow's choice) and device."""
-    gpus = tf.config.list_physical_devices("GPU")
-    device = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+    name = device_name(pick_device(device))
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     return {
         "framework": "tensorflow",
         "version": tf.__version__,
         "keras": keras.__version__,
         "threads": threads,
-        "device": device,
+        "device": name,
     }
 
 
@@ -42,11 +45,17 @@ class Trainer:
 
     Args:
         recipe: the recipe to train. The initial weights are drawn from its training.seed.
+        device: where to train; see pick_device().
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        config = recipe.training
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, device: str = "auto") -> None:
+        self.recipe, self.device = recipe, pick_device(device, recipe.training.dtype)
+        with tf.device(self.device):
+            self._make()
+
+    def _make(self) -> None:
+        """Make the networks, the averages and the optimiser's variables."""
+        recipe, config = self.recipe, self.recipe.training
         weights = initial_weights(recipe.model, config.seed, config.dtype)
         policy = "mixed_bfloat16" if config.autocast == "bf16" else config.dtype
         self.network = build_unet(recipe.model, weights, policy)
@@ -65,13 +74,23 @@ class Trainer:
         self.skipped = tf.Variable(0, dtype=tf.int64)
         self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)
         self.dropouts = [layer for layer in self.network._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
-        self.averaged = Network(self.ema)
+        self.averaged = Network(self.ema, self.device)
         self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False)
         self._compiled_update = tf.function(self._update, autograph=False)
 
-    def step(self, batch: dict[str, np.ndarray], scalars: dict[str, float]) -> dict[str, Any]:
+    @on_device
+    def put(self, batch: dict[str, np.ndarray]) -> Placed:
+        """A batch on the device, as micro-batches; see core.training.training.Trainer."""
+        size = len(batch["t"]) // self.recipe.training.accumulate
+        return [
+            {key: tf.constant(value[start : start + size]) for key, value in batch.items()}
+            for start in range(0, len(batch["t"]), size)
+        ]
+
+    @on_device
+    def step(self, placed: Placed, scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step; see core.training.training.Trainer."""
-        total, gradients = self.gradients(batch, int(scalars["dropout_seed"]))
+        total, gradients = self.gradients(placed, int(scalars["dropout_seed"]))
         # Tensors, since a new value of a Python float would trace the function again.
         lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "ema_decay"))
         profiles = [scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))]
@@ -80,15 +99,14 @@ class Trainer:
         each = {"losses": self.losses} if self.recipe.training.timestep_sampling == "importance" else {}
         return {"loss": total, "grad_norm": norm, **each, **{k: v.read_value() for k, v in counts.items()}}
 
-    def gradients(self, batch: dict[str, np.ndarray], dropout_seed: int) -> tuple[Any, list[Any]]:
+    @on_device
+    def gradients(self, placed: Placed, dropout_seed: int) -> tuple[Any, list[Any]]:
         """Loss of a global batch and its gradients."""
-        accumulate, total, found = self.recipe.training.accumulate, 0.0, []
+        total, found = 0.0, []
         sums: list[Any] = []
         for i, layer in enumerate(self.dropouts if self.recipe.model.dropout else []):
             layer.seed_generator.state.assign([dropout_seed, i])
-        size = len(batch["t"]) // accumulate
-        for start in range(0, len(batch["t"]), size):
-            part = {key: tf.constant(value[start : start + size]) for key, value in batch.items()}
+        for part in placed:
             value, each, gradients = self._compiled_loss(part)
             total = total + value
             found.append(each)
@@ -168,6 +186,7 @@ class Trainer:
         counters = ("adam_steps", "skipped", "skipped_in_a_row")
         return self._named(self.average), state, {name: int(getattr(self, name).numpy()) for name in counters}
 
+    @on_device
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
         """Restore a state()."""
         profiles = {f"profile_{i}": profile for i, profile in enumerate(self.profiles)}
@@ -188,6 +207,7 @@ class Trainer:
         for name in ("adam_steps", "skipped", "skipped_in_a_row"):
             getattr(self, name).assign(counters[name])
 
+    @on_device
     def ema_network(self) -> Network:
         """The network with the EMA weights as they are now."""
         set_weights(self.ema, self._named(self.average))

@@ -44,7 +44,7 @@ def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str
     """
     trainer = Trainer(from_dict(Recipe, options["recipe"]))
     set_weights(trainer.network, with_prefix(arrays, "weights/"))
-    total, found = trainer.gradients(with_prefix(arrays, "batch/"), options.get("dropout_seed", 0))
+    total, found = trainer.gradients(trainer.put(with_prefix(arrays, "batch/")), options.get("dropout_seed", 0))
     grads = zip(trainer.specs.items(), found, strict=True)
     return {"loss": total.numpy(), **{f"grad/{n}": from_keras(spec.kind, g.numpy()) for (n, spec), g in grads}}, {}
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from core.extractors.lens import CONVOLUTIONS, FEATURES, HEADS, check_lens_weights, prepare
+from torch_impl.device import pick_device
 
 
 class LensExtractor(nn.Module):
@@ -55,26 +56,27 @@ def build_lens_network(weights: Mapping[str, np.ndarray], dtype: str = "float32"
 
 
 def make_lens_extractor(
-    weights: Mapping[str, np.ndarray], dtype: str = "float32"
+    weights: Mapping[str, np.ndarray], dtype: str = "float32", device: str = "auto"
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """The lens extractor, on a GPU where there is one.
+    """The lens extractor.
 
     Args:
         weights: as core.extractors.lens_weights.read_lens_weights() returns them.
         dtype: float32 or float64.
+        device: where to compute; see pick_device().
     Returns:
         A function from square images (N, H, W, 1) in [0, 1], of 32 to 150 pixels a side, to arrays of that dtype:
         `features` (N, 128), `parameters` (N, 8), with angles in units of the field's side, and `logits` (N, 3). It
         raises ValueError for other images.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_lens_network(weights, dtype).to(device)
+    place = pick_device(device, dtype)
+    network = build_lens_network(weights, dtype).to(place)
 
     @torch.inference_mode()
     def extract(images: np.ndarray) -> dict[str, np.ndarray]:
         parts = []
         for x in prepare(images, dtype):
-            parts.append(network(torch.from_numpy(x).to(device).permute(0, 3, 1, 2).contiguous()))
+            parts.append(network(torch.from_numpy(x).to(place).permute(0, 3, 1, 2).contiguous()))
         return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
 
     return extract

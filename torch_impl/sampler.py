@@ -13,6 +13,7 @@ from torch import nn
 from core.config import ModelConfig
 from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
+from torch_impl.device import pick_device
 from torch_impl.weights import build_unet
 
 
@@ -123,16 +124,19 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
     return array
 
 
-def make_network(model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Network:
-    """The network with given weights, in evaluation mode, on a GPU where there is one.
+def make_network(
+    model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32", device: str = "auto"
+) -> Network:
+    """The network with given weights, in evaluation mode.
 
     Args:
         model: its configuration.
         weights: every parameter by canonical name (OIHW).
         dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
+        device: where to evaluate it; see pick_device().
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    module = build_unet(model, weights, "float32" if dtype == "bf16" else dtype).to(device).requires_grad_(False)
+    place = pick_device(device, dtype)
+    module = build_unet(model, weights, "float32" if dtype == "bf16" else dtype).to(place).requires_grad_(False)
     if dtype == "bf16":
-        module.forward = torch.autocast(device.type, torch.bfloat16)(module.forward)  # type: ignore[method-assign]
+        module.forward = torch.autocast(place.type, torch.bfloat16)(module.forward)  # type: ignore[method-assign]
     return Network(module)

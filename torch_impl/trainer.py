@@ -11,9 +11,13 @@ import torch
 from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
 from core.training.optim import is_decayed
+from torch_impl.device import device_name, pick_device
 from torch_impl.objective import losses
 from torch_impl.sampler import Network
 from torch_impl.weights import build_unet, get_weights, set_weights
+
+Placed = list[dict[str, torch.Tensor]]
+"""The micro-batches of an optimiser step on the device, as put() returns them."""
 
 
 def set_threads(threads: int) -> None:
@@ -22,10 +26,10 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def describe() -> dict[str, Any]:
+def describe(device: str = "auto") -> dict[str, Any]:
     """Entries of a manifest: framework, version, number of threads and device."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"framework": "torch", "version": torch.__version__, "threads": torch.get_num_threads(), "device": device}
+    name, threads = device_name(pick_device(device)), torch.get_num_threads()
+    return {"framework": "torch", "version": torch.__version__, "threads": threads, "device": name}
 
 
 class Trainer:
@@ -33,12 +37,13 @@ class Trainer:
 
     Args:
         recipe: the recipe to train. The initial weights are drawn from its training.seed.
+        device: where to train; see pick_device().
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, device: str = "auto") -> None:
         config = recipe.training
         self.recipe = recipe
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = pick_device(device, config.dtype)
         weights = initial_weights(recipe.model, config.seed, config.dtype)
         self.network = build_unet(recipe.model, weights, config.dtype).to(self.device).train()
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
@@ -48,7 +53,7 @@ class Trainer:
         self.parameters: list[torch.Tensor] = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
         self.averaged = Network(self.ema)
-        self.skipped = self.skipped_in_a_row = 0
+        self.skipped = self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config, specs = self.recipe.training, param_specs(self.recipe.model)
@@ -60,29 +65,34 @@ class Trainer:
         parts = [{"params": ps, "weight_decay": config.weight_decay * decayed} for decayed, ps in groups.items()]
         return kind(parts, fused=True, **options)
 
-    def step(self, batch: dict[str, np.ndarray], scalars: dict[str, float]) -> dict[str, Any]:
+    def put(self, batch: dict[str, np.ndarray]) -> Placed:
+        """A batch on the device, as micro-batches; see core.training.training.Trainer."""
+        size = len(batch["t"]) // self.recipe.training.accumulate
+        return [
+            {key: self._to_device(value[start : start + size]) for key, value in batch.items()}
+            for start in range(0, len(batch["t"]), size)
+        ]
+
+    def step(self, placed: Placed, scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step; see core.training.training.Trainer."""
-        total, norm = self.gradients(batch, int(scalars["dropout_seed"]))
-        if torch.isfinite(norm) and torch.isfinite(total):
-            self._update(norm, scalars)
-            self.skipped_in_a_row = 0
-        else:
-            self.skipped += 1
-            self.skipped_in_a_row += 1
+        total, norm = self.gradients(placed, int(scalars["dropout_seed"]))
+        skip = ~(torch.isfinite(norm) & torch.isfinite(total))  # stays on the device: asking for it waits for the step
+        self._update(norm, skip, scalars)
+        self.skipped = self.skipped + skip
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * skip
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
         each = {"losses": self.losses.cpu()} if self.recipe.training.timestep_sampling == "importance" else {}
         return {"loss": total, "grad_norm": norm, **each, **counts}
 
-    def gradients(self, batch: dict[str, np.ndarray], dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradients(self, placed: Placed, dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of a global batch, and the norm of its gradients, which stay in the parameters' `.grad`."""
         config = self.recipe.training
         if self.recipe.model.dropout:
             torch.manual_seed(dropout_seed)  # nn.Dropout takes no other generator
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=getattr(torch, config.dtype), device=self.device)
-        size, found = len(batch["t"]) // config.accumulate, []
-        for start in range(0, len(batch["t"]), size):
-            part = {key: self._to_device(value[start : start + size]) for key, value in batch.items()}
+        found = []
+        for part in placed:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
                 each = losses(self.network, part, self.recipe.process.loss)
                 value = each.mean() / config.accumulate
@@ -93,21 +103,31 @@ class Trainer:
         return total, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     @torch.no_grad()
-    def _update(self, norm: torch.Tensor, scalars: dict[str, float]) -> None:
-        """Clip the gradients, step the optimiser and update the averages."""
+    def _update(self, norm: torch.Tensor, skip: torch.Tensor, scalars: dict[str, float]) -> None:
+        """Clip the gradients, step the optimiser and update the averages; nothing changes where `skip` is true."""
         clip = self.recipe.training.clip_norm
         if clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = scalars["lr"]
+        # The fused kernels leave weights, moments and step counts as they are where this attribute is 1.
+        self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        torch._foreach_lerp_(list(self.ema.parameters()), self.parameters, 1 - scalars["ema_decay"])
-        for i, profile in enumerate(self.profiles):
-            torch._foreach_lerp_(list(profile.parameters()), self.parameters, 1 - scalars[f"profile_decay_{i}"])
+        self._average(skip, scalars)
+
+    def _average(self, skip: torch.Tensor, scalars: dict[str, float]) -> None:
+        """Move the averages towards the parameters, by a share that is 0 where `skip` is true."""
+        decays = [scalars["ema_decay"], *(scalars[f"profile_decay_{i}"] for i in range(len(self.profiles)))]
+        for average, decay in zip((self.ema, *self.profiles), decays, strict=True):
+            share = ~skip * torch.tensor(1 - decay, dtype=self.parameters[0].dtype)
+            torch._foreach_lerp_(list(average.parameters()), self.parameters, [share] * len(self.parameters))
 
     def _to_device(self, value: np.ndarray) -> torch.Tensor:
         """The array as a tensor on the device. Images change from NHWC to NCHW."""
-        x = torch.from_numpy(value).to(self.device)
+        x = torch.from_numpy(value)
+        if self.device.type == "cuda":  # from pinned memory the copy goes on while the next call is made
+            x = x.pin_memory()
+        x = x.to(self.device, non_blocking=True)
         return x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
@@ -122,7 +142,7 @@ class Trainer:
             steps = int(moments.get("step", 0))
         for i, profile in enumerate(self.profiles):
             state |= {f"profile_{i}/{name}": value for name, value in get_weights(profile).items()}
-        counters = {"adam_steps": steps, "skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
+        counters = {"adam_steps": steps, "skipped": int(self.skipped), "skipped_in_a_row": int(self.skipped_in_a_row)}
         return get_weights(self.ema), state, counters
 
     def load(self, ema: dict[str, np.ndarray], state: dict[str, np.ndarray], counters: dict[str, int]) -> None:
@@ -135,7 +155,9 @@ class Trainer:
             moments = {k: torch.from_numpy(state[f"{k}/{name}"].copy()).to(p) for k in ("exp_avg", "exp_avg_sq")}
             step = torch.tensor(float(counters["adam_steps"]), device=self.device)
             self.optimizer.state[p] = {"step": step, **moments}
-        self.skipped, self.skipped_in_a_row = counters["skipped"], counters["skipped_in_a_row"]
+        self.skipped, self.skipped_in_a_row = (
+            torch.tensor(counters[name], device=self.device) for name in ("skipped", "skipped_in_a_row")
+        )
 
     def ema_network(self) -> Network:
         """The network with the EMA weights as they are now."""

@@ -45,7 +45,7 @@ def gradients(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str
     """
     trainer = Trainer(from_dict(Recipe, options["recipe"]))
     set_weights(trainer.network, with_prefix(arrays, "weights/"))
-    total, _ = trainer.gradients(with_prefix(arrays, "batch/"), options.get("dropout_seed", 0))
+    total, _ = trainer.gradients(trainer.put(with_prefix(arrays, "batch/")), options.get("dropout_seed", 0))
     found = {f"grad/{n}": p.grad.cpu().numpy() for n, p in trainer.network.named_parameters() if p.grad is not None}
     return {"loss": total.cpu().numpy(), **found}, {}
 

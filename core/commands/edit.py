@@ -43,7 +43,8 @@ def edit(twin: Twin, argv: list[str]) -> int:
     out = output_folder(command.out or f"{command.checkpoint}/edit-{kind}-seed{command.seed}")
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
-    twin.set_threads(command.threads)
+    twin = twin.on(command.device)
+    twin.prepare(command.threads)
     started = time.monotonic()
     generator = open_generator(twin, command.checkpoint, command.weights, command.changed_weights)
     given = _given(kind, command, generator)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.config import Sampler, Spacing
+from core.twin import Device
 
 KINDS = {
     "inpaint": "paint a box or a mask so that it agrees with the rest of the image (RePaint)",
@@ -53,6 +54,8 @@ class EditCommand:
     """Replace samples that are already in the folder."""
     threads: int = 0
     """Number of CPU threads; 0 leaves it to the framework."""
+    device: Device = "auto"
+    """Where to compute. auto takes an NVIDIA GPU where there is one, and otherwise the CPU; mps is Apple's GPU."""
 
     def __post_init__(self) -> None:
         for name, low in (("n", 1), ("first", 0), ("seed", 0), ("threads", 0)):

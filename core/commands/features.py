@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from core.command_line import name_the_word, read_flags
 from core.config import ExtractorName, Resize
-from core.twin import Twin
+from core.twin import Device, Twin
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class FeaturesCommand:
     """Images processed at a time; 0 chooses a number that fits into memory."""
     threads: int = 0
     """Number of CPU threads; 0 leaves it to the framework."""
+    device: Device = "auto"
+    """Where to compute. auto takes an NVIDIA GPU where there is one, and otherwise the CPU; mps is Apple's GPU."""
     overwrite: bool = False
     """Replace a file that is already there."""
 
@@ -81,7 +83,8 @@ def features(twin: Twin, argv: list[str]) -> int:
     EXTRACTORS[command.extractor].check_channels(source.shape[2])
     samples = read_json(path / "manifest.json") if (path / "manifest.json").is_file() else None
     weights_file, weights = _weights(twin, command)
-    twin.set_threads(command.threads)
+    twin = twin.on(command.device)
+    twin.prepare(command.threads)
     extractor = twin.make_extractor(command.extractor, weights, command.resize, command.dtype)
     facts = twin.environment()
     batch_size = command.batch_size or first_batch_size(command.extractor, facts["device"], command.dtype)

@@ -14,7 +14,7 @@ import numpy as np
 
 from core.command_line import name_the_checkpoint, read_flags
 from core.config import Variance
-from core.twin import Twin
+from core.twin import Device, Twin
 
 if TYPE_CHECKING:
     from core.inference.generator import Generator
@@ -87,6 +87,8 @@ class LikelihoodCommand:
     """Print the content of likelihood.json in place of a table."""
     threads: int = 0
     """Number of CPU threads; 0 leaves it to the framework."""
+    device: Device = "auto"
+    """Where to compute. auto takes an NVIDIA GPU where there is one, and otherwise the CPU; mps is Apple's GPU."""
 
     def __post_init__(self) -> None:
         lowest = {"n": 1, "first": 0, "levels": 0, "steps": 1, "probes": 1, "seed": 0, "batch_size": 1, "threads": 0}
@@ -113,7 +115,8 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     from core.inference.given_images import given_images
     from core.reading import read_json
 
-    twin.set_threads(command.threads)
+    twin = twin.on(command.device)
+    twin.prepare(command.threads)
     folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()
     generator = open_generator(twin, folder, command.weights, command.changed_weights)
     given = given_images(command.data, folder, generator.model, command.first, command.n)

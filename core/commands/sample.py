@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from core.command_line import given, name_the_checkpoint, output_folder, read_flags, sampling_flags
 from core.config import SamplingConfig
-from core.twin import Twin
+from core.twin import Device, Twin
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class SampleCommand:
     """Replace samples that are already in the folder."""
     threads: int = 0
     """Number of CPU threads; 0 leaves it to the framework."""
+    device: Device = "auto"
+    """Where to draw. auto takes an NVIDIA GPU where there is one, and otherwise the CPU; mps is Apple's GPU."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
@@ -74,6 +76,8 @@ class SampleCommand:
         for name, low in (("n", 1), ("first", 0), ("seed", 0), ("threads", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {low}")
+        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
+            raise ValueError(f"--device {self.device}: must be cpu with --runtime onnx")
 
 
 def read_numbers(words: Sequence[str]) -> dict[str, float]:
@@ -124,9 +128,10 @@ def sample(twin: Twin, argv: list[str]) -> int:
 
     started, sampling = time.monotonic(), command.sampling
     if command.runtime == "onnx":
-        twin = OnnxRuntime(twin.package, command.threads)
+        twin = OnnxRuntime(twin.package, threads=command.threads)
     else:
-        twin.set_threads(command.threads)
+        twin = twin.on(command.device)
+        twin.prepare(command.threads)
     options = (command.weights, command.changed_weights, command.precision)
     generator = open_generator(twin, command.checkpoint, *options)
     table = make_table(generator.process, sampling)

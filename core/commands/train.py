@@ -21,7 +21,7 @@ from core.config import (
     TrainingConfig,
 )
 from core.config.recipes import load_recipe, to_dict
-from core.twin import Twin
+from core.twin import Device, Twin
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class TrainCommand:
     dry_run: bool = False
     """Print the recipe, the number of parameters, and the memory and time to expect, from three timed steps. Write
     nothing."""
+    device: Device = "auto"
+    """Where to train. auto takes an NVIDIA GPU where there is one, and otherwise the CPU; mps is Apple's GPU. A run may
+    change it when it is resumed."""
     model: ModelConfig = field(default_factory=ModelConfig)
     process: ProcessConfig = field(default_factory=ProcessConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -75,6 +78,7 @@ def train(twin: Twin, argv: list[str]) -> int:
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
     if command.retune and not resume:
         raise ValueError("--retune: is for --resume RUN; a new run takes any value")
+    twin = twin.on(command.device)
     if command.dry_run:
         return _dry_run(twin, recipe)
     stem = Path(config).stem if config else "default"

@@ -24,4 +24,4 @@ def worker(twin: Twin, argv: list[str]) -> int:
         "peak_memory": timing.peak_memory,
         "describe": lambda arrays, options: ({}, twin.environment()),
     }
-    return serve(twin.set_threads, {**own, **twin.module("worker").TASKS}, argv)
+    return serve(twin.prepare, {**own, **twin.module("worker").TASKS}, argv)

@@ -36,7 +36,8 @@ from core.twin import Twin
 logger = logging.getLogger(__name__)
 
 MOST_SKIPPED_IN_A_ROW = 20
-"""Number of optimiser steps in a row without a finite loss and gradient after which a run stops."""
+"""Number of optimiser steps in a row without a finite loss and gradient after which a run stops. The run looks at the
+number where it logs or saves."""
 
 
 @dataclass
@@ -98,7 +99,7 @@ def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
     dataset = open_dataset(recipe.data, recipe.image_shape)
     check_condition(recipe, dataset)
     training = Training(recipe, dataset)
-    twin.set_threads(recipe.training.threads)
+    twin.prepare(recipe.training.threads)
     return TrainingRun(training, twin.make_trainer(recipe))
 
 
@@ -187,9 +188,11 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
             progress.update()
             step, end = run.step, run.step == config.steps
             last = end or bool(stopper.signum)
-            _check_finite(metrics, step, folder)
             due = evaluation is not None and evaluation.due(step)
-            if step % config.log_every == 0 or last or due:
+            logs, saves = step % config.log_every == 0 or last or due, step % config.checkpoint_every == 0 or last
+            if logs or saves:  # only here, since the counter waits for the device
+                _check_finite(metrics, step, folder)
+            if logs:
                 line = meter.line(step, config.batch_size, metrics, run.seconds + time.monotonic() - started)
                 if evaluation is not None and due:
                     line["distance"] = evaluation(run.draw(evaluation.config.n, evaluation.config.seed))
@@ -201,7 +204,7 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
                 save_png(folder.path / "samples" / f"step-{step:08d}.png", grid(images.astype(np.float32)))
                 meter.restart()
             better = due and line["distance"] < best
-            if step % config.checkpoint_every == 0 or last or better:
+            if saves or better:
                 seconds = run.seconds + time.monotonic() - started
                 saved = save(run, folder, seconds, int(metrics["skipped_in_a_row"]), better)
                 meter.restart()

@@ -127,7 +127,7 @@ def _train(
 ) -> int:
     """Prepare the folder and the trainer, and train; `new` holds the lock of a new run's folder."""
     recipe, path, evaluation = training.recipe, folder.path, None
-    twin.set_threads(recipe.training.threads)
+    twin.prepare(recipe.training.threads)
     if recipe.evaluation.every:
         evaluation = Evaluation(recipe, training.dataset, make_extract(twin, recipe))
     step = checkpoint.progress["step"] if checkpoint else 0

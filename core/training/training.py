@@ -33,11 +33,17 @@ State = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]
 class Trainer(Protocol):
     """A twin's part of a training: the network, its averages and its optimiser."""
 
-    def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
+    def put(self, batch: Batch) -> Any:
+        """A batch of Training.batch() on the device. It may be called in another thread than step()."""
+        ...
+
+    def step(self, placed: Any, scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step. A step whose loss or gradient norm is not finite changes only the two counters.
 
+        No result is waited for, except with importance sampling, which needs the losses.
+
         Args:
-            batch: as Training.batch() returns it.
+            placed: a batch, as put() returns it.
             scalars: as core.training.optim.scalars() returns them.
         Returns:
             `loss`, `grad_norm` and the counters `skipped` and `skipped_in_a_row`, scalars on the device. With
@@ -95,7 +101,7 @@ class Training:
     def advance(self, trainer: Trainer, step: int) -> dict[str, Any]:
         """Take one optimiser step (0-based); returns the trainer's metrics and `lr`."""
         batch, values = self.batch(step), scalars(self.recipe.training, step)
-        metrics = trainer.step(batch, values)
+        metrics = trainer.step(trainer.put(batch), values)
         self.levels.note(batch, metrics)
         return {**metrics, "lr": values["lr"]}
 

@@ -223,7 +223,7 @@ def one_step(backend, **training):
     dataset = Dataset(images, labels, (), {}, np.arange(8), np.arange(0), {})
     trainer = backend.trainer.Trainer(recipe)
     batch = Training(recipe, dataset).batch(0)
-    metrics = trainer.step(batch, scalars(recipe.training, 0))
+    metrics = trainer.step(trainer.put(batch), scalars(recipe.training, 0))
     return float(metrics["loss"]), trainer.state()
 
 

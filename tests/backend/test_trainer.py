@@ -107,7 +107,7 @@ def trainers(backend):
 
 def gradients(backend, trainer, batch, seed=0):
     """Loss and gradients in the canonical layout."""
-    total, rest = trainer.gradients(batch, seed)
+    total, rest = trainer.gradients(trainer.put(batch), seed)
     if backend.name == "torch":
         return backend.array(total).copy(), {n: p.grad.numpy().copy() for n, p in trainer.network.named_parameters()}
     axes = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
@@ -118,7 +118,11 @@ def gradients(backend, trainer, batch, seed=0):
 
 
 def take(trainer, name, steps):
-    return [{k: float(v) for k, v in trainer.step(batch(name, s), scalars(TRAININGS[name], s)).items()} for s in steps]
+    def step(s):
+        metrics = trainer.step(trainer.put(batch(name, s)), scalars(TRAININGS[name], s))
+        return {k: float(v) for k, v in metrics.items()}
+
+    return [step(s) for s in steps]
 
 
 def copied(state):
@@ -170,7 +174,7 @@ def test_twenty_steps_equal_the_reference_optimiser(backend, trainers, name):
     for step in range(20):
         b, values = batch(name, step), scalars(config, step)
         total, g = gradients(backend, trainer, b, values["dropout_seed"])
-        metrics = trainer.step(b, values)
+        metrics = trainer.step(trainer.put(b), values)
         norm = np.sqrt(sum((x**2).sum() for x in g.values()))
         assert np.isclose(float(metrics["grad_norm"]), norm, rtol=1e-12) and float(metrics["loss"]) == total
         factor = clip_factor(norm, config.clip_norm)
@@ -238,7 +242,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(trainers, key, value):
     bad[key] = bad[key].copy()
     bad[key].flat[3] = value
     for count in (1, 2):
-        metrics = trainer.step(bad, scalars(TRAININGS["adam"], 2))
+        metrics = trainer.step(trainer.put(bad), scalars(TRAININGS["adam"], 2))
         assert int(metrics["skipped"]) == int(metrics["skipped_in_a_row"]) == count
         assert not (np.isfinite(float(metrics["loss"])) and np.isfinite(float(metrics["grad_norm"])))
     arrays, counters = copied(trainer.state())
@@ -356,10 +360,11 @@ def test_profiles_are_averages_of_all_steps_and_go_on_exactly(backend):
 def test_the_losses_of_importance_sampling_are_each_image_s(backend, trainers):
     """Weighted, in the batch's order whatever the micro-batches; only a trainer of that way hands them over."""
     trainer, b = trainers("importance"), batch("importance", 0)
-    metrics = trainer.step(b, scalars(TRAININGS["importance"], 0))
+    metrics = trainer.step(trainer.put(b), scalars(TRAININGS["importance"], 0))
     each = np.array([loss(weights(), {k: v[i : i + 1] for k, v in b.items()}) for i in range(4)])
     require_close(np.asarray(metrics["losses"]), each, LOSS_FLOAT64, "losses")
-    assert "losses" not in trainers("adam").step(b, scalars(TRAININGS["adam"], 0))
+    plain = trainers("adam")
+    assert "losses" not in plain.step(plain.put(b), scalars(TRAININGS["adam"], 0))
 
 
 def test_the_bound_teaches_the_mean_in_vlb_alone(backend):
@@ -379,7 +384,7 @@ def test_the_bound_teaches_the_mean_in_vlb_alone(backend):
 
         def at(values, trainer=trainer, b=b, zeros=zeros, counters=counters):
             trainer.load(values, {**{f"params/{n}": w for n, w in values.items()}, **zeros}, counters)
-            total, rest = trainer.gradients(b, 0)
+            total, rest = trainer.gradients(trainer.put(b), 0)
             if backend.name == "torch":
                 return float(total), trainer.network.conv_out.bias.grad.numpy().copy()
             return float(total), rest[list(start).index("conv_out.bias")].numpy()
@@ -433,7 +438,7 @@ def test_gradient_checkpointing_changes_no_gradient(trainers):
     found = {}
     for name in ("adam", "checkpointing"):
         trainer = trainers(name)
-        trainer.step(batch("adam", 0), scalars(TRAININGS[name], 0))
+        trainer.step(trainer.put(batch("adam", 0)), scalars(TRAININGS[name], 0))
         found[name] = trainer.state()[1]
     for name, value in found["adam"].items():
         require_close(found["checkpointing"][name], value, OPTIMISER_FLOAT64, name)

@@ -147,6 +147,48 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(recipe, tmp_path):
     assert checkpoint.progress["step"] == good[-1], "nothing was saved while steps were skipped"
 
 
+def test_the_loop_reads_a_result_only_where_it_logs_or_saves(recipe, tmp_path, monkeypatch):
+    """Any reading waits for the device."""
+    reads, step = [], Trainer.step
+
+    class Result(float):
+        def __float__(self):
+            reads.append(taken[-1])
+            return float.__float__(self)
+
+        def __int__(self):
+            reads.append(taken[-1])
+            return int(float.__float__(self))
+
+    taken = []
+
+    def watched(self, batch, scalars):
+        metrics = step(self, batch, scalars)
+        taken.append(self.counters["adam_steps"])
+        return {name: Result(value) for name, value in metrics.items()}
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    flags = ("--training.steps", 9, "--training.log-every", 4, "--training.checkpoint-every", 6)
+    assert run("train", "--config", recipe, "--run", tmp_path / "run", *flags, "--training.sample-count", 0)[0] == 0
+    assert taken == [*range(1, 10)] and set(reads) == {4, 6, 8, 9}
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, 20), (8, 24), (50, 40)])
+def test_a_diverging_run_ends_where_it_next_looks(recipe, tmp_path, monkeypatch, every, steps):
+    taken, step = [], Trainer.step
+
+    def diverged(self, batch, scalars):
+        taken.append(scalars)
+        return step(self, {**batch, "x_0": batch["x_0"] * np.inf}, scalars)
+
+    monkeypatch.setattr(Trainer, "step", diverged)
+    flags = ("--training.steps", 40, "--training.log-every", every, "--training.checkpoint-every", 1000)
+    with np.errstate(invalid="ignore"):
+        line = refused(1, "train", "--config", recipe, "--run", tmp_path / "run", *flags)
+    assert f"20 steps in a row had a loss or gradient that is not finite; the last was step {steps}" in line
+    assert len(taken) == steps
+
+
 def test_weights_that_are_not_finite_are_not_saved(recipe, tmp_path, monkeypatch):
     folder, step = tmp_path / "run", Trainer.step
 

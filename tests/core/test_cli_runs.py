@@ -299,3 +299,22 @@ def test_a_folder_that_cannot_be_made(recipe, tmp_path):
     assert str(tmp_path / "file") in line
     assert run("train", "--config", recipe, "--run", tmp_path / "run")[0] == 0
     assert str(tmp_path / "file") in refused(2, "sample", tmp_path / "run", "--n", 1, "--out", tmp_path / "file")
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(recipe, runs, tmp_path):
+    folder, (runs, _) = tmp_path / "new", runs
+    given = {
+        "train": ("train", "--config", recipe, "--run", folder),
+        "dry run": ("train", "--config", recipe, "--dry-run"),
+        "resume": ("train", "--resume", runs, "--training.steps", 6),
+        "sample": ("sample", runs, "--out", folder),
+        "likelihood": ("likelihood", runs),
+        "edit": ("edit", "reconstruct", runs, "--out", folder),
+    }
+    for name, words in given.items():
+        line = refused(2, *words, "--device", "cuda")
+        assert line == "error: device cuda: NumPy finds none here; must be auto or cpu", name
+    assert not folder.exists()
+    assert run("train", "--config", recipe, "--run", folder, "--device", "cpu")[0] == 0
+    line = refused(2, "sample", runs, "--runtime", "onnx", "--device", "cuda")
+    assert "--device cuda: must be cpu with --runtime onnx" in line

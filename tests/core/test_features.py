@@ -207,7 +207,7 @@ def test_the_task_keeps_its_extractor(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def extractor(monkeypatch):
     """The NumPy twin's extractor is `moments`."""
-    monkeypatch.setattr("tests.numpy_impl.extractors.make_extractor", lambda name, weights, resize, dtype: moments)
+    monkeypatch.setattr("tests.numpy_impl.extractors.make_extractor", lambda *_: moments)
 
 
 @pytest.fixture

@@ -35,6 +35,9 @@ TWIN = """
             self.count, start = 0, initial_weights(recipe.model, 0, recipe.training.dtype)
             self.parts = {{part: start for part in ("params", "ema", "exp_avg", "exp_avg_sq")}}
 
+        def put(self, batch):
+            return batch
+
         def step(self, batch, scalars):
             loss, lr = np.square(batch["eps"]).mean(), scalars["lr"]
             pull = {{"params": 0.5, "ema": scalars["ema_decay"], "exp_avg": 0.2, "exp_avg_sq": 0.1}}

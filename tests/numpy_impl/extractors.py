@@ -7,6 +7,8 @@ import numpy as np
 from core.extractors.features import Extractor
 
 
-def make_extractor(name: str, weights: dict[str, np.ndarray], resize: str, dtype: str) -> Extractor:
+def make_extractor(
+    name: str, weights: dict[str, np.ndarray], resize: str, dtype: str, device: str = "auto"
+) -> Extractor:
     """The extractor, whatever its weights."""
     return lambda images: {"features": images.reshape(len(images), -1)[:, ::16]}

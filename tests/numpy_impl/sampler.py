@@ -70,7 +70,9 @@ def scaled(weights: dict[str, np.ndarray]) -> Function:
     return network
 
 
-def make_network(model: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "float32") -> Network:
+def make_network(
+    model: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "float32", device: str = "auto"
+) -> Network:
     """The network with given weights."""
     return Network(scaled(weights))
 

@@ -22,7 +22,7 @@ def set_threads(threads: int) -> None:
     PACE.threads = threads or 1
 
 
-def describe() -> dict[str, Any]:
+def describe(device: str = "auto") -> dict[str, Any]:
     """What a manifest says."""
     threads = PACE.threads + PACE.more_threads
     return {"framework": PACE.framework, "version": np.__version__, "threads": threads, "device": "cpu"}
@@ -35,12 +35,16 @@ class Trainer:
     """Optimiser step after which the process gets a signal."""
     interrupt_with = signal.SIGINT
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, device: str = "auto") -> None:
         self.recipe, self.specs = recipe, param_specs(recipe.model)
         self.params = initial_weights(recipe.model, recipe.training.seed, recipe.training.dtype)
         self.ema = {name: value.copy() for name, value in self.params.items()}
         self.moments = {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in self.params.items()}
         self.counters = {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
+
+    def put(self, batch: Batch) -> Batch:
+        """The batch as it is."""
+        return batch
 
     def step(self, batch: Batch, scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step; a norm that is not finite changes nothing but the counters."""

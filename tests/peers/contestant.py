@@ -55,6 +55,10 @@ class Trainer:
         betas = (config.beta1, config.beta2)
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, config.adam_eps, fused=True)
 
+    def put(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch as it is."""
+        return batch
+
     def step(self, batch: dict[str, np.ndarray], scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step: loss, backward pass, clipping, Adam, moving average."""
         x = {key: torch.from_numpy(value).to(self.device) for key, value in batch.items()}

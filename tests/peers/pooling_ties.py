@@ -46,7 +46,7 @@ def run(subject: Subject, dtype: str, given: dict[str, Pool] | None = None) -> t
     pools = {stage: Pool(given[stage].chosen if given else None) for stage in STAGES}
     for stage, pool in pools.items():
         getattr(trainer.network, stage).maxpool_conv[0] = pool
-    trainer.gradients(first_batch(recipe), 0)
+    trainer.gradients(trainer.put(first_batch(recipe)), 0)
     return pools, {name: p.grad.double().numpy() for name, p in trainer.network.named_parameters()}
 
 

@@ -1,0 +1,126 @@
+"""What a step asks of its device. There may be no GPU here: PyTorch's device `meta` stands for one."""
+
+import contextlib
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig
+from core.data.dataset import Dataset
+from core.training.optim import scalars
+from core.training.training import Training
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = ModelConfig(
+    (8, 8),
+    1,
+    1,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    block_out_channels=(8, 16),
+    layers_per_block=1,
+    norm_num_groups=4,
+    attention_head_dim=4,
+    dropout=0.1,
+)
+
+
+def training_of(**options):
+    config = TrainingConfig(**{"steps": 6, "batch_size": 4, "warmup_steps": 2, **options})
+    images = np.random.default_rng(1).random((12, 8, 8, 1)).astype(np.float32)
+    data = Dataset(images, None, (), {}, np.arange(12), np.arange(0), {})
+    return Training(Recipe(MODEL, ProcessConfig(50), training=config), data)
+
+
+@pytest.fixture
+def meta_trainer(backend, monkeypatch):
+    """A trainer on PyTorch's device `meta`, whose tensors have no values: reading one is an error, as is another
+    device's tensor among them."""
+    if backend.name != "torch":
+        pytest.skip("TensorFlow has no such device")
+    name = "_get_fused_kernels_supported_devices"
+    for place in ("optim.adam", "optim.optimizer", "utils._foreach_utils"):
+        module = importlib.import_module(f"torch.{place}")
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, lambda: ["meta"])
+    torch = importlib.import_module("torch")
+    device = torch.device("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(backend.trainer, "pick_device", lambda *_: device)
+    return backend.trainer.Trainer
+
+
+def test_no_step_waits_for_the_device(meta_trainer):
+    """A value read on the way, such as bool(tensor), would make the host wait for a GPU."""
+    training = training_of(accumulate=2, ema_profiles=(0.1,), weight_decay=0.1)
+    trainer = meta_trainer(training.recipe)
+    for step in range(2):
+        metrics = training.advance(trainer, step)
+    assert {metrics[name].device.type for name in ("loss", "grad_norm", "skipped", "skipped_in_a_row")} == {"meta"}
+    with pytest.raises(RuntimeError, match="meta"):
+        int(metrics["skipped"])
+
+
+def test_the_first_step_of_all_may_be_skipped(backend):
+    training = training_of()
+    batch = training.batch(0)
+    bad = {**batch, "x_0": np.full_like(batch["x_0"], np.nan)}
+    one, other = (backend.trainer.Trainer(training.recipe) for _ in range(2))
+    one.step(one.put(bad), scalars(training.recipe.training, 0))
+    for trainer in (one, other):
+        metrics = trainer.step(trainer.put(batch), scalars(training.recipe.training, 1))
+    assert float(metrics["loss"]) > 0
+    (ema, state, counters), (ema_of_other, state_of_other, _) = one.state(), other.state()
+    assert counters == {"adam_steps": 1, "skipped": 1, "skipped_in_a_row": 0}
+    assert all(np.array_equal(value, ema_of_other[name]) for name, value in ema.items())
+    assert all(np.array_equal(value, state_of_other[name]) for name, value in state.items())
+
+
+def test_a_device_that_is_not_there_is_refused(backend):
+    device, framework = backend.device, {"torch": "PyTorch", "tensorflow": "TensorFlow"}[backend.name]
+    assert device.device_name(device.pick_device("cpu")) == "cpu"
+    with pytest.raises(ValueError, match=f"device gpu: {framework} finds none here; must be auto or cpu"):
+        device.pick_device("gpu")
+
+
+PLACES = """
+import numpy as np, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from core.networks.specs import initial_weights
+from tests.backend.test_device import MODEL, training_of
+from tf_impl import sampler, trainer
+from core.config import SamplingConfig
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+
+training, found, placed = training_of(accumulate=2, ema_profiles=(0.1,)), [], set()
+tables = make_process(training.recipe.process)
+for name in ("/CPU:0", "/CPU:1"):
+    trainer.pick_device = sampler.pick_device = lambda *_: name
+    one = trainer.Trainer(training.recipe)
+    metrics = training.advance(one, 0)
+    network = sampler.make_network(MODEL, initial_weights(MODEL, 0, "float32"))
+    images = network.bind({}).run(make_table(tables, SamplingConfig(steps=2)), np.ones((2, 8, 8, 1), "f"), None)
+    tensors = [*one.network.variables, *one.ema.variables, *network.module.variables]
+    tensors += one.put(training.batch(0))[1].values()
+    tensors += [one.flat, one.average, *one.profiles, one.exp_avg, one.skipped, metrics["loss"], metrics["grad_norm"]]
+    placed = {tensor.device if hasattr(tensor, "device") else tensor.value.device for tensor in tensors}
+    assert {place.rsplit("device:", 1)[1] for place in placed} == {name[1:]}, placed
+    found.append((float(metrics["loss"]), images.tobytes(), one.state()[1]["params/conv_in.weight"].tobytes()))
+assert found[0] == found[1]
+print("placed")
+"""
+
+
+@pytest.mark.slow
+def test_tensorflow_places_everything_on_the_device_that_is_picked(backend):
+    """On the second of two logical CPUs, which a process has to make before its first operation."""
+    if backend.name != "tensorflow":
+        pytest.skip("in PyTorch a tensor elsewhere is an error of the device meta, above")
+    done = subprocess.run([sys.executable, "-c", PLACES], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.stdout.endswith("placed\n"), done.stderr[-3000:]
