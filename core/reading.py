@@ -13,9 +13,10 @@ import os
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -182,6 +183,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 def _read_bfloat16(path: Path) -> dict[str, np.ndarray]:
     """A safetensors file with bfloat16 tensors: the upper halves of float32."""
+    import numpy as np
     from safetensors import deserialize
 
     found, kinds = {}, {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}

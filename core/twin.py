@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from core.config import ModelConfig, Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from core.extractors.features import Extractor
     from core.inference.sampling import Network
     from core.training.training import Trainer
 
-Weights = dict[str, np.ndarray]
+    Weights = dict[str, np.ndarray]
+
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
 
@@ -89,6 +90,8 @@ class Twin:
 
     def environment(self) -> dict[str, Any]:
         """Entries of a manifest: machine, versions, framework, number of threads and device."""
+        import numpy as np
+
         return {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -13,16 +13,16 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from core.command_line import name_the_checkpoint, read_flags
 from core.config import ModelConfig, ProcessConfig
 from core.config.recipes import load_recipe, to_dict
 from core.exits import RunError
-from core.random import gaussian
 from core.twin import Exported, Twin
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TOLERANCE = 1e-4
 """Largest max abs(export - network) / max abs(network) in float32: forty convolutions, each with an error of 1.6e-6."""
@@ -142,6 +142,10 @@ def _read_process(folder: Path) -> ProcessConfig | None:
 
 def _batch(config: ModelConfig, process: ProcessConfig | None) -> dict[str, np.ndarray]:
     """Noise x (3, H, W, C); t (3,), the first, middle and last timestep; labels (3,) where there are classes."""
+    import numpy as np
+
+    from core.random import gaussian
+
     last = (process.timesteps if process else 1000) - 1
     batch = {
         "x": gaussian(0, "x_T", range(3), 0, (*config.sample_size, config.in_channels), np.float32),
@@ -170,6 +174,8 @@ def _difference(exported: Exported, out: Path) -> float | None:
     Raises:
         RunError: another shape or type, values that are not finite, or a difference beyond TOLERANCE.
     """
+    import numpy as np
+
     found, expected = exported.found, exported.expected
     if not np.isfinite(expected).all():
         raise RunError(f"{out}: not written: the network's own output is not finite; use an earlier checkpoint")

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from core.command_line import name_the_checkpoint, read_flags
 from core.config import Variance
 from core.twin import Device, Twin
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from core.inference.generator import Generator
     from core.inference.given_images import GivenImages
 
@@ -193,6 +193,8 @@ def summary(found: dict[str, np.ndarray]) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as a table of text."""
+    import numpy as np
+
     error = result["standard_error"]
     spread = "" if error is None else f" ± {error:.4f}"
     whole = f"{result['bits_per_dimension']:.4f}{spread} bits/dim"

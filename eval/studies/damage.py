@@ -9,14 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.extractors.lens import LARGEST, SMALLEST
-from core.files import write_text_atomic
-from eval.pages.page import write_result
-from eval.studies.damage_page import markdown
-from eval.studies.damage_scores import SPLITS, score_damage, score_substructure
-from eval.studies.damages import Pools
-from eval.twins.client import Worker
-from eval.twins.features import FeatureWorker, open_extractor
 from eval.twins.interpreters import Framework, Interpreters
 from eval.verbs import main
 
@@ -49,6 +41,8 @@ class DamageStudy(Interpreters):
     """Framework that evaluates the lens extractor."""
 
     def __post_init__(self) -> None:
+        from core.extractors.lens import LARGEST, SMALLEST
+
         if self.n < 100:
             raise ValueError(f"n = {self.n}: must be at least 100 images")
         if not SMALLEST <= self.size <= LARGEST:
@@ -62,6 +56,14 @@ class DamageStudy(Interpreters):
 
     def execute(self) -> str:
         """Simulate, measure, and write both files."""
+        from core.files import write_text_atomic
+        from eval.pages.page import write_result
+        from eval.studies.damage_page import markdown
+        from eval.studies.damage_scores import SPLITS, score_damage, score_substructure
+        from eval.studies.damages import Pools
+        from eval.twins.client import Worker
+        from eval.twins.features import FeatureWorker, open_extractor
+
         log.info("simulating %s images and measuring them", f"{11 * self.n:,}")
         extractor = open_extractor("lens")
         with Worker(self.framework) as worker:

@@ -5,41 +5,33 @@ import re
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from core.commands.main import VERBS
 from tests.command_line import refused
 
 ROOT = Path(__file__).resolve().parents[2]
+SLOW = {"torch", "tensorflow", "keras", "diffusers", "onnxruntime", "numpy", "scipy", "matplotlib", "PIL", "jinja2"}
 
 
 @pytest.mark.parametrize("package", ["torch_impl", "tf_impl"])
-@pytest.mark.parametrize("verb", ["", "train", "sample", "likelihood", "edit", "import", "export", "worker"])
-def test_help_answers_at_once_and_without_a_framework(package, verb):
+@pytest.mark.parametrize("verb", ["", *VERBS, "edit inpaint"])
+def test_help_imports_nothing_that_is_slow(package, verb):
     code = (
         "import sys, runpy\n"
-        f"sys.argv[1:] = {[w for w in (verb, '--help') if w]!r}\n"
+        f"sys.argv[1:] = {[*verb.split(), '--help']!r}\n"
         "try:\n"
         f"    runpy.run_module({package!r}, run_name='__main__', alter_sys=True)\n"
         "finally:\n"
         "    print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)\n"
     )
-    seconds = []
-    for _ in range(3):  # the best of three: the machine may be busy
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-        seconds.append(time.perf_counter() - started)
-        if seconds[-1] < 1.5:
-            break
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     modules = set(done.stderr.split())
-    assert package in modules and modules.isdisjoint(
-        {"torch", "tensorflow", "keras", "diffusers", "scipy", "matplotlib"}
-    )
-    assert min(seconds) < 1.5
+    assert package in modules and modules.isdisjoint(SLOW)
     assert f"python -m {package}" in done.stdout
     other = {"torch_impl": "tf_impl", "tf_impl": "torch_impl"}[package]
     assert other not in done.stdout and "PACKAGE" not in done.stdout

@@ -13,8 +13,9 @@ from core.inference.conditioning import data_record
 from core.networks.specs import initial_weights
 from core.worker.protocol import with_prefix
 from core.worker.tasks import as_dataset
-from eval.studies import conditioning
-from eval.studies.conditioning import ConditioningStudy, agreement
+from eval.studies.conditioned_network import agreement
+from eval.studies.conditioning import ConditioningStudy
+from eval.twins import client
 
 FIELD, NAMES = 5.0, ("theta_e", "gamma1")
 BLOCKS = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
@@ -92,7 +93,7 @@ def made(tmp_path_factory, record):
     """The study of 20 images a guidance scale: the pretender, the output folder, the result and the table."""
     folder, pretender = tmp_path_factory.mktemp("conditioning"), Pretender(record)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conditioning, "Worker", pretender)
+        patch.setattr(client, "Worker", pretender)
         study = ConditioningStudy(checkpoint=save(folder / "run", record), out=str(folder / "out"), n=20)
         text = study.execute()
     return pretender, folder / "out", json.loads((folder / "out" / "conditioning.json").read_text()), text
@@ -130,7 +131,7 @@ def test_the_table_and_the_picture_are_written(made):
 
 
 def test_a_network_that_is_not_asked_by_radius_is_refused(tmp_path, monkeypatch, record):
-    monkeypatch.setattr(conditioning, "Worker", Pretender(record))
+    monkeypatch.setattr(client, "Worker", Pretender(record))
     with pytest.raises(ValueError, match="--n 3"):
         ConditioningStudy(checkpoint="any", n=3)
     bare = Recipe(ModelConfig((8, 8), **{key: 2 * value for key, value in BLOCKS.items()}, norm_num_groups=4))
