@@ -38,6 +38,8 @@ EXCEPTIONS: dict[str, str] = {
     "weights.py: from_keras": "the same",
     "sampler.py: Network.to_device": "TensorFlow places tensors by itself, and its layout is NHWC already",
     "sampler.py: to_numpy": "the same",
+    "sampler.py: clipped": "PyTorch's loop is on tensors, which stay on a GPU; TensorFlow's is core's, on arrays",
+    "sampler.py: deviation": "the same",
     "device.py: on_device": "PyTorch moves what is made, TensorFlow places what a block makes",
     "sampler.py: Network.__init__(device)": "a PyTorch module's parameters say their device; a function has none",
 }

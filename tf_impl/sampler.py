@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import ModelConfig
-from core.diffusion.table import After, Row, SamplingTable, quantile_position
+from core.diffusion import table as tables
+from core.diffusion.table import After, SamplingTable
 from core.inference.conditioning import Condition
+from core.inference.sampling import JOINT_PIXELS
 from tf_impl.device import on_device, pick_device
 from tf_impl.weights import build_unet
 
@@ -69,58 +71,33 @@ class BoundNetwork:
         weak: BoundNetwork | None = None,
         after: After | None = None,
     ) -> np.ndarray:
-        """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C)."""
-        channels = x_T.shape[-1]
-        state: list[Any] = [table.start * tf.constant(x_T)]
-        for index, row in enumerate(table.rows):
-            t = tf.constant(row.t, x_T.dtype)
-            output = tf.cast(self(state[0], t), x_T.dtype)
-            predicted = output[..., :channels]
-            if weak is not None and row.guidance != 1:
-                other = tf.cast(weak(state[0], t)[..., :channels], x_T.dtype)
-                predicted = other + row.guidance * (predicted - other)
-            raw = row.p * state[0] + row.q * predicted
-            x_0 = clipped(table, raw)
-            entries = [*state, x_0, raw]
-            state = [sum(float(m) * e for m, e in zip(line, entries, strict=True) if m != 0) for line in row.matrix]
-            if row.s != 0:
-                state[0] = state[0] + deviation(row, output[..., channels:]) * tf.constant(noise(index))
-            if after is not None:
-                state[0] = tf.constant(after(index, state[0].numpy(), x_0.numpy()))
-        images: np.ndarray = state[0].numpy()
-        return images
+        """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C).
+
+        The images are NumPy's between evaluations: a row of small TensorFlow operations takes a millisecond.
+        """
+        guided = None if weak is None else functools.partial(self.guided, weak)
+        return tables.run(table, self.evaluate, x_T, noise, guided, after)
+
+    def guided(self, weak: BoundNetwork, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs of this network and of the weaker one; small batches of one network are evaluated together."""
+        if weak.network is not self.network or x[..., 0].size > JOINT_PIXELS:
+            return self.evaluate(x, t), weak.evaluate(x, t)
+        both = BoundNetwork(self.network)
+        both.given = {name: tf.concat([value, weak.given[name]], 0) for name, value in self.given.items()}
+        output, other = np.split(both.evaluate(np.concatenate([x, x]), t), 2)
+        return output, other
 
     @on_device
-    def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """The output for arrays; see core.inference.sampling.BoundNetwork."""
-        output: np.ndarray = self(tf.constant(x), tf.constant(t)).numpy()
-        return output
+    def evaluate(self, x: np.ndarray, t: np.ndarray | float) -> np.ndarray:
+        """The output for arrays, where t may be a scalar; see core.inference.sampling.BoundNetwork."""
+        output: np.ndarray = self(tf.constant(x), tf.constant(t, x.dtype)).numpy()
+        return output.astype(x.dtype, copy=False)
 
     @on_device
     def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The output, and v^T d output / d x."""
         output, product = self.network.product(tf.constant(x), tf.constant(t), tf.constant(v), self.given)
         return output.numpy(), product.numpy()
-
-
-def clipped(table: SamplingTable, raw: Any) -> Any:
-    """See core.diffusion.table.clipped."""
-    if not table.clip:
-        return raw
-    if not table.quantile:
-        return tf.clip_by_value(raw, -1, 1)
-    size = tf.sort(tf.abs(tf.reshape(raw, (raw.shape[0], -1))), axis=1)
-    low, weight = quantile_position(table.quantile, size.shape[1])
-    limit = (1 - weight) * size[:, low] + weight * size[:, min(low + 1, size.shape[1] - 1)]
-    limit = tf.maximum(limit, 1)[:, None, None, None]
-    return tf.clip_by_value(raw, -limit, limit) / limit
-
-
-def deviation(row: Row, fraction: Any) -> Any:
-    """See core.diffusion.table.deviation."""
-    if row.s_large is None:
-        return row.s
-    return tf.exp(math.log(row.s) + (fraction + 1) / 2 * math.log(row.s_large / row.s))
 
 
 def make_network(

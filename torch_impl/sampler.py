@@ -13,6 +13,7 @@ from torch import nn
 from core.config import ModelConfig
 from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
+from core.inference.sampling import JOINT_PIXELS
 from torch_impl.device import pick_device
 from torch_impl.weights import build_unet
 
@@ -55,6 +56,14 @@ class BoundNetwork:
         output: torch.Tensor = self.network.module(x, t, **self.given)
         return output.to(x.dtype)
 
+    def guided(self, weak: BoundNetwork, x: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The outputs of this network and of the weaker one; small batches of one network are evaluated together."""
+        if weak.network is not self.network or x[:, 0].numel() > JOINT_PIXELS:
+            return self(x, t), weak(x, t)
+        both = {name: torch.cat([value, weak.given[name]]) for name, value in self.given.items()}
+        output, other = self.network.module(torch.cat([x, x]), t, **both).to(x.dtype).chunk(2)
+        return output, other
+
     @torch.inference_mode()
     def run(
         self,
@@ -69,11 +78,13 @@ class BoundNetwork:
         state: list[Any] = [table.start * to_device(x_T)]
         for index, row in enumerate(table.rows):
             t = torch.tensor(row.t, dtype=state[0].dtype)
-            output = self(state[0], t)
-            predicted = output[:, :channels]
-            if weak is not None and row.guidance != 1:
-                other = weak(state[0], t)[:, :channels]
-                predicted = other + row.guidance * (predicted - other)
+            if weak is None or row.guidance == 1:
+                output = self(state[0], t)
+                predicted = output[:, :channels]
+            else:
+                output, other = self.guided(weak, state[0], t)
+                other = other[:, :channels]
+                predicted = other + row.guidance * (output[:, :channels] - other)
             raw = row.p * state[0] + row.q * predicted
             x_0 = clipped(table, raw)
             entries = [*state, x_0, raw]

@@ -2,16 +2,17 @@
 
 A row (t, p, q, matrix, s) means
 
-    output = network(state[0], t), guided where the row says so: weak(state[0], t) + guidance * (output - weak(...))
+    output = network(state[0], t), guided where the row says so: weak + guidance * (output - weak)
     raw = p * state[0] + q * output;  x0 = clip(raw)
     state = matrix @ [*state, x0, raw];  state[0] += s * z
 
-The state starts as [start * x_T] with x_T ~ N(0, 1) and ends with the image as state[0]. run() is the reference
-executor; the twins have the same loop on tensors. Histories hold the clipped x0, and eps is derived from it again.
+The state starts as [start * x_T] with x_T ~ N(0, 1) and ends with the image as state[0]. Histories hold the clipped x0,
+and eps is derived from it again. run() is the executor on arrays; PyTorch has the same loop on tensors, for a GPU.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -115,37 +116,42 @@ def run(
     network: Callable[[NDArray[Any], float], NDArray[Any]],
     x_T: NDArray[Any],
     noise: Callable[[int], NDArray[Any]],
-    weak: Callable[[NDArray[Any], float], NDArray[Any]] | None = None,
+    guided: Callable[[NDArray[Any], float], tuple[NDArray[Any], NDArray[Any]]] | None = None,
     after: After | None = None,
 ) -> NDArray[Any]:
-    """Run a table in NumPy: the reference for the twins' executors.
+    """Run a table in NumPy, in the dtype of x_T.
 
     Args:
         table: from core.diffusion.samplers.make_table().
         network: (x_t, t) -> output, shaped as x_t; with twice its channels where the variance is learned.
         x_T: (B, ..., C) standard normal noise.
         noise: row index -> standard normal noise shaped as x_T; called only where the row adds noise.
-        weak: the weaker network that guidance moves away from; called in guided rows alone, and needed there.
+        guided: (x_t, t) -> the outputs of the network and of the weaker one; called in guided rows in place of network.
         after: the hook after each row; what it returns is the next state[0].
     Returns:
         (B, ..., C) images; in [-1, 1] where the table clips, since the last row returns x0.
     """
-    state, channels = [table.start * x_T], x_T.shape[-1]
+    # float() since a float64 scalar of NumPy's would make float32 images float64, and a Python number does not.
+    state: list[Any] = [float(table.start) * x_T]
+    channels = x_T.shape[-1]
     for index, row in enumerate(table.rows):
-        output = network(state[0], row.t)
-        predicted = output[..., :channels]
-        if weak is not None and row.guidance != 1:
-            low = weak(state[0], row.t)[..., :channels]
-            predicted = low + row.guidance * (predicted - low)
-        raw = row.p * state[0] + row.q * predicted
+        if guided is None or row.guidance == 1:
+            output = network(state[0], row.t)
+            predicted = output[..., :channels]
+        else:
+            output, low = guided(state[0], row.t)
+            low = low[..., :channels]
+            predicted = low + float(row.guidance) * (output[..., :channels] - low)
+        raw = float(row.p) * state[0] + float(row.q) * predicted
         x_0 = clipped(table, raw)
         entries = [*state, x_0, raw]
-        state = [sum(c * entry for c, entry in zip(line, entries, strict=True) if c != 0) for line in row.matrix]
+        state = [sum(float(c) * entry for c, entry in zip(line, entries, strict=True) if c) for line in row.matrix]
         if row.s != 0:
             state[0] = state[0] + deviation(row, output[..., channels:]) * noise(index)
         if after is not None:
             state[0] = after(index, state[0], x_0)
-    return state[0]
+    images: NDArray[Any] = state[0]
+    return images
 
 
 def deviation(row: Row, fraction: NDArray[Any]) -> Any:
@@ -154,5 +160,5 @@ def deviation(row: Row, fraction: NDArray[Any]) -> Any:
     Source: Nichol & Dhariwal 2021, eq. 15: the variances' logarithms are interpolated.
     """
     if row.s_large is None:
-        return row.s
-    return np.exp(np.log(row.s) + (fraction + 1) / 2 * np.log(row.s_large / row.s))
+        return float(row.s)
+    return np.exp(math.log(row.s) + (fraction + 1) / 2 * math.log(row.s_large / row.s))

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
@@ -16,6 +17,7 @@ from core.config import ModelConfig
 from core.diffusion import table as tables
 from core.diffusion.table import After, SamplingTable
 from core.inference.conditioning import Condition
+from core.inference.sampling import JOINT_PIXELS
 from core.networks.onnx_model import onnx_model
 from core.twin import Twin
 
@@ -94,8 +96,17 @@ class BoundNetwork:
         after: After | None = None,
     ) -> np.ndarray:
         """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C)."""
-        other = None if weak is None else weak.evaluate
-        return tables.run(table, self.evaluate, x_T, noise, other, after).astype(x_T.dtype)
+        guided = None if weak is None else partial(self.guided, weak)
+        return tables.run(table, self.evaluate, x_T, noise, guided, after)
+
+    def guided(self, weak: BoundNetwork, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        """The outputs of this network and of the weaker one; small batches of one network are evaluated together."""
+        if weak.session is not self.session or x[..., 0].size > JOINT_PIXELS:
+            return self.evaluate(x, t), weak.evaluate(x, t)
+        both = BoundNetwork(self.session, {})
+        both.given = {name: np.concatenate([value, weak.given[name]]) for name, value in self.given.items()}
+        output, other = np.split(both.evaluate(np.concatenate([x, x]), t), 2)
+        return output, other
 
     def evaluate(self, x: np.ndarray, t: np.ndarray | float) -> np.ndarray:
         """The output (B, H, W, C or more) for x (B, H, W, C) and t, (B,) or scalar."""

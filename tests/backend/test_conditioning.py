@@ -1,6 +1,7 @@
 """The twin's conditioned network, loss and guided executor against the NumPy reference, and its checkpoint."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,16 +160,24 @@ GUIDED = SamplingConfig("dpmsolver++", 8, guidance=2.5, guidance_min=0.2, guidan
 
 
 @pytest.mark.parametrize("options", [{}, {"sampler": "ddim", "eta": 0.5}, {"guidance_min": 0.0, "guidance_max": 0.0}])
-def test_the_guided_executor_equals_numpys_and_evaluates_twice_in_guided_rows_alone(drawing, monkeypatch, options):
+def test_the_guided_executor_equals_numpys_and_evaluates_both_in_guided_rows_alone(
+    backend, drawing, monkeypatch, options
+):
     table = make_table(PROCESS, dataclasses.replace(GUIDED, **options))
     given, reference = condition(), NumpyUNet(MODEL, make_weights())
     weak = no_condition(given, 3)
-    expected = run(table, lambda x, t: reference(x, t, **given), X, noise, weak=lambda x, t: reference(x, t, **weak))
+    strong, low = (partial(reference, **condition) for condition in (given, weak))
+    expected = run(table, strong, X, noise, lambda x, t: (strong(x, t), low(x, t)))
     seen = counted(drawing, monkeypatch)
     found = drawing.bind(given).run(table, X, noise, drawing.bind(weak))
     require_close(found, expected, SAMPLER_FLOAT64, "image")
-    calls = [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
-    assert seen == [keep for row in table.rows for keep in calls[: 1 + (row.guidance != 1)]]
+    plain, low = [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]
+    assert seen == [plain if row.guidance == 1 else plain + low for row in table.rows]
+    monkeypatch.setattr(backend.sampler, "JOINT_PIXELS", len(X) * 24 - 1)
+    seen.clear()
+    apart = drawing.bind(given).run(table, X, noise, drawing.bind(weak))
+    require_close(apart, expected, SAMPLER_FLOAT64, "image by evaluations apart")
+    assert seen == [keep for row in table.rows for keep in (plain, low)[: 1 + (row.guidance != 1)]]
     assert len(seen) == table.network_evaluations
 
 
@@ -188,7 +197,7 @@ def test_a_weaker_network_guides(backend, drawing):
     table, given = make_table(PROCESS, GUIDED), condition()
     references = NumpyUNet(MODEL, make_weights()), NumpyUNet(config, make_weights(4, config))
     strong, weak = (lambda x, t, net=net: net(x, t, **given) for net in references)
-    expected = run(table, strong, X, noise, weak=weak)
+    expected = run(table, strong, X, noise, lambda x, t: (strong(x, t), weak(x, t)))
     found = drawing.bind(given).run(table, X, noise, guide.bind(given))
     require_close(found, expected, SAMPLER_FLOAT64, "image")
 

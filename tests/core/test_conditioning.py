@@ -192,7 +192,7 @@ def test_a_guided_loop_is_the_loop_of_the_mixed_network():
 
     x, noise = np.random.default_rng(0).standard_normal((2, 3, 3, 1)), lambda row: 0.0
     table = guided(guidance=2.5, guidance_min=0.3)
-    found = run(table, strong, x, noise, weak=counted)
+    found = run(table, strong, x, noise, lambda x, t: (strong(x, t), counted(x, t)))
     levels = {row.t: row.guidance for row in table.rows}
     plain = dataclasses.replace(table, rows=tuple(dataclasses.replace(row, guidance=1.0) for row in table.rows))
     expected = run(plain, lambda x, t: weak(x, t) + levels[t] * (strong(x, t) - weak(x, t)), x, noise)

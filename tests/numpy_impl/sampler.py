@@ -49,7 +49,8 @@ class BoundNetwork:
         if PACE.seconds:
             PACE.act("sample")
             return np.asarray(np.tanh(x_T) / 2 + 2 * PACE.shift, x_T.dtype)
-        return tables.run(table, self, x_T, noise, weak, after).astype(x_T.dtype)
+        guided = None if weak is None else lambda x, t: (self(x, t), weak(x, t))
+        return tables.run(table, self, x_T, noise, guided, after).astype(x_T.dtype)
 
     def evaluate(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
         """The output."""
