@@ -16,5 +16,5 @@ load, load_recipe, load_unet = _library.load, _library.load_recipe, _library.loa
 train, training = _library.train, _library.training
 EXPORT_FORMATS = {
     "torch-export": (".pt2", "for torch.export.load; stands alone"),
-    "onnx": (".onnx", "for onnxruntime and others; stands alone; needs: pip install onnx onnxscript onnxruntime"),
+    "onnx": (".onnx", "for onnxruntime and others; stands alone; needs: pip install onnx onnxruntime"),
 }

@@ -1,4 +1,4 @@
-"""The network as a file for another runtime: torch.export and ONNX, NCHW. Twin: tf_impl/export.py."""
+"""The network as a file for another runtime, NCHW: torch.export, and ONNX by core's graph. Twin: tf_impl/export.py."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from core.config import ModelConfig
+from core.networks.onnx_model import OPSET, onnx_model
 from core.twin import Exported
 from torch_impl.sampler import to_numpy
 from torch_impl.weights import build_unet
-
-_OPSET = 18
 
 
 @torch.no_grad()
@@ -34,38 +33,27 @@ def export(
     Returns:
         Both outputs, and entries of the manifest.
     Raises:
-        ValueError: a package that the format needs is not installed.
+        ValueError: the package onnx is not installed.
     """
-    missing = [name for name in ("onnx", "onnxscript") if format == "onnx" and find_spec(name) is None]
-    if missing:
-        raise ValueError(f"--format onnx needs {' and '.join(missing)}: pip install onnx onnxscript")
     network = build_unet(config, weights)
     inputs = {name: torch.from_numpy(value) for name, value in batch.items()}
     inputs["x"] = inputs["x"].permute(0, 3, 1, 2).contiguous()
     expected = to_numpy(network(**inputs))
     details: dict[str, Any] = {"layout": "NCHW", "image_size": "fixed", "stands_alone": True}
+    if format == "onnx":
+        if find_spec("onnx") is None:
+            raise ValueError("--format onnx needs onnx: pip install onnx")
+        path.write_bytes(onnx_model(config, weights))
+        details |= {"onnx": version("onnx"), "opset": OPSET, "open_with": "onnxruntime.InferenceSession(FILE)"}
+        return Exported(expected, _run_onnx(path, inputs), details)
     # Traced with two images and evaluated on three, so that a batch size fixed by mistake shows.
     examples = tuple(value[:2].contiguous() for value in inputs.values())
     free = torch.export.Dim("batch")
     program = torch.export.export(network, examples, dynamic_shapes={name: {0: free} for name in inputs})
     _forget_sources(program)
-    if format == "torch-export":
-        torch.export.save(program, path)
-        found = to_numpy(torch.export.load(path).module()(*inputs.values()))
-        return Exported(expected, found, {**details, "open_with": "torch.export.load(FILE).module()"})
-    torch.onnx.export(
-        program,
-        (),
-        path,
-        input_names=list(inputs),
-        output_names=["output"],
-        opset_version=_OPSET,
-        external_data=False,
-        verbose=False,
-    )
-    details |= {name: version(name) for name in ("onnx", "onnxscript")}
-    details |= {"opset": _OPSET, "open_with": "onnxruntime.InferenceSession(FILE)"}
-    return Exported(expected, _run_onnx(path, inputs), details)
+    torch.export.save(program, path)
+    found = to_numpy(torch.export.load(path).module()(*inputs.values()))
+    return Exported(expected, found, {**details, "open_with": "torch.export.load(FILE).module()"})
 
 
 def _forget_sources(program: torch.export.ExportedProgram) -> None:
