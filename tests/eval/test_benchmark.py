@@ -19,6 +19,7 @@ from eval.measure.machine import Watch, leaving_on_signals
 from eval.measure.speed import Race, contestants, measure, ratio, ratios, summary
 from eval.pages.benchmark_page import benchmark_sections, benchmark_text, ratio_picture, write_benchmark_page
 from eval.pages.page import Notice
+from eval.studies.performance_table import BEGIN, END, PerformanceTable, write_tables
 from eval.twins.client import Worker
 from tests.eval.html import read_page
 from tests.fake_twins import SECONDS, make_checkout
@@ -117,6 +118,22 @@ def test_the_page_stands_alone_and_shows_the_medians(measured, tmp_path):
     assert rows["evaluation, batch 6: TensorFlow / PyTorch"][0].split()[0] == f"{entry['median']:.3g}"
     picture = ratio_picture(result)
     assert picture.startswith("<svg") and "currentColor" not in picture and "PyTorch again / PyTorch" in picture
+
+
+def test_the_tables_of_the_page_of_performance(measured, tmp_path):
+    page, result = tmp_path / "page.md", measured[0]
+    page.write_text(f"before\n{BEGIN}old\n{END}after\n")
+    write_tables(page, {"first": result, "second": {**result, "ratios": {"training": result["ratios"]["training"]}}})
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    entry = result["ratios"]["training"][1]
+    cell = f"{entry['median']:.2f} ({entry['q1']:.2f} – {entry['q3']:.2f})"
+    assert f"| training: TensorFlow / PyTorch | {cell} | {cell} |" in text
+    assert "| evaluation, large batch: PyTorch / diffusers | " in text and " | – |" in text
+    milliseconds = 1000 * result["contestants"]["limit"]["seconds"]["evaluation 6"]["median"]
+    assert f"| evaluation, large batch: PyTorch's products alone | {milliseconds:.3g} | " in text
+    with pytest.raises(ValueError, match="takes NAME=FOLDER"):
+        PerformanceTable(results=("demo",)).execute()
 
 
 @pytest.mark.parametrize("name", ["repetitions", "steps", "samples", "starts", "threads"])
