@@ -178,6 +178,7 @@ class Attention(keras.layers.Layer):
         self.to_k = linear(plan.channels, plan.channels, dtype)
         self.to_v = linear(plan.channels, plan.channels, dtype)
         self.to_out = [linear(plan.channels, plan.channels, dtype)]
+        self.built = True  # as in ResnetBlock: GroupNorm is never built
 
     def call(self, x: Any) -> Any:
         H, W, C = x.shape[1:]

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import Recipe
-from core.networks.specs import initial_weights, param_specs
+from core.networks.specs import check_weights, initial_weights, param_specs
 from core.training.optim import is_decayed
 from tf_impl.device import device_name, on_device, pick_device
 from tf_impl.objective import losses
@@ -59,7 +59,6 @@ class Trainer:
         weights = initial_weights(recipe.model, config.seed, config.dtype)
         policy = "mixed_bfloat16" if config.autocast == "bf16" else config.dtype
         self.network = build_unet(recipe.model, weights, policy)
-        self.ema = build_unet(recipe.model, weights, config.dtype)
         if config.gradient_checkpointing:
             self.network.gradient_checkpointing = True
         self.specs = param_specs(recipe.model)
@@ -74,7 +73,7 @@ class Trainer:
         self.skipped = tf.Variable(0, dtype=tf.int64)
         self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)
         self.dropouts = [layer for layer in self.network._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
-        self.averaged = Network(self.ema, self.device)
+        self.averaged: Network | None = None  # made when it is first asked for
         self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False)
         self._compiled_update = tf.function(self._update, autograph=False)
 
@@ -193,7 +192,7 @@ class Trainer:
         parts = ("params", "exp_avg", "exp_avg_sq", *profiles)
         named = {part: {name: state[f"{part}/{name}"] for name in self.specs} for part in parts}
         set_weights(self.network, named["params"])
-        set_weights(self.ema, ema)
+        check_weights(ema, self.recipe.model, "weights")
         targets = {
             "params": self.flat,
             "exp_avg": self.exp_avg,
@@ -210,5 +209,9 @@ class Trainer:
     @on_device
     def ema_network(self) -> Network:
         """The network with the EMA weights as they are now."""
-        set_weights(self.ema, self._named(self.average))
+        weights = self._named(self.average)
+        if self.averaged is None:
+            self.ema = build_unet(self.recipe.model, weights, self.recipe.training.dtype)
+            self.averaged = Network(self.ema, self.device)
+        set_weights(self.ema, weights)
         return self.averaged

@@ -106,7 +106,7 @@ for name in ("/CPU:0", "/CPU:1"):
     metrics = training.advance(one, 0)
     network = sampler.make_network(MODEL, initial_weights(MODEL, 0, "float32"))
     images = network.bind({}).run(make_table(tables, SamplingConfig(steps=2)), np.ones((2, 8, 8, 1), "f"), None)
-    tensors = [*one.network.variables, *one.ema.variables, *network.module.variables]
+    tensors = [*one.network.variables, *one.ema_network().module.variables, *network.module.variables]
     tensors += one.put(training.batch(0))[1].values()
     tensors += [one.flat, one.average, *one.profiles, one.exp_avg, one.skipped, metrics["loss"], metrics["grad_norm"]]
     placed = {tensor.device if hasattr(tensor, "device") else tensor.value.device for tensor in tensors}
