@@ -60,6 +60,8 @@ class Twin:
     """Name of the package: torch_impl or tf_impl."""
     device: Device = "auto"
     """Where networks run: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu."""
+    compiled: bool | None = None
+    """Whether trainings are compiled; None leaves it to the trainer."""
 
     @property
     def prog(self) -> str:
@@ -108,7 +110,7 @@ class Twin:
 
     def make_trainer(self, recipe: Recipe) -> Trainer:
         """A new trainer, with initial weights drawn from the recipe's seed."""
-        trainer: Trainer = self.module("trainer").Trainer(recipe, self.device)
+        trainer: Trainer = self.module("trainer").Trainer(recipe, self.device, self.compiled)
         return trainer
 
     def make_network(self, model: ModelConfig, weights: Weights, dtype: str) -> Network:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tyro
 
+from core.commands.gpu_check import Parser
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.files import write_json
@@ -87,16 +88,19 @@ def checkout(tmp_path, monkeypatch):
     """A folder that has the checkout's recipes, in which nothing is run: every parser stops its program."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    real = tyro.cli
 
-    def cli(*arguments, **options):
-        real(*arguments, **options)
-        raise Parsed
+    def only_read(real):
+        def read_and_stop(*arguments, **options):
+            real(*arguments, **options)
+            raise Parsed
+
+        return read_and_stop
 
     def nothing(*arguments, **options):
         raise AssertionError("the command was run, not only read")
 
-    monkeypatch.setattr(tyro, "cli", cli)
+    monkeypatch.setattr(tyro, "cli", only_read(tyro.cli))
+    monkeypatch.setattr(Parser, "parse_args", only_read(Parser.parse_args))  # of gpu-check, which needs no tyro
     monkeypatch.setattr("subprocess.Popen.__init__", nothing)
     return tmp_path
 

@@ -56,6 +56,17 @@ def on_device(method: Callable[..., Any]) -> Callable[..., Any]:
     return placed
 
 
+def peak_memory() -> int:
+    """Most bytes of the first NVIDIA GPU's memory since reset_peak_memory()."""
+    peak: int = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    return peak
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of the first NVIDIA GPU's memory."""
+    tf.config.experimental.reset_memory_stats("GPU:0")
+
+
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether an NVIDIA GPU may round the inputs of float32 convolutions and matrix products to TF32's 10 bits."""

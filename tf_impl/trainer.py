@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import keras
@@ -10,11 +11,13 @@ import tensorflow as tf
 
 from core.config import Recipe
 from core.networks.specs import check_weights, initial_weights, param_specs
-from core.training.optim import is_decayed
-from tf_impl.device import device_name, on_device, pick_device
+from core.training.optim import COMPILED_FROM, is_decayed
+from tf_impl.device import device_name, on_device, pick_device, tf32
 from tf_impl.objective import losses
 from tf_impl.sampler import Network
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
+
+logger = logging.getLogger(__name__)
 
 Placed = list[dict[str, Any]]
 """The micro-batches of an optimiser step on the device, as put() returns them."""
@@ -46,10 +49,15 @@ class Trainer:
     Args:
         recipe: the recipe to train. The initial weights are drawn from its training.seed.
         device: where to train; see pick_device().
+        compiled: whether XLA compiles the loss and its gradients. None does so on an NVIDIA GPU, for
+            COMPILED_FROM steps and more. Where it fails, a line in the log says so, and the training goes on without.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "auto") -> None:
+    def __init__(self, recipe: Recipe, device: str = "auto", compiled: bool | None = None) -> None:
         self.recipe, self.device = recipe, pick_device(device, recipe.training.dtype)
+        if compiled is None:
+            compiled = "GPU" in self.device and recipe.training.steps >= COMPILED_FROM
+        self.compiled = compiled
         with tf.device(self.device):
             self._make()
 
@@ -74,7 +82,7 @@ class Trainer:
         self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)
         self.dropouts = [layer for layer in self.network._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
         self.averaged: Network | None = None  # made when it is first asked for
-        self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False)
+        self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False, jit_compile=self.compiled)
         self._compiled_update = tf.function(self._update, autograph=False)
 
     @on_device
@@ -101,6 +109,18 @@ class Trainer:
     @on_device
     def gradients(self, placed: Placed, dropout_seed: int) -> tuple[Any, list[Any]]:
         """Loss of a global batch and its gradients."""
+        with tf32(self.recipe.training.autocast == "tf32"):
+            try:
+                return self._gradients(placed, dropout_seed)
+            except tf.errors.OpError as error:
+                if not self.compiled:
+                    raise
+                logger.warning("XLA failed, and the training goes on without it: %.300s", error)
+                self.compiled = False
+                self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False)
+                return self._gradients(placed, dropout_seed)
+
+    def _gradients(self, placed: Placed, dropout_seed: int) -> tuple[Any, list[Any]]:
         total, found = 0.0, []
         sums: list[Any] = []
         for i, layer in enumerate(self.dropouts if self.recipe.model.dropout else []):

@@ -37,6 +37,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def peak_memory() -> int:
+    """Most bytes of the first NVIDIA GPU's memory since reset_peak_memory()."""
+    return torch.cuda.max_memory_allocated()
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of the first NVIDIA GPU's memory."""
+    torch.cuda.reset_peak_memory_stats()
+
+
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether an NVIDIA GPU may round the inputs of float32 convolutions and matrix products to TF32's 10 bits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 
 from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
-from core.training.optim import is_decayed
-from torch_impl.device import device_name, pick_device
+from core.training.optim import COMPILED_FROM, is_decayed
+from torch_impl.device import device_name, pick_device, tf32
 from torch_impl.objective import losses
 from torch_impl.sampler import Network
 from torch_impl.weights import build_unet, get_weights, set_weights
+
+logger = logging.getLogger(__name__)
 
 Placed = list[dict[str, torch.Tensor]]
 """The micro-batches of an optimiser step on the device, as put() returns them."""
@@ -38,9 +41,11 @@ class Trainer:
     Args:
         recipe: the recipe to train. The initial weights are drawn from its training.seed.
         device: where to train; see pick_device().
+        compiled: whether torch.compile compiles the loss and its gradients. None does so on an NVIDIA GPU, for
+            COMPILED_FROM steps and more. Where it fails, a line in the log says so, and the training goes on without.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "auto") -> None:
+    def __init__(self, recipe: Recipe, device: str = "auto", compiled: bool | None = None) -> None:
         config = recipe.training
         self.recipe = recipe
         self.device = pick_device(device, config.dtype)
@@ -50,6 +55,9 @@ class Trainer:
         if config.gradient_checkpointing:
             self.network.gradient_checkpointing = True
         self.profiles = [copy.deepcopy(self.ema) for _ in config.ema_profiles]
+        if compiled is None:
+            compiled = self.device.type == "cuda" and config.steps >= COMPILED_FROM
+        self.called: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
         self.parameters: list[torch.Tensor] = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
         self.averaged = Network(self.ema)
@@ -86,6 +94,17 @@ class Trainer:
 
     def gradients(self, placed: Placed, dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of a global batch, and the norm of its gradients, which stay in the parameters' `.grad`."""
+        with tf32(self.recipe.training.autocast == "tf32"):
+            try:
+                return self._gradients(placed, dropout_seed)
+            except Exception as error:  # the compilers' errors have no class in common
+                if self.called is self.network:
+                    raise
+                logger.warning("torch.compile failed, and the training goes on without it: %.300s", error)
+                self.called = self.network
+                return self._gradients(placed, dropout_seed)
+
+    def _gradients(self, placed: Placed, dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         config = self.recipe.training
         if self.recipe.model.dropout:
             torch.manual_seed(dropout_seed)  # nn.Dropout takes no other generator
@@ -94,7 +113,7 @@ class Trainer:
         found = []
         for part in placed:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
-                each = losses(self.network, part, self.recipe.process.loss)
+                each = losses(self.called, part, self.recipe.process.loss)
                 value = each.mean() / config.accumulate
             value.backward()
             total += value.detach()

@@ -22,6 +22,7 @@ VERBS = {
     "import": "make a checkpoint of a network that diffusers saved",
     "synthesise-ema": "average a run's weights over another length, after training",
     "export": "write the network as a file for another runtime",
+    "gpu-check": "compare a GPU with the CPU and measure it, in nine minutes at most",
     "fetch": "download an extractor's published weights",
     "worker": "answer requests of the tests, parity and benchmark (no verb for users)",
 }
@@ -58,6 +59,8 @@ def _command(name: str) -> Callable[[Twin, list[str]], int]:
         from core.commands.synthesise_ema import synthesise_ema as command
     elif name == "export":
         from core.commands.export import export as command
+    elif name == "gpu-check":
+        from core.commands.gpu_check import gpu_check as command
     elif name == "fetch":
         from core.commands.fetch import fetch as command
     else:

@@ -13,7 +13,7 @@ from core.config.process import Loss, LossWeight, Prediction, ProcessConfig, Sch
 from core.config.recipe import Recipe
 from core.config.require import require
 from core.config.sampling import Sampler, SamplingConfig, Spacing, Variance
-from core.config.training import WIDEST_PROFILE, TimestepSampling, TrainingConfig
+from core.config.training import WIDEST_PROFILE, Autocast, TimestepSampling, TrainingConfig
 
 __all__ = [
     "ARCHITECTURES",
@@ -21,6 +21,7 @@ __all__ = [
     "UP_BLOCKS",
     "WIDEST_PROFILE",
     "Architecture",
+    "Autocast",
     "DataConfig",
     "EvaluationConfig",
     "ExtractorName",

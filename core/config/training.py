@@ -9,6 +9,7 @@ from typing import Literal
 from core.config.limits import check_limits
 from core.config.require import require, requirements
 
+Autocast = Literal["none", "tf32", "bf16"]
 TimestepSampling = Literal["uniform", "log_normal", "importance"]
 
 WIDEST_PROFILE = 1 / math.sqrt(12)
@@ -68,8 +69,10 @@ class TrainingConfig:
     of them in averages/. synthesise-ema makes an average of any width from the snapshots (Karras et al. 2024)."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating type of parameters and arithmetic. float64 is slow and meant for comparing the frameworks."""
-    autocast: Literal["none", "bf16"] = "none"
-    """bf16 runs convolutions and matrix products in bfloat16. It costs time on most CPUs."""
+    autocast: Autocast = "none"
+    """Precision of convolutions and matrix products. none is that of dtype. tf32 rounds their inputs to 10 bits of
+    mantissa on an NVIDIA GPU of 2020 and later, and changes nothing elsewhere. bf16 computes them in bfloat16, which
+    costs time on most CPUs."""
     seed: int = 0
     """Seed of the initial parameters, the order of the data, noise, dropout and augmentation."""
     log_every: int = 50

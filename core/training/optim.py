@@ -9,6 +9,9 @@ from core.networks.parameters import ParamSpec
 from core.random import generator
 from core.training.posthoc_ema import profile_decay
 
+COMPILED_FROM = 2000
+"""Number of optimiser steps from which a training on an NVIDIA GPU is compiled. Compiling takes a minute or more."""
+
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """Learning rate of a step (0-based): linear warm-up to the peak at step warmup_steps - 1, then the decay.

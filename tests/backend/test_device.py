@@ -1,6 +1,7 @@
 """What a step asks of its device. There may be no GPU here: PyTorch's device `meta` stands for one."""
 
 import contextlib
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -25,15 +26,14 @@ MODEL = ModelConfig(
     layers_per_block=1,
     norm_num_groups=4,
     attention_head_dim=4,
-    dropout=0.1,
 )
 
 
-def training_of(**options):
+def training_of(dropout=0.1, **options):
     config = TrainingConfig(**{"steps": 6, "batch_size": 4, "warmup_steps": 2, **options})
     images = np.random.default_rng(1).random((12, 8, 8, 1)).astype(np.float32)
     data = Dataset(images, None, (), {}, np.arange(12), np.arange(0), {})
-    return Training(Recipe(MODEL, ProcessConfig(50), training=config), data)
+    return Training(Recipe(dataclasses.replace(MODEL, dropout=dropout), ProcessConfig(50), training=config), data)
 
 
 @pytest.fixture
@@ -124,3 +124,64 @@ def test_tensorflow_places_everything_on_the_device_that_is_picked(backend):
         pytest.skip("in PyTorch a tensor elsewhere is an error of the device meta, above")
     done = subprocess.run([sys.executable, "-c", PLACES], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stdout.endswith("placed\n"), done.stderr[-3000:]
+
+
+def states(backend, **options):
+    """The states after two steps without dropout, of a trainer that is compiled and of one that is not."""
+    training, found = training_of(0.0, autocast="tf32", **options), []
+    for compiled in (True, False):
+        trainer = backend.trainer.Trainer(training.recipe, "cpu", compiled)
+        for step in range(2):
+            training.advance(trainer, step)
+        found.append(trainer.state()[1])
+    return found
+
+
+def test_a_compiled_step_computes_the_same(backend, monkeypatch):
+    """XLA itself; of torch.compile what comes before the code generator, without a break in the graph."""
+    if backend.name == "torch":
+        torch, real = importlib.import_module("torch"), importlib.import_module("torch").compile
+        asked = []
+
+        def traced(network, dynamic):
+            asked.append(dynamic)
+            return real(network, dynamic=dynamic, backend="aot_eager", fullgraph=True)
+
+        monkeypatch.setattr(torch, "compile", traced)
+    compiled, eager = states(backend)
+    assert backend.name == "tensorflow" or asked == [False]
+    for name, value in eager.items():
+        # The second moments are squares of gradients of some 1e-3.
+        assert np.allclose(compiled[name], value, rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_compiler_that_fails_is_named_in_the_log(backend, monkeypatch, caplog, accumulate):
+    trainer = backend.trainer.Trainer
+    if backend.name == "torch":
+
+        def broken(network, dynamic):
+            def call(*arguments, **options):
+                raise importlib.import_module("torch")._dynamo.exc.TritonMissing(None)
+
+            return call
+
+        monkeypatch.setattr("torch.compile", broken)
+    else:
+        errors, real = importlib.import_module("tensorflow").errors, trainer._loss_and_gradients
+
+        def failing(self, batch):
+            if self.compiled:
+                raise errors.UnimplementedError(None, None, "no such operation in XLA")
+            return real(self, batch)
+
+        monkeypatch.setattr(trainer, "_loss_and_gradients", failing)
+    fallen_back, eager = states(backend, accumulate=accumulate)
+    (line,) = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert line.startswith(("torch.compile failed, and the training goes on", "XLA failed, and the training goes on"))
+    assert all(np.array_equal(fallen_back[name], value) for name, value in eager.items())
+
+
+def test_nothing_is_compiled_on_a_cpu_unasked(backend):
+    trainer = backend.trainer.Trainer(training_of(steps=10_000).recipe, "cpu")
+    assert trainer.called is trainer.network if backend.name == "torch" else not trainer.compiled
