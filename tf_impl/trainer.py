@@ -57,7 +57,7 @@ class Trainer:
         self.recipe, self.device = recipe, pick_device(device, recipe.training.dtype)
         if compiled is None:
             compiled = "GPU" in self.device and recipe.training.steps >= COMPILED_FROM
-        self.compiled = compiled
+        self.compiled, self.asynchronous = compiled, "GPU" in self.device
         with tf.device(self.device):
             self._make()
 

@@ -29,6 +29,7 @@ def pick_device(name: str = "auto", dtype: str = "float32") -> torch.device:
         raise ValueError("device mps: has no float64; take device cpu, or training.dtype = float32")
     if name == "cuda":
         _allow_tf32(False)
+        return torch.device("cuda", torch.cuda.current_device())  # which each thread has its own of
     return torch.device(name)
 
 

@@ -49,6 +49,7 @@ class Trainer:
         config = recipe.training
         self.recipe = recipe
         self.device = pick_device(device, config.dtype)
+        self.asynchronous = self.device.type != "cpu"
         weights = initial_weights(recipe.model, config.seed, config.dtype)
         self.network = build_unet(recipe.model, weights, config.dtype).to(self.device).train()
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)

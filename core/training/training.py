@@ -22,6 +22,7 @@ from core.inference.sampling import Network
 from core.networks.specs import count_parameters
 from core.random import gaussian
 from core.reading import check_memory
+from core.training.ahead import Ahead
 from core.training.levels import LevelSampler
 from core.training.optim import scalars
 
@@ -32,6 +33,10 @@ State = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]
 
 class Trainer(Protocol):
     """A twin's part of a training: the network, its averages and its optimiser."""
+
+    asynchronous: bool
+    """Whether steps run on a GPU beside the host. Batches are then made ahead in a thread, where they do not depend on
+    past losses."""
 
     def put(self, batch: Batch) -> Any:
         """A batch of Training.batch() on the device. It may be called in another thread than step()."""
@@ -97,13 +102,24 @@ class Training:
         self.recipe, self.dataset = recipe, dataset
         self.process = make_process(recipe.process)
         self.levels = LevelSampler(recipe.training, self.process)
+        self._ahead: tuple[Trainer, Ahead[Any]] | None = None
 
     def advance(self, trainer: Trainer, step: int) -> dict[str, Any]:
         """Take one optimiser step (0-based); returns the trainer's metrics and `lr`."""
-        batch, values = self.batch(step), scalars(self.recipe.training, step)
+        values = scalars(self.recipe.training, step)
+        if trainer.asynchronous and not self.levels.importance:
+            return {**trainer.step(self._batches(trainer).take(step), values), "lr": values["lr"]}
+        batch = self.batch(step)
         metrics = trainer.step(trainer.put(batch), values)
         self.levels.note(batch, metrics)
         return {**metrics, "lr": values["lr"]}
+
+    def _batches(self, trainer: Trainer) -> Ahead[Any]:
+        """The batches on the trainer's device, made ahead."""
+        if self._ahead is None or self._ahead[0] is not trainer:
+            made = Ahead(lambda step: trainer.put(self.batch(step)), self.recipe.training.steps)
+            self._ahead = trainer, made
+        return self._ahead[1]
 
     def batch(self, step: int) -> Batch:
         """The global batch of one optimiser step.

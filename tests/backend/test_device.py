@@ -185,3 +185,16 @@ def test_a_compiler_that_fails_is_named_in_the_log(backend, monkeypatch, caplog,
 def test_nothing_is_compiled_on_a_cpu_unasked(backend):
     trainer = backend.trainer.Trainer(training_of(steps=10_000).recipe, "cpu")
     assert trainer.called is trainer.network if backend.name == "torch" else not trainer.compiled
+
+
+def test_batches_made_ahead_change_no_bit(backend):
+    training, found = training_of(), []
+    for asynchronous in (False, True):
+        trainer = backend.trainer.Trainer(training.recipe, "cpu")
+        assert not trainer.asynchronous
+        trainer.asynchronous = asynchronous
+        for step in range(6):
+            metrics = training.advance(trainer, step)
+        found.append((float(metrics["loss"]), trainer.state()))
+    assert found[0][0] == found[1][0]
+    assert all(np.array_equal(value, found[1][1][1][name]) for name, value in found[0][1][1].items())

@@ -31,6 +31,8 @@ TWIN = """
     from tests.numpy_impl.sampler import Network
 
     class Trainer:
+        asynchronous = False
+
         def __init__(self, recipe):
             self.count, start = 0, initial_weights(recipe.model, 0, recipe.training.dtype)
             self.parts = {{part: start for part in ("params", "ema", "exp_avg", "exp_avg_sq")}}

@@ -31,6 +31,7 @@ def describe(device: str = "auto") -> dict[str, Any]:
 class Trainer:
     """See core.training.training.Trainer."""
 
+    asynchronous = False
     interrupt_at: int | None = None
     """Optimiser step after which the process gets a signal."""
     interrupt_with = signal.SIGINT

@@ -43,6 +43,8 @@ class Trainer:
         ValueError: the recipe asks for what the peer's step does not have.
     """
 
+    asynchronous = False
+
     def __init__(self, recipe: Recipe, make_network: MakeNetwork) -> None:
         config = self.config = recipe.training
         for name, allowed in FIXED.items():
