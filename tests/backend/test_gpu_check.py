@@ -56,7 +56,7 @@ def test_a_part_that_fails_or_has_no_time_is_left_out_with_a_line(backend, tmp_p
         while True:
             yield {"row": 1}
 
-    shares = {"fails": (fails, 0.5), "long": (long, 0.0), "none": (fails, 0.0)}
+    shares = {"fails": (fails, 0.5, 90), "long": (long, 0.0, 90), "none": (fails, 0.0, 90)}
     monkeypatch.setattr(gpu_parts, "PARTS", shares)
     flags = ["--out", str(tmp_path / "check"), "--minutes", "0.02", "--device", "cpu"]
     assert main(repr(backend), ["gpu-check", *flags]) == 0
