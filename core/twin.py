@@ -9,6 +9,7 @@ import dataclasses
 import gc
 import importlib
 import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ class Twin:
     """Where networks run: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu."""
     compiled: bool | None = None
     """Whether trainings are compiled; None leaves it to the trainer."""
+    own_process: bool = False
+    """Whether the process runs this twin's command line and nothing else."""
 
     @property
     def prog(self) -> str:
@@ -70,13 +73,15 @@ class Twin:
 
     def module(self, name: str) -> Any:
         """Import a module of the package, such as trainer, and with it the framework."""
-        collecting = gc.isenabled()
-        gc.disable()  # an import makes many objects that stay; collecting garbage among them takes a fifth of its time
+        full = f"{self.package}.{name}"
+        if full in sys.modules or not self.own_process:
+            return importlib.import_module(full)
+        gc.disable()  # an import makes a million objects that stay: to look among them for garbage takes a second
         try:
-            return importlib.import_module(f"{self.package}.{name}")
+            return importlib.import_module(full)
         finally:
-            if collecting:
-                gc.enable()
+            gc.freeze()
+            gc.enable()
 
     @property
     def formats(self) -> dict[str, tuple[str, str]]:

@@ -31,7 +31,7 @@ VERBS = {
 def main(package: str, argv: Sequence[str] | None = None) -> int:
     """Run one twin's command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return end(lambda: _run(Twin(package), arguments), arguments)
+    return end(lambda: _run(Twin(package, own_process=True), arguments), arguments)
 
 
 def _run(twin: Twin, argv: list[str]) -> int:

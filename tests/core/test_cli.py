@@ -42,6 +42,24 @@ def test_help_imports_nothing_that_is_slow(package, verb):
             assert (ROOT / name).is_file()
 
 
+def test_only_a_process_of_its_own_leaves_a_framework_out_of_garbage_collection():
+    code = (
+        "import gc, sys, types\n"
+        "from core.twin import Twin\n"
+        "package = sys.modules['twin'] = types.ModuleType('twin')\n"
+        f"package.__path__ = [{str(ROOT / 'tests' / 'numpy_impl')!r}]\n"
+        "Twin('twin').module('pace')\n"
+        "before = gc.get_freeze_count()\n"
+        "Twin('twin', own_process=True).module('pace')\n"
+        "again = gc.get_freeze_count()\n"
+        "Twin('twin', own_process=True).module('trainer')\n"
+        "print(before, again, gc.get_freeze_count() > again, gc.isenabled())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, again, *rest = done.stdout.split()
+    assert before == again and rest == ["True", "True"]
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
