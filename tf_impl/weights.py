@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from core.checkpoints.importing import read_unet, refuse_pickle
@@ -31,8 +32,24 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
         dtype: float32, float64, or a Keras dtype policy.
     """
     network = NETWORKS[config.architecture](config, dtype)
+    _name_layers(network)
     set_weights(network, weights)
     return network
+
+
+def _name_layers(network: UNet | BaselineUNet) -> None:
+    """Name every layer by its canonical path.
+
+    Keras numbers layers by the process, and TensorFlow orders the terms of sums by name. With these names two trainings
+    in one process are equal in every bit.
+    """
+    network.name = "network"
+    for name in param_specs(network.config):
+        parts = name.split(".")[:-1]
+        for end in range(1, len(parts) + 1):
+            layer = find_layer(network, ".".join(parts[:end]))
+            if isinstance(layer, keras.layers.Layer):
+                layer.name = "_".join(parts[:end])
 
 
 def variables(network: UNet | BaselineUNet) -> dict[str, Any]:

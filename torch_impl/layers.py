@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from core.config import ModelConfig
 from core.networks.specs import time_frequencies
-from core.networks.unet import AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
+from core.networks.unet import UPSAMPLING_TAPS, AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
+from torch_impl.kernel import group_norm
 
 # F.gelu is the exact GELU, with erf.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"silu": F.silu, "gelu": F.gelu}
@@ -60,8 +61,14 @@ class Upsample(nn.Module):
             self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        return self.conv(x) if hasattr(self, "conv") else x
+        if not hasattr(self, "conv"):
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        # Each of the four pixels that a pixel becomes sees 2x2 pixels of x. So one transposed convolution with 16
+        # weights does both, in less than half the operations of 9 weights on four times the pixels.
+        taps = torch.from_numpy(UPSAMPLING_TAPS).to(self.conv.weight)
+        weight = (taps @ self.conv.weight @ taps.T).transpose(0, 1)  # (C_in, C_out, 4, 4)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        return F.conv_transpose2d(x, weight, self.conv.bias, stride=2, padding=1)
 
 
 class Downsample(nn.Module):
@@ -99,18 +106,18 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if plan.has_shortcut else None
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        h = self.conv1(self.resample(self.activation(self.norm1(x))))
-        time = self.time_emb_proj(self.activation(time))[:, :, None, None]
+        h = self.conv1(self.resample(group_norm(self.norm1, x, self.activation)))
+        time = self.time_emb_proj(self.activation(time))
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = group_norm(self.norm2, h, self.activation, scale=scale, shift=shift)
         else:
-            h = self.norm2(h + time)
-        h = self.conv2(self.dropout(self.activation(h)))
+            h = group_norm(self.norm2, h, self.activation, offset=time)
+        h = self.conv2(self.dropout(h))
         x = self.resample(x)
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
-        return (x + h) / self.scale_factor
+        return x + h if self.scale_factor == 1 else (x + h) / self.scale_factor
 
 
 class Attention(nn.Module):
@@ -127,7 +134,7 @@ class Attention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, C, H, W = x.shape
-        h = self.group_norm(x) if self.group_norm is not None else x
+        h = group_norm(self.group_norm, x) if self.group_norm is not None else x
         h = h.flatten(2).transpose(1, 2)  # (B, HW, C)
         q, k, v = (
             layer(h).view(B, H * W, self.heads, C // self.heads).transpose(1, 2)  # (B, heads, HW, C / heads)
@@ -135,7 +142,8 @@ class Attention(nn.Module):
         )
         h = F.scaled_dot_product_attention(q, k, v)  # softmax(q k^T / sqrt(C / heads)) v
         h = self.to_out[0](h.transpose(1, 2).reshape(B, H * W, C))
-        return (h.transpose(1, 2).reshape(B, C, H, W) + x) / self.scale_factor
+        h = h.transpose(1, 2).view(B, C, H, W) + x
+        return h if self.scale_factor == 1 else h / self.scale_factor
 
 
 def resampler(plan: ResnetPlan | ConvPlan, config: ModelConfig, time_channels: int) -> nn.Module:

@@ -36,7 +36,7 @@ class Network:
     def to_device(self, x: np.ndarray) -> torch.Tensor:
         """The array as a tensor on the device. Images change from NHWC to NCHW."""
         y = torch.from_numpy(np.ascontiguousarray(x) if x.ndim != 4 else x).to(self.device)
-        return y.permute(0, 3, 1, 2).contiguous() if y.ndim == 4 else y
+        return y.permute(0, 3, 1, 2) if y.ndim == 4 else y
 
 
 class BoundNetwork:

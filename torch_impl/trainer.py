@@ -148,7 +148,7 @@ class Trainer:
         if self.device.type == "cuda":  # from pinned memory the copy goes on while the next call is made
             x = x.pin_memory()
         x = x.to(self.device, non_blocking=True)
-        return x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
+        return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
         """EMA weights, training state and counters; see core.training.training.Trainer."""
@@ -172,7 +172,9 @@ class Trainer:
             set_weights(profile, {n: state[f"profile_{i}/{n}"] for n, _ in profile.named_parameters()})
         set_weights(self.network, {n: state[f"params/{n}"] for n, _ in self.network.named_parameters()})
         for name, p in self.network.named_parameters():
-            moments = {k: torch.from_numpy(state[f"{k}/{name}"].copy()).to(p) for k in ("exp_avg", "exp_avg_sq")}
+            moments = {k: torch.empty_like(p, requires_grad=False) for k in ("exp_avg", "exp_avg_sq")}  # p's strides
+            for k, moment in moments.items():
+                moment.copy_(torch.from_numpy(state[f"{k}/{name}"]))
             step = torch.tensor(float(counters["adam_steps"]), device=self.device)
             self.optimizer.state[p] = {"step": step, **moments}
         self.skipped, self.skipped_in_a_row = (

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from core.config import ModelConfig
 from core.networks.unet import unet_plan
+from torch_impl.kernel import group_norm
 from torch_impl.layers import Block, TimeEmbedding, VectorEmbedding
 
 
@@ -94,7 +95,7 @@ class UNet(nn.Module):
                 x = self._run(resnet, torch.cat([x, skips.pop()], dim=1), time)
                 x = self._run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(group_norm(self.conv_norm_out, x, F.silu))
 
     def _run(self, layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         """A layer's output. With gradient checkpointing the backward pass computes it again."""

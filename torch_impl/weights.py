@@ -33,7 +33,7 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
     """
     network = NETWORKS[config.architecture](config).to(getattr(torch, dtype))
     set_weights(network, weights)
-    return network.eval()
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:

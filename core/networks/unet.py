@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from core.config import ModelConfig
 from core.networks.parameters import ParamSpec
+
+UPSAMPLING_TAPS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=np.float64)
+"""A: nearest-neighbour upsampling by 2 and then a convolution with the 3x3 kernel K (and padding 1) is the transposed
+convolution with the 4x4 kernel A K A^T, stride 2 and padding 1."""
 
 
 @dataclass(frozen=True)
