@@ -215,3 +215,8 @@ def kept_sum(path: Path) -> str | None:
         if not found:
             raise ValueError("it does not begin with a SHA-256")
         return found[0]
+
+
+def cache_folder() -> Path:
+    """Where fetched weights and compiled functions are kept: $DIPTYCH_CACHE, or ~/.cache/diptych."""
+    return Path(os.environ.get("DIPTYCH_CACHE") or Path.home() / ".cache" / "diptych")

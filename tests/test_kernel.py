@@ -96,7 +96,7 @@ def test_the_number_of_threads_changes_no_bit(compiler, batch, monkeypatch):
 )
 def test_without_the_kernel_the_frameworks_operations_serve(name, value, said, monkeypatch, caplog, tmp_path):
     monkeypatch.setenv(name, value)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DIPTYCH_CACHE", str(tmp_path))
     monkeypatch.setattr(core_kernel, "_library", _library.__wrapped__)
     with caplog.at_level(logging.INFO):
         assert not has_kernel()

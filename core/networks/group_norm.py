@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from core.files import temporary_beside
+from core.files import cache_folder, temporary_beside
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +96,10 @@ def _library() -> ctypes.CDLL | None:
         logger.info("GroupNorm is not compiled: there is no C++ compiler. Training takes up to 1.4 times as long")
         return None
     key = hashlib.sha256("\0".join([SOURCE.read_text(), compiler, *FLAGS, _processor()]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diptych"
-    path = cache / f"group_norm-{key}.so"
+    path = cache_folder() / f"group_norm-{key}.so"
     try:
         if not path.exists():
-            cache.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with temporary_beside(path) as temporary:
                 subprocess.run([compiler, *FLAGS, "-o", temporary, SOURCE], check=True, capture_output=True, text=True)
                 os.replace(temporary, path)
