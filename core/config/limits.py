@@ -49,6 +49,7 @@ LARGEST: dict[str, int] = {
     "simulate_count": 100_000_000,
     "simulate_seed": 2**63 - 1,
     "size": 16_384,
+    "starts": 10_000,
     "step": 10**9,
     "steps": 100_000,
     "threads": 4_096,

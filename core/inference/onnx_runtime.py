@@ -47,11 +47,11 @@ class OnnxRuntime(Twin):
         Raises:
             ValueError: a package is missing, or the network is not of float32.
         """
+        if dtype != "float32":
+            raise ValueError(f"--runtime onnx: must be framework for {dtype}; ONNX Runtime computes in float32 alone")
         missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
         if missing:
             raise ValueError(f"--runtime onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}")
-        if dtype != "float32":
-            raise ValueError(f"--runtime onnx: must be framework for {dtype}; ONNX Runtime computes in float32 alone")
         return Network(onnx_model(model, weights), self.threads or os.cpu_count() or 1)
 
 

@@ -181,7 +181,7 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
     config, started = run.recipe.training, time.monotonic()
     meter, best = Meter(), folder.best_distance() if evaluation else math.inf
     progress = tqdm(initial=run.step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
-    with stop_on_signals() as stopper, progress:
+    with stop_on_signals() as stopper, progress, contextlib.closing(run.training):
         while run.step < config.steps:
             metrics = run.advance()
             meter.losses.append(metrics["loss"])

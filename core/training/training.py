@@ -114,6 +114,12 @@ class Training:
         self.levels.note(batch, metrics)
         return {**metrics, "lr": values["lr"]}
 
+    def close(self) -> None:
+        """End the thread that makes batches ahead."""
+        if self._ahead is not None:
+            self._ahead[1].pool.shutdown(wait=False, cancel_futures=True)
+            self._ahead = None
+
     def _batches(self, trainer: Trainer) -> Ahead[Any]:
         """The batches on the trainer's device, made ahead."""
         if self._ahead is None or self._ahead[0] is not trainer:

@@ -147,8 +147,8 @@ def exports(request, formats, call, folder) -> dict[str, tuple[Path, dict, str, 
     written = {}
     for name in NETWORKS:
         path = folder / "out" / f"{name}-{format}{suffix}"
-        code, out, err = call("export", folder / name, "--format", format, "--out", path)
-        assert code == 0, err
+        code, out, err = call("export", folder / name, "--format", format, "--out", path, "--overwrite")
+        assert code == 0, err  # xdist may hand the fixture's tests out twice, with others between
         manifest = path.with_name(path.name + ".json") if suffix else path / "manifest.json"
         written[name] = path, json.loads(manifest.read_text()), out, err
     return written

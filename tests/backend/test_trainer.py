@@ -445,8 +445,12 @@ def test_gradient_checkpointing_changes_no_gradient(trainers):
 
 
 @pytest.mark.slow
-def test_gradient_checkpointing_saves_memory(backend):
-    """Most memory held by a process of its own, over one step of a network whose blocks hold most of it."""
+def test_gradient_checkpointing_saves_memory(backend, monkeypatch):
+    """Most memory held by a process of its own, over one step of a network whose blocks hold most of it.
+
+    The compiled GroupNorm halves what the blocks hold, and with it the share that is saved.
+    """
+    monkeypatch.setenv("DIPTYCH_KERNEL", "off")
     model = ModelConfig(
         (64, 64),
         down_block_types=("DownBlock2D",),

@@ -105,6 +105,5 @@ def test_an_error_and_a_signal_end_a_run_as_without_a_thread(recipe, tmp_path, o
     assert (folder / "latest").read_text() == "step-00000002\n"
     deadline = time.monotonic() + 5
     while any(thread.name.startswith("batches") for thread in threading.enumerate()) and time.monotonic() < deadline:
-        __import__("gc").collect()
         time.sleep(0.01)
     assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
