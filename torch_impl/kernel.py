@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from core.networks.group_norm import GroupNorm, has_kernel
 
+SMALLEST = 1 << 15
+"""Number of values from which the compiled layer is the faster one."""
+
 
 def group_norm(
     norm: nn.GroupNorm,
@@ -33,7 +36,8 @@ def group_norm(
         Images (B, C, H, W).
     """
     hooked = norm._forward_hooks or norm._forward_pre_hooks  # a hook wants the layer called
-    fits = x.device.type == "cpu" and x.dtype == norm.weight.dtype and not torch.compiler.is_compiling()
+    fits = x.device.type == "cpu" and x.dtype == norm.weight.dtype and x.numel() >= SMALLEST
+    fits = fits and not torch.compiler.is_compiling()
     if fits and not hooked and has_kernel():
         weight, bias = norm.weight[None], norm.bias[None]
         if scale is not None and shift is not None:

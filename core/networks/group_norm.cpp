@@ -2,7 +2,7 @@
 //
 // Images are (B, P, C): channels last, P pixels. A C interface, called by kernel.py; no header but the standard ones.
 // The sums of one image do not depend on the number of threads: they are taken over blocks of BLOCK pixels in the
-// type of the images, as differences from the first pixel, and the blocks are added in order in float64.
+// type of the images, as differences from the mean of the first pixels, and the blocks are added in order in float64.
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +18,8 @@ namespace {
 constexpr int64_t BLOCK = 256;
 // Tables of a value a channel are repeated to at least this length, so that the inner loops are long.
 constexpr int64_t ROW = 128;
+// Pixels whose mean is the origin of an image's sums.
+constexpr int64_t ORIGIN = 16;
 
 // exp(x) to 2 units in the last place, without a branch, so that the compiler makes vectors of it. Source: Cephes.
 inline float exponential(float x) {
@@ -67,6 +69,15 @@ struct Norm {
         for (int64_t i = 0; i < width(); i += channels)
             for (int64_t c = 0; c < channels; ++c) table[c] += row[i + c];
     }
+    // A value near each channel's mean: that of the image's first pixels. Sums of differences from it cancel little.
+    std::vector<T> origin(int64_t b) const {
+        const int64_t count = std::min<int64_t>(pixels, ORIGIN);
+        const T *from = x + b * pixels * channels;
+        std::vector<T> near(channels);
+        for (int64_t p = 0; p < count; ++p)
+            for (int64_t c = 0; c < channels; ++c) near[c] += from[p * channels + c] / T(count);
+        return near;
+    }
     int64_t blocks() const { return (pixels + BLOCK - 1) / BLOCK; }
     int64_t length(int64_t k) const { return k + 1 < blocks() ? BLOCK : pixels - k * BLOCK; }
     const T *row(const T *table, int64_t b) const { return table + (weight_rows > 1 ? b * channels : 0); }
@@ -105,7 +116,7 @@ void forward(const Norm<T> &n, T *y, int64_t threads) {
 
     auto first = [&](int64_t b, int64_t k) {
         const T *x = n.block(n.x, b, k);
-        const std::vector<T> origins = n.repeated(n.block(n.x, b, 0));
+        const std::vector<T> origins = n.repeated(n.origin(b).data());
         std::vector<T> ones(W), twos(W);
         const T *origin = origins.data();
         T *one = ones.data(), *two = twos.data();
@@ -120,7 +131,7 @@ void forward(const Norm<T> &n, T *y, int64_t threads) {
         n.fold(twos, &sums[(b * n.blocks() + k) * 2 * C + C]);
     };
     auto middle = [&](int64_t b) {
-        const T *origin = n.block(n.x, b, 0);
+        const std::vector<T> origin = n.origin(b);
         const T *weight = n.row(n.weight, b), *bias = n.row(n.bias, b);
         const double count = double(n.pixels);
         std::vector<double> means(C), squares(C);
