@@ -29,7 +29,7 @@ def results(groups, x, activation, condition, dy, compiled, monkeypatch):
         for seed, parameter in enumerate(layer.parameters()):
             parameter.copy_(random(x.shape[1], seed=8 + seed).float())
     given = {name: value.to(x.dtype).requires_grad_() for name, value in condition.items()}
-    image = x.clone().requires_grad_()
+    image = x.clone(memory_format=torch.channels_last).requires_grad_()
     with monkeypatch.context() as patch:
         patch.setattr(kernel, "SMALLEST", 0 if compiled else math.inf)
         y = kernel.group_norm(layer, image, activation, **given)
@@ -106,6 +106,7 @@ def test_without_the_kernel_the_frameworks_operations_serve(name, value, said, m
 def test_a_hook_on_the_layer_is_called():
     """The parity ladder traces layers by hooks."""
     x, norm, seen = torch.randn(2, 4, 64, 64), torch.nn.GroupNorm(2, 4), []
+    x = x.to(memory_format=torch.channels_last)
     assert x.numel() >= kernel.SMALLEST
     norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
     kernel.group_norm(norm, x, F.silu)

@@ -37,7 +37,7 @@ def group_norm(
     """
     hooked = norm._forward_hooks or norm._forward_pre_hooks  # a hook wants the layer called
     fits = x.device.type == "cpu" and x.dtype == norm.weight.dtype and x.numel() >= SMALLEST
-    fits = fits and not torch.compiler.is_compiling()
+    fits = fits and x.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_compiling()
     if fits and not hooked and has_kernel():
         weight, bias = norm.weight[None], norm.bias[None]
         if scale is not None and shift is not None:

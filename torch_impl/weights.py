@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from torch_impl.unet import UNet
 
 NETWORKS: dict[str, type[UNet] | type[BaselineUNet]] = {"unet": UNet, "baseline": BaselineUNet}
 
+CHANNELS_LAST_FROM = 8192
+"""Number of values of the first layer's output for one image from which convolutions are faster in channels_last."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,7 +37,9 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
     """
     network = NETWORKS[config.architecture](config).to(getattr(torch, dtype))
     set_weights(network, weights)
-    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    if math.prod(config.sample_size) * config.block_out_channels[0] >= CHANNELS_LAST_FROM:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()
 
 
 def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
