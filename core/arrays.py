@@ -63,9 +63,9 @@ def open_zip(path: str | Path) -> zipfile.ZipFile:
         stream.seek(max(os.fstat(stream.fileno()).st_size - 2**16 - 22, 0))  # the longest comment, and the end record
         tail = stream.read()
     end = tail[tail.rfind(b"PK\x05\x06") :]
-    count, found = int.from_bytes(end[10:12], "little"), len(archive.infolist())
-    if count not in (found, 2**16 - 1):  # the largest number stands for more than fit
-        raise ValueError(f"its directory shows {found} files where {count} were written")
+    counts, found = {int.from_bytes(end[at : at + 2], "little") for at in (8, 10)}, len(archive.infolist())
+    if counts not in ({found}, {2**16 - 1}):  # the largest number stands for more than fit
+        raise ValueError(f"its directory shows {found} files where {min(counts)} were written")
     return archive
 
 

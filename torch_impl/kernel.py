@@ -36,9 +36,9 @@ def group_norm(
         Images (B, C, H, W).
     """
     hooked = norm._forward_hooks or norm._forward_pre_hooks  # a hook wants the layer called
-    fits = x.device.type == "cpu" and x.dtype == norm.weight.dtype and x.numel() >= SMALLEST
-    fits = fits and x.is_contiguous(memory_format=torch.channels_last) and not torch.compiler.is_compiling()
-    if fits and not hooked and has_kernel():
+    traced = torch.compiler.is_compiling()  # asked first: a traced batch has no size to compare
+    fits = not traced and x.device.type == "cpu" and x.dtype == norm.weight.dtype and x.numel() >= SMALLEST
+    if fits and x.is_contiguous(memory_format=torch.channels_last) and not hooked and has_kernel():
         weight, bias = norm.weight[None], norm.bias[None]
         if scale is not None and shift is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale) + shift

@@ -77,7 +77,7 @@ def open_demo(out: Path, config: Path, n: int, fresh: bool, root: Path) -> DemoF
     record: dict[str, Any] = {"recipe": to_dict(recipe), "seconds": {}, "first_step_seconds": {}, "commands": []}
     if record_path.is_file():
         kinds = {"recipe": dict, "seconds": dict, "first_step_seconds": dict, "commands": list}
-        record = read_json(record_path, kinds)
+        record = {key: value for key, value in read_json(record_path, kinds).items() if key in kinds}
         for key in ("seconds", "first_step_seconds"):
             check_kinds(f"{record_path}: {key}", record[key], dict.fromkeys(record[key], float))
         for word in record["commands"]:
