@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import shutil
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +88,15 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     name = asked_backend()
     request.config.stash[USED] = name
     return Backend(name)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skips a test of the compiled GroupNorm where there is no compiler; tests.run_tests prints the reason."""
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("there is no C++ compiler, so PyTorch's compiled GroupNorm is not tested")
+    kernel = importlib.import_module("core.networks.group_norm")
+    assert kernel.has_kernel(), "GroupNorm was not compiled: see the log"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by -m
