@@ -12,6 +12,7 @@ import io
 import json
 import math
 import pickle
+import re
 import shutil
 import tomllib
 import zipfile
@@ -210,10 +211,11 @@ def whole_png(data: bytes) -> bool:
 
 
 def whole_zip(data: bytes) -> bool:
-    """Whether an archive has all members that its bytes show, each once, with its checksum, and all of them whole."""
+    """Whether an archive has all members that its bytes show, each once, and all but hidden ones whole."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
-        wholes = [whole(info.filename, archive.open(info).read(LIMIT)) for info in archive.infolist()]
+        shown = [info for info in archive.infolist() if not re.search(r"(^|/)\.", info.filename)]
+        wholes = [whole(info.filename, archive.open(info).read(LIMIT)) for info in shown]
         return len(names) == len(set(names)) == data.count(b"PK\x01\x02") and all(wholes)
 
 
