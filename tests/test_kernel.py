@@ -51,7 +51,7 @@ def test_output_and_gradients_are_those_of_pytorchs_operations(compiler, shape, 
 
 
 def test_a_mean_far_from_zero_costs_no_more_digits_than_in_pytorch(compiler, monkeypatch):
-    """The variance is that of differences from the first pixels' mean; a mean of squares would lose every digit here."""
+    """The variance is that of differences from the first pixels' mean; a mean of squares would lose all digits here."""
     x, dy = (random(2, 8, 32, 32) + 3000).float(), random(2, 8, 32, 32, seed=1).float()
     found, theirs = (results(2, x, F.silu, {}, dy, compiled, monkeypatch) for compiled in (True, False))
     exact = results(2, x.double(), F.silu, {}, dy, False, monkeypatch)

@@ -48,16 +48,18 @@ def tests(tmp_path) -> Path:
 
 
 def run(tests: Path, *flags: str) -> tuple[list[str], int]:
-    """The last four lines that the runner prints, and its exit code."""
+    """The last four lines that the runner prints, with the line before them where tests were skipped; its exit code."""
     pythons = {"DIPTYCH_TORCH_PYTHON": sys.executable, "DIPTYCH_TF_PYTHON": sys.executable}
     command = [sys.executable, "-m", "tests.run_tests", *flags]
     answer = subprocess.run(command, cwd=tests.parent, capture_output=True, text=True, env={**ENVIRONMENT, **pythons})
-    return [" ".join(line.split()) for line in answer.stdout.splitlines()[-4:]], answer.returncode
+    *_, before, one, two, three, four = [" ".join(line.split()) for line in answer.stdout.splitlines()]
+    return [before, one, two, three, four][0 if "skipped" in before else 1 :], answer.returncode
 
 
 def test_the_runner_runs_each_test_where_it_belongs_and_adds_up(tests):
     assert run(tests) == (
         [
+            "2 skipped: why",
             "PyTorch environment 3 passed, 0 failed, 1 skipped",
             "TensorFlow environment 0 passed, 1 failed, 1 skipped",
             "both frameworks 1 passed, 0 failed",
