@@ -36,7 +36,8 @@ def gpu_check(twin: Twin, argv: list[str]) -> int:
     if not 0 < command.minutes <= 24 * 60:
         raise ValueError(f"--minutes {command.minutes}: must be above 0 and at most 1440")
     out = output_folder(command.out)
-    from core.commands import gpu_parts
+    from core.commands.gpu_parts import PARTS
+    from core.commands.gpu_subject import Check
     from core.files import write_json, write_text_atomic
 
     started, twin = time.monotonic(), twin.on(command.device)
@@ -44,9 +45,9 @@ def gpu_check(twin: Twin, argv: list[str]) -> int:
     facts = twin.environment()
     parts: dict[str, dict[str, Any]] = {}
     results = {**facts, "command": f"{twin.prog} gpu-check", "minutes": command.minutes, "parts": parts}
-    check, used = gpu_parts.Check(twin, toy=facts["device"] == "cpu"), 0.0
+    check, used = Check(twin, toy=facts["device"] == "cpu"), 0.0
     out.mkdir(parents=True, exist_ok=True)
-    for name, (part, share, least) in gpu_parts.PARTS.items():
+    for name, (part, share, least) in PARTS.items():
         used += share
         found = parts[name] = {"about": inspect.getdoc(part), "rows": [], "left out": ""}
         for _ in _filled(found, part(check), started + 60 * command.minutes * used - (0 if check.toy else least)):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.commands import gpu_parts
+from core.commands import gpu_equality, gpu_parts
 from core.commands.gpu_check import as_markdown
+from core.commands.gpu_subject import Check
 from core.commands.main import main
 from core.twin import Twin
 
@@ -85,13 +86,13 @@ def test_wrong_flags_are_one_line(flags, line, capsys):
 
 
 def test_differences_are_relative_and_nan_where_a_value_is_not_finite():
-    assert gpu_parts.apart(np.array([1.0, -4.0]), np.array([1.0, -3.0])) == 0.25
-    assert gpu_parts.apart(np.zeros(2), np.array([0.0, 1e-3])) == 1e-3
-    assert np.isnan(gpu_parts.apart(np.ones(2), np.array([1.0, np.inf])))
+    assert gpu_equality.apart(np.array([1.0, -4.0]), np.array([1.0, -3.0])) == 0.25
+    assert gpu_equality.apart(np.zeros(2), np.array([0.0, 1e-3])) == 1e-3
+    assert np.isnan(gpu_equality.apart(np.ones(2), np.array([1.0, np.inf])))
 
 
 def test_a_network_that_computes_otherwise_on_the_other_device_is_seen(monkeypatch):
-    check = gpu_parts.Check(Twin("tests.numpy_impl", "cpu"), toy=True)
+    check = Check(Twin("tests.numpy_impl", "cpu"), toy=True)
     made = []
 
     def make(self, model, weights, dtype):
@@ -105,6 +106,6 @@ def test_a_network_that_computes_otherwise_on_the_other_device_is_seen(monkeypat
         return type("Network", (), {"bind": lambda self, condition: Bound()})()
 
     monkeypatch.setattr(Twin, "make_network", make)
-    rows = list(gpu_parts.network(check))
+    rows = list(gpu_equality.network(check))
     assert [row["precision"] for row in rows] == ["float64", "float32"]
     assert all(np.isclose(row["relative difference"], 1e-3, rtol=0.01) for row in rows)
