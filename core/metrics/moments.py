@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dsyrk
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -78,6 +77,8 @@ class Moments:
         Raises:
             ValueError: wrong shape, wrong dtype or a value that is not finite; the moments are then unchanged.
         """
+        from scipy.linalg.blas import dsyrk  # late: few commands need SciPy
+
         rows = check_features(features, dim=self.dim)
         n = len(rows)
         if n == 0:

@@ -9,7 +9,6 @@ import numpy as np
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.extractors.features import EXTRACTORS, default_weights, extract, first_batch_size
-from core.metrics.frechet import frechet_distance_from_features
 from core.twin import Twin
 
 Extract = Callable[[np.ndarray], np.ndarray]
@@ -43,6 +42,8 @@ class Evaluation:
 
     def __call__(self, images: np.ndarray) -> float:
         """The distance of drawn images (n, H, W, C) in [0, 1] to the held-out ones."""
+        from core.metrics.frechet import frechet_distance_from_features  # late: it imports SciPy
+
         return frechet_distance_from_features(self.extract(images.astype(np.float32)), self.real)
 
 
