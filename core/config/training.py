@@ -15,6 +15,9 @@ TimestepSampling = Literal["uniform", "log_normal", "importance"]
 WIDEST_PROFILE = 1 / math.sqrt(12)
 """sigma_rel of the plain mean of all steps, which no profile of the weights' average reaches."""
 
+MUCH_WAITING = 0.05
+"""Share of a training's time above which waiting for batches is shown."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:

@@ -8,13 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,12 +21,14 @@ from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.sums import make_progress
 from core.checkpoints.trained import of_recipe
 from core.config import Recipe
+from core.config.training import MUCH_WAITING
 from core.data.dataset import open_dataset
 from core.exits import RunError
 from core.images import grid, save_png
 from core.inference.conditioning import check_condition, data_record, own_condition
 from core.inference.generator import Generator
 from core.training.evaluation import Evaluation
+from core.training.stopping import stop_on_signals
 from core.training.training import Trainer, Training, check_memory_of
 from core.twin import Twin
 
@@ -103,40 +102,8 @@ def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
     return TrainingRun(training, twin.make_trainer(recipe))
 
 
-class Stopper:
-    """Handles signals: the first one requests a stop after the current step, a second one stops at once."""
-
-    signum = 0
-    """Number of the signal that requested the stop; 0 before any signal."""
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Handle a signal."""
-        if self.signum:
-            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit(128 + signum)
-        self.signum = signum
-        logger.info("stopping after this step, to save; a second signal or Ctrl-C stops at once, without saving")
-
-
-@contextlib.contextmanager
-def stop_on_signals() -> Iterator[Stopper]:
-    """Install a Stopper for SIGINT, SIGTERM and SIGHUP, and restore the former handlers at the end.
-
-    An ignored SIGHUP, as under nohup, stays ignored. Only a process's main thread can handle signals.
-    """
-    stopper, previous = Stopper(), {}
-    if threading.current_thread() is threading.main_thread():
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN:
-                previous[signum] = signal.signal(signum, stopper)
-    try:
-        yield stopper
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
 class Meter:
-    """Collects losses and time since the last line of metrics."""
+    """Collects losses and seconds since the last line of metrics."""
 
     def __init__(self) -> None:
         self.restart()
@@ -144,20 +111,30 @@ class Meter:
     def restart(self) -> None:
         """Begin a new interval."""
         self.losses: list[Any] = []
-        self.started = time.monotonic()
+        self.waited, self.started = 0.0, time.monotonic()
+
+    def add(self, metrics: dict[str, Any]) -> None:
+        """Note the metrics of a step."""
+        self.losses.append(metrics["loss"])
+        self.waited += metrics["waited"]
 
     def line(self, step: int, batch_size: int, metrics: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """One line of metrics.jsonl. Its loss is the mean over the interval, or null where no loss was finite."""
+        """One line of metrics.jsonl.
+
+        Its loss is the mean over the interval, or null where no loss was finite. `waiting` is the share of the
+        interval's seconds in which the loop waited for batches.
+        """
         losses = np.array([float(loss) for loss in self.losses])  # waits for the device
         finite = losses[np.isfinite(losses)]
         norm = float(metrics["grad_norm"])
-        rate = len(losses) * batch_size / max(time.monotonic() - self.started, 1e-9)
+        passed = max(time.monotonic() - self.started, 1e-9)
         return {
             "step": step,
             "loss": float(finite.mean()) if len(finite) else None,
             "grad_norm": norm if np.isfinite(norm) else None,
             "lr": metrics["lr"],
-            "images_per_second": round(rate, 2),
+            "images_per_second": round(len(losses) * batch_size / passed, 2),
+            "waiting": round(min(self.waited / passed, 1.0), 4),
             "skipped": int(metrics["skipped"]),
             "seconds": round(seconds, 3),
         }
@@ -184,7 +161,7 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
     with stop_on_signals() as stopper, progress, contextlib.closing(run.training):
         while run.step < config.steps:
             metrics = run.advance()
-            meter.losses.append(metrics["loss"])
+            meter.add(metrics)
             progress.update()
             step, end = run.step, run.step == config.steps
             last = end or bool(stopper.signum)
@@ -197,7 +174,8 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
                 if evaluation is not None and due:
                     line["distance"] = evaluation(run.draw(evaluation.config.n, evaluation.config.seed))
                 folder.log(line)
-                progress.set_postfix(loss=line["loss"], lr=f"{line['lr']:.1e}", refresh=False)
+                waiting = {"waiting": f"{line['waiting']:.0%}"} if line["waiting"] > MUCH_WAITING else {}
+                progress.set_postfix(loss=line["loss"], lr=f"{line['lr']:.1e}", **waiting, refresh=False)
                 meter.restart()
             if config.sample_count and (end or (config.sample_every and step % config.sample_every == 0)):
                 images = run.draw(config.sample_count, config.seed)

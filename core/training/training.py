@@ -7,6 +7,7 @@ same batches, and a resumed run trains on those of an uninterrupted one.
 from __future__ import annotations
 
 import math
+import time
 from typing import Any, Protocol
 
 import numpy as np
@@ -105,14 +106,19 @@ class Training:
         self._ahead: tuple[Trainer, Ahead[Any]] | None = None
 
     def advance(self, trainer: Trainer, step: int) -> dict[str, Any]:
-        """Take one optimiser step (0-based); returns the trainer's metrics and `lr`."""
-        values = scalars(self.recipe.training, step)
-        if trainer.asynchronous and not self.levels.importance:
-            return {**trainer.step(self._batches(trainer).take(step), values), "lr": values["lr"]}
-        batch = self.batch(step)
-        metrics = trainer.step(trainer.put(batch), values)
+        """Take one optimiser step (0-based).
+
+        Returns:
+            The trainer's metrics, `lr`, and `waited`, the seconds before the batch was on the device.
+        """
+        values, started = scalars(self.recipe.training, step), time.perf_counter()
+        ahead = trainer.asynchronous and not self.levels.importance
+        batch = {} if ahead else self.batch(step)
+        placed = self._batches(trainer).take(step) if ahead else trainer.put(batch)
+        waited = time.perf_counter() - started
+        metrics = trainer.step(placed, values)
         self.levels.note(batch, metrics)
-        return {**metrics, "lr": values["lr"]}
+        return {**metrics, "lr": values["lr"], "waited": waited}
 
     def close(self) -> None:
         """End the thread that makes batches ahead."""

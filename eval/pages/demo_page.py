@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.config import Recipe
+from core.config.training import MUCH_WAITING
 from core.images import note_of_strips, strip_columns, to_uint8
 from core.networks.specs import count_parameters
 from eval.pages.compare_page import compare_sections
@@ -126,10 +127,17 @@ def _training(material: Material, prose: Prose) -> list[Section]:
         ["training, images/s", *speeds],
         ["training, seconds in all", *(f"{run[-1]['seconds']:.0f}" for run in material.metrics.values())],
         ["seconds to the first step", *(f"{first[name]:.1f}" if name in first else "–" for name in rates)],
+        *waiting_row(material.metrics),
         ["sampling, seconds an image", *(f"{m['seconds'] / m['n']:.3f}" for m in material.manifests.values())],
     ]
     figures = [plot, *distance_figures(material)]
     return [Figures(figures, "Training", prose.training()), Table(["", *rates], rows, "Speed", prose.speed())]
+
+
+def waiting_row(metrics: Mapping[str, list[dict[str, Any]]]) -> list[list[str | Cell]]:
+    """The share of the time that was spent on waiting for batches, where one is large; older runs did not note it."""
+    shares = [statistics.median(line.get("waiting") or 0.0 for line in run) for run in metrics.values()]
+    return [["waiting for data", *(f"{share:.0%}" for share in shares)]] if max(shares) > MUCH_WAITING else []
 
 
 def distance_figures(material: Material) -> list[Figure]:

@@ -189,7 +189,7 @@ def content(run: Path) -> dict[str, bytes]:
         if path.name in ("training_state.json", "metrics.jsonl"):
             values = [json.loads(part) for part in (found[name].splitlines() if "metrics" in name else [found[name]])]
             for each in values:
-                for clock in ("seconds", "images_per_second"):
+                for clock in ("seconds", "images_per_second", "waiting"):
                     each.pop(clock, None)
             found[name] = json.dumps(values).encode()
     return found

@@ -13,7 +13,7 @@ import pytest
 
 from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint
 from core.checkpoints.run_folder import RunFolder
-from core.training.loop import stop_on_signals
+from core.training.stopping import stop_on_signals
 from tests.command_line import refused, run, steps_of, weights_of
 from tests.numpy_impl.trainer import Trainer
 
