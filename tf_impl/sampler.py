@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from core.config import ModelConfig
-from core.diffusion import table as tables
-from core.diffusion.table import After, SamplingTable
 from core.inference.conditioning import Condition
-from core.inference.sampling import JOINT_PIXELS
+from core.inference.on_arrays import OnArrays
 from tf_impl.device import on_device, pick_device
 from tf_impl.weights import build_unet
 
@@ -45,47 +42,21 @@ class Network:
         return BoundNetwork(self, condition)
 
 
-class BoundNetwork:
-    """A network conditioned on given arrays; see core.inference.sampling.BoundNetwork.
+class BoundNetwork(OnArrays):
+    """A network conditioned on given arrays; see core.inference.on_arrays.OnArrays.
 
-    Args:
-        network: the network.
-        condition: arrays by the network's keyword; their first axis is the batch.
+    The images are NumPy's between evaluations: a row of small TensorFlow operations takes a millisecond.
     """
 
     def __init__(self, network: Network, condition: Condition | None = None) -> None:
-        self.network, self.device = network, network.device
+        super().__init__(network, condition or {})
+        self.device = network.device
         with tf.device(self.device):
-            self.given = {name: tf.constant(value) for name, value in (condition or {}).items()}
+            self.given = {name: tf.constant(value) for name, value in self.condition.items()}
 
     def __call__(self, x: Any, t: Any) -> Any:
         """The output for x (B, H, W, C) and t, (B,) or scalar."""
         return self.network.evaluate(x, t, self.given)
-
-    @on_device
-    def run(
-        self,
-        table: SamplingTable,
-        x_T: np.ndarray,
-        noise: Callable[[int], np.ndarray],
-        weak: BoundNetwork | None = None,
-        after: After | None = None,
-    ) -> np.ndarray:
-        """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C).
-
-        The images are NumPy's between evaluations: a row of small TensorFlow operations takes a millisecond.
-        """
-        guided = None if weak is None else functools.partial(self.guided, weak)
-        return tables.run(table, self.evaluate, x_T, noise, guided, after)
-
-    def guided(self, weak: BoundNetwork, x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
-        """The outputs of this network and of the weaker one; small batches of one network are evaluated together."""
-        if weak.network is not self.network or x[..., 0].size > JOINT_PIXELS:
-            return self.evaluate(x, t), weak.evaluate(x, t)
-        both = BoundNetwork(self.network)
-        both.given = {name: tf.concat([value, weak.given[name]], 0) for name, value in self.given.items()}
-        output, other = np.split(both.evaluate(np.concatenate([x, x]), t), 2)
-        return output, other
 
     @on_device
     def evaluate(self, x: np.ndarray, t: np.ndarray | float) -> np.ndarray:

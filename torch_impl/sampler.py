@@ -13,7 +13,7 @@ from torch import nn
 from core.config import ModelConfig
 from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
-from core.inference.sampling import JOINT_PIXELS
+from core.inference.on_arrays import joined
 from torch_impl.device import pick_device
 from torch_impl.weights import build_unet
 
@@ -48,21 +48,13 @@ class BoundNetwork:
     """
 
     def __init__(self, network: Network, condition: Condition | None = None) -> None:
-        self.network = network
-        self.given = {name: network.to_device(value) for name, value in (condition or {}).items()}
+        self.network, self.condition = network, condition or {}
+        self.given = {name: network.to_device(value) for name, value in self.condition.items()}
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The output for x (B, C, H, W) and t, (B,) or scalar."""
         output: torch.Tensor = self.network.module(x, t, **self.given)
         return output.to(x.dtype)
-
-    def guided(self, weak: BoundNetwork, x: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The outputs of this network and of the weaker one; small batches of one network are evaluated together."""
-        if weak.network is not self.network or x[:, 0].numel() > JOINT_PIXELS:
-            return self(x, t), weak(x, t)
-        both = {name: torch.cat([value, weak.given[name]]) for name, value in self.given.items()}
-        output, other = self.network.module(torch.cat([x, x]), t, **both).to(x.dtype).chunk(2)
-        return output, other
 
     @torch.inference_mode()
     def run(
@@ -75,6 +67,7 @@ class BoundNetwork:
     ) -> np.ndarray:
         """Run a sampling table from the noise x_T (B, H, W, C) to images (B, H, W, C)."""
         to_device, channels = self.network.to_device, x_T.shape[-1]
+        both = None if weak is None else joined(self, weak, x_T)
         state: list[Any] = [table.start * to_device(x_T)]
         for index, row in enumerate(table.rows):
             t = torch.tensor(row.t, dtype=state[0].dtype)
@@ -82,7 +75,8 @@ class BoundNetwork:
                 output = self(state[0], t)
                 predicted = output[:, :channels]
             else:
-                output, other = self.guided(weak, state[0], t)
+                x = state[0]
+                output, other = (self(x, t), weak(x, t)) if both is None else both(torch.cat([x, x]), t).chunk(2)
                 other = other[:, :channels]
                 predicted = other + row.guidance * (output[:, :channels] - other)
             raw = row.p * state[0] + row.q * predicted

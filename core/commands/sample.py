@@ -124,16 +124,16 @@ def sample(twin: Twin, argv: list[str]) -> int:
     from core.inference.generator import open_generator
     from core.inference.onnx_runtime import OnnxRuntime
     from core.inference.samples import Film, manifest_of, write_samples
+    from core.inference.sampling import Executor
     from core.reading import check_memory
 
     started, sampling = time.monotonic(), command.sampling
-    if command.runtime == "onnx":
-        twin = OnnxRuntime(twin.package, threads=command.threads)
-    else:
-        twin = twin.on(command.device)
+    executor: Executor = OnnxRuntime(command.threads)
+    if command.runtime == "framework":
+        executor = twin = twin.on(command.device)
         twin.prepare(command.threads)
     options = (command.weights, command.changed_weights, command.precision)
-    generator = open_generator(twin, command.checkpoint, *options)
+    generator = open_generator(executor, command.checkpoint, *options)
     table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
     out = output_folder(command.out or Path(command.checkpoint) / name)
@@ -145,7 +145,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
     numbers = read_numbers(command.param)
     condition = generator.condition(samples, command.seed, command.class_name, numbers)
     try:
-        guide = open_generator(twin, command.guide, *options) if command.guide else None
+        guide = open_generator(executor, command.guide, *options) if command.guide else None
     except ValueError as error:
         raise ValueError(f"--guide {error}") from error
     try:
@@ -164,7 +164,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
         "labels": condition["labels"].tolist() if "labels" in condition else None,
         "parameters": numbers_of(generator.trained.data, condition),
         "guide": None if guide is None else str(guide.trained.files[0].parent),
-        **twin.environment(),
+        **executor.environment(),
     }
     write_samples(out, images, film.frames, manifest)
     print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if film.frames else ""))

@@ -20,8 +20,7 @@ from core.diffusion.table import After, SamplingTable
 from core.inference.conditioning import Condition, asked_condition, no_condition
 from core.inference.edits import Edits
 from core.inference.likelihood import BoundOptions, FlowOptions, Progress, bound, flow_bits
-from core.inference.sampling import Conditioned, KeyedNoise, Network, Part, finished, run_table
-from core.twin import Twin
+from core.inference.sampling import Conditioned, Executor, KeyedNoise, Network, Part, finished, run_table
 
 SAMPLING_OPTIONS = frozenset(field.name for field in dataclasses.fields(SamplingConfig))
 
@@ -205,7 +204,7 @@ class Generator:
 
 
 def open_generator(
-    twin: Twin,
+    executor: Executor,
     path: str | Path,
     weights: Literal["ema", "raw"] = "ema",
     changed_weights: bool = False,
@@ -214,7 +213,7 @@ def open_generator(
     """Open the network of a run, a checkpoint or a diffusers pipeline folder as a generator.
 
     Args:
-        twin: evaluates the network.
+        executor: evaluates the network: a twin, or ONNX Runtime.
         path: the folder.
         weights, changed_weights: as in open_trained().
         precision: fp32 takes the network's own dtype; bf16 takes bfloat16 for its convolutions and products.
@@ -225,4 +224,4 @@ def open_generator(
     if precision == "bf16" and trained.dtype != "float32":
         raise ValueError(f"--precision bf16: must be fp32, since the network is of {trained.dtype}")
     dtype = trained.dtype if precision == "fp32" else precision
-    return Generator(twin.make_network(trained.model, trained.weights, dtype), trained)
+    return Generator(executor.make_network(trained.model, trained.weights, dtype), trained)

@@ -13,21 +13,24 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from core.config import ModelConfig
 from core.diffusion.table import After, SamplingTable
 from core.exits import RunError
 from core.images import to_unit
 from core.inference.conditioning import Condition
 from core.random import gaussian
 
-JOINT_PIXELS = 1 << 15
-"""A guided row evaluates the network once, on twice the batch, where the batch has at most this many pixels. One
-evaluation of two images takes 0.65 times as long as two of one. Two large batches are as fast apart, or faster."""
 Part = NDArray[np.int64]
 """Positions (B,) of a batch's images among the N images."""
 
 
 class BoundNetwork(Protocol):
     """A twin's network with a fixed condition. On the twin's tensors it is a callable (x, t); these work on arrays."""
+
+    network: Any
+    """The Network that was bound."""
+    condition: Condition
+    """Arrays of the batch's rows by the network's keyword."""
 
     def run(
         self,
@@ -50,13 +53,25 @@ class BoundNetwork(Protocol):
 
 
 class Network(Protocol):
-    """A twin's network with its weights, on its device."""
+    """A network with its weights, on its device."""
 
     module: Any
-    """The framework's own network: a torch.nn.Module, or a Keras layer."""
+    """The executor's own network: a torch.nn.Module, a Keras layer, or a session of ONNX Runtime."""
 
     def bind(self, condition: Condition | None = None) -> BoundNetwork:
         """The network conditioned on these arrays, whose first axis is the batch."""
+        ...
+
+
+class Executor(Protocol):
+    """What evaluates networks: a twin (core.twin.Twin), or ONNX Runtime (core.inference.onnx_runtime.OnnxRuntime)."""
+
+    def make_network(self, model: ModelConfig, weights: dict[str, np.ndarray], dtype: str) -> Network:
+        """The network with given weights, in evaluation mode; see Twin.make_network()."""
+        ...
+
+    def environment(self) -> dict[str, Any]:
+        """Entries of a manifest: machine, versions, framework, number of threads and device."""
         ...
 
 

@@ -173,7 +173,7 @@ def test_the_guided_executor_equals_numpys_and_evaluates_both_in_guided_rows_alo
     require_close(found, expected, SAMPLER_FLOAT64, "image")
     plain, low = [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]
     assert seen == [plain if row.guidance == 1 else plain + low for row in table.rows]
-    monkeypatch.setattr(backend.sampler, "JOINT_PIXELS", len(X) * 24 - 1)
+    monkeypatch.setattr("core.inference.on_arrays.JOINT_PIXELS", len(X) * 24 - 1)
     seen.clear()
     apart = drawing.bind(given).run(table, X, noise, drawing.bind(weak))
     require_close(apart, expected, SAMPLER_FLOAT64, "image by evaluations apart")

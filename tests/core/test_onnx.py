@@ -108,7 +108,7 @@ def test_guided_images_with_every_condition_are_those_of_the_twin(backend, sampl
         noise = np.random.default_rng(1).standard_normal((8, *x.shape)).astype(np.float32)
         return network.bind(given).run(table, x, lambda row: noise[row], weak)
 
-    found = images(OnnxRuntime("torch_impl", 1).make_network(config, weights, "float32"))
+    found = images(OnnxRuntime(1).make_network(config, weights, "float32"))
     expected = images(backend.sampler.make_network(config, weights))
     assert found.dtype == expected.dtype == np.float32 and found.std() > 0.1
     assert np.abs(found - expected).max() <= 2 * GREY  # images in [-1, 1]
@@ -127,7 +127,7 @@ def test_a_reference_run_is_the_loop(backend):
 
 
 def test_what_it_cannot_do_is_said(monkeypatch):
-    runtime = OnnxRuntime("torch_impl")
+    runtime = OnnxRuntime()
     with pytest.raises(ValueError, match="float64"):
         runtime.make_network(SMALL, make_weights(SMALL), "float64")
     monkeypatch.setattr("core.inference.onnx_runtime.find_spec", lambda name: None)
