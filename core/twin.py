@@ -10,7 +10,7 @@ import gc
 import importlib
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,27 @@ if TYPE_CHECKING:
     Weights = dict[str, np.ndarray]
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
+
+
+def choose_device(framework: str, name: str, there: Sequence[str], dtype: str) -> str:
+    """The name of the device to compute on: cuda, mps or cpu.
+
+    Args:
+        framework: the framework's name, for the message.
+        name: cuda, an NVIDIA GPU (or AMD's, in a ROCm build); mps, Apple's GPU; cpu; or auto, which is cuda where there
+            is one, and otherwise cpu.
+        there: the devices that the framework finds.
+        dtype: float32 or float64, which mps does not have.
+    Raises:
+        ValueError: the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if "cuda" in there else "cpu"
+    if name not in there:
+        raise ValueError(f"device {name}: {framework} finds none here; must be auto or {' or '.join(there)}")
+    if name == "mps" and dtype == "float64":
+        raise ValueError("device mps: has no float64; take device cpu, or training.dtype = float32")
+    return name
 
 
 @dataclass(frozen=True)

@@ -10,27 +10,17 @@ from typing import Any
 
 import tensorflow as tf
 
+from core.twin import choose_device
+
 
 def pick_device(name: str = "auto", dtype: str = "float32") -> str:
-    """TensorFlow's word for the device of a name.
+    """TensorFlow's word for the device of a name; see core.twin.choose_device().
 
     On an NVIDIA GPU float32 arithmetic is exact from then on, without TF32, in the whole process.
-
-    Args:
-        name: cuda, an NVIDIA GPU (or AMD's, in a ROCm build); mps, Apple's GPU; cpu; or auto, which is cuda where there
-            is one, and otherwise cpu.
-        dtype: float32 or float64, which mps does not have.
-    Raises:
-        ValueError: the device is not there.
     """
     gpu = "mps" if sys.platform == "darwin" else "cuda"
     there = ["cpu", *[gpu] * bool(tf.config.list_physical_devices("GPU"))]
-    if name == "auto":
-        name = "cuda" if "cuda" in there else "cpu"
-    if name not in there:
-        raise ValueError(f"device {name}: TensorFlow finds none here; must be auto or {' or '.join(there)}")
-    if name == "mps" and dtype == "float64":
-        raise ValueError("device mps: has no float64; take device cpu, or training.dtype = float32")
+    name = choose_device("TensorFlow", name, there, dtype)
     if name == "cuda":
         tf.config.experimental.enable_tensor_float_32_execution(False)
     return "/CPU:0" if name == "cpu" else "/GPU:0"

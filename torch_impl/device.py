@@ -7,26 +7,16 @@ from collections.abc import Iterator
 
 import torch
 
+from core.twin import choose_device
+
 
 def pick_device(name: str = "auto", dtype: str = "float32") -> torch.device:
-    """The device of a name.
+    """The device of a name; see core.twin.choose_device().
 
     On an NVIDIA GPU float32 arithmetic is exact from then on, without TF32, in the whole process.
-
-    Args:
-        name: cuda, an NVIDIA GPU (or AMD's, in a ROCm build); mps, Apple's GPU; cpu; or auto, which is cuda where there
-            is one, and otherwise cpu.
-        dtype: float32 or float64, which mps does not have.
-    Raises:
-        ValueError: the device is not there.
     """
     there = ["cpu", *["cuda"] * torch.cuda.is_available(), *["mps"] * torch.backends.mps.is_available()]
-    if name == "auto":
-        name = "cuda" if "cuda" in there else "cpu"
-    if name not in there:
-        raise ValueError(f"device {name}: PyTorch finds none here; must be auto or {' or '.join(there)}")
-    if name == "mps" and dtype == "float64":
-        raise ValueError("device mps: has no float64; take device cpu, or training.dtype = float32")
+    name = choose_device("PyTorch", name, there, dtype)
     if name == "cuda":
         _allow_tf32(False)
         return torch.device("cuda", torch.cuda.current_device())  # which each thread has its own of

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from core.twin import choose_device
+
 
 def pick_device(name: str = "auto", dtype: str = "float32") -> str:
     """The CPU."""
-    if name not in ("auto", "cpu"):
-        raise ValueError(f"device {name}: NumPy finds none here; must be auto or cpu")
-    return "cpu"
+    return choose_device("NumPy", name, ["cpu"], dtype)
