@@ -29,6 +29,8 @@ class Library:
         weights: Literal["ema", "raw"] = "ema",
         changed_weights: bool = False,
         device: Device = "auto",
+        runtime: Literal["framework", "onnx"] = "framework",
+        precision: Literal["fp32", "bf16"] = "fp32",
     ) -> Generator:
         """Open a trained network, to draw and edit images and to measure their likelihood.
 
@@ -37,14 +39,18 @@ class Library:
             weights: ema, the weights averaged over training; or raw, those of the last step.
             changed_weights: whether to accept weights that were changed after the checkpoint was saved.
             device: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu.
+            runtime: framework; or onnx, which evaluates the network with ONNX Runtime on the CPU.
+            precision: fp32, the network's own; or bf16 for its convolutions and products.
         Returns:
             A generator of images; see core.inference.generator.Generator.
         Raises:
-            ValueError: there is no such folder, its weights were changed, or its network is not supported.
+            ValueError: there is no such folder, its weights were changed, its network is not supported, the device or
+                ONNX Runtime is not there, or the network has no such precision.
         """
         from core.inference.generator import open_generator
+        from core.inference.onnx_runtime import pick_executor
 
-        return open_generator(self.twin.on(device), path, weights, changed_weights)
+        return open_generator(pick_executor(self.twin, runtime, device), path, weights, changed_weights, precision)
 
     def load_recipe(self, path: str | Path) -> Recipe:
         """Read a recipe from a .toml file or a run's recipe.json."""

@@ -76,8 +76,6 @@ class SampleCommand:
         for name, low in (("n", 1), ("first", 0), ("seed", 0), ("threads", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {low}")
-        if self.runtime == "onnx" and self.device not in ("auto", "cpu"):
-            raise ValueError(f"--device {self.device}: must be cpu with --runtime onnx")
 
 
 def read_numbers(words: Sequence[str]) -> dict[str, float]:
@@ -122,16 +120,12 @@ def sample(twin: Twin, argv: list[str]) -> int:
     from core.diffusion.samplers import make_table
     from core.inference.conditioning import numbers_of
     from core.inference.generator import open_generator
-    from core.inference.onnx_runtime import OnnxRuntime
+    from core.inference.onnx_runtime import pick_executor
     from core.inference.samples import Film, manifest_of, write_samples
-    from core.inference.sampling import Executor
     from core.reading import check_memory
 
     started, sampling = time.monotonic(), command.sampling
-    executor: Executor = OnnxRuntime(command.threads)
-    if command.runtime == "framework":
-        executor = twin = twin.on(command.device)
-        twin.prepare(command.threads)
+    executor = pick_executor(twin, command.runtime, command.device, command.threads)
     options = (command.weights, command.changed_weights, command.precision)
     generator = open_generator(executor, command.checkpoint, *options)
     table = make_table(generator.process, sampling)

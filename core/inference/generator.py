@@ -218,10 +218,12 @@ def open_generator(
         weights, changed_weights: as in open_trained().
         precision: fp32 takes the network's own dtype; bf16 takes bfloat16 for its convolutions and products.
     Raises:
-        ValueError: the network cannot be opened, or bf16 for a float64 network.
+        ValueError: the network cannot be opened, an unknown precision, or bf16 for a float64 network.
     """
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision {precision}: must be fp32 or bf16")
     trained = open_trained(resolve_checkpoint(path), weights, changed_weights)
     if precision == "bf16" and trained.dtype != "float32":
-        raise ValueError(f"--precision bf16: must be fp32, since the network is of {trained.dtype}")
+        raise ValueError(f"precision bf16: must be fp32, since the network is of {trained.dtype}")
     dtype = trained.dtype if precision == "fp32" else precision
     return Generator(executor.make_network(trained.model, trained.weights, dtype), trained)

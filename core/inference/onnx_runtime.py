@@ -7,14 +7,42 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from core.config import ModelConfig
 from core.inference.conditioning import Condition
 from core.inference.on_arrays import OnArrays
+from core.inference.sampling import Executor
 from core.networks.onnx_model import onnx_model
+
+if TYPE_CHECKING:
+    from core.twin import Device, Twin
+
+Runtime = Literal["framework", "onnx"]
+
+
+def pick_executor(twin: Twin, runtime: Runtime, device: Device, threads: int = 0) -> Executor:
+    """What evaluates networks: the twin's framework on a device, or ONNX Runtime.
+
+    Args:
+        twin: the framework.
+        runtime: framework, or onnx: ONNX Runtime on the CPU.
+        device: cuda, mps, cpu or auto; see core.twin.choose_device().
+        threads: number of CPU threads; 0 leaves it to the executor.
+    Raises:
+        ValueError: an unknown runtime, or a device that is not there.
+    """
+    if runtime == "framework":
+        twin = twin.on(device)
+        twin.prepare(threads)
+        return twin
+    if runtime != "onnx":
+        raise ValueError(f"runtime {runtime}: must be framework or onnx")
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"device {device}: must be cpu with runtime onnx")
+    return OnnxRuntime(threads)
 
 
 @dataclass(frozen=True)
@@ -43,10 +71,10 @@ class OnnxRuntime:
             ValueError: a package is missing, or the network is not of float32.
         """
         if dtype != "float32":
-            raise ValueError(f"--runtime onnx: must be framework for {dtype}; ONNX Runtime computes in float32 alone")
+            raise ValueError(f"runtime onnx: must be framework for {dtype}; ONNX Runtime computes in float32 alone")
         missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
         if missing:
-            raise ValueError(f"--runtime onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}")
+            raise ValueError(f"runtime onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}")
         return Network(onnx_model(model, weights), self.threads or os.cpu_count() or 1)
 
 

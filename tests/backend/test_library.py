@@ -45,10 +45,34 @@ def test_two_lines_draw_what_the_command_line_draws(package, run, tmp_path):
     assert np.array_equal(np.load(tmp_path / "samples.npy"), images)
 
 
-def test_bf16_is_asked_for_on_the_command_line(package, run, tmp_path):
-    assert main(package.__name__, ["sample", str(run), "--n", "2", "--precision", "bf16", "--out", str(tmp_path)]) == 0
-    found, expected = np.load(tmp_path / "samples.npy"), package.load(run).sample(2)
-    assert found.dtype == np.float32 and 0 < np.abs(found - expected).max() < 0.05
+@pytest.mark.parametrize(("option", "largest"), [("precision=bf16", 0.05), ("runtime=onnx", 0.01 / 255)])
+def test_precision_and_runtime_mean_the_same_in_python_and_on_the_command_line(package, run, tmp_path, option, largest):
+    name, value = option.split("=")
+    if value == "onnx":
+        pytest.importorskip("onnx")
+        pytest.importorskip("onnxruntime")
+    argv = ["sample", str(run), "--n", "2", f"--{name}", value, "--out", str(tmp_path)]
+    assert main(package.__name__, argv) == 0
+    generator, plain = package.load(run, **{name: value}), package.load(run).sample(2)
+    found = generator.sample(2)
+    assert np.array_equal(np.load(tmp_path / "samples.npy"), found)
+    assert found.dtype == np.float32 and np.abs(found - plain).max() < largest
+    assert (type(generator.network).__name__ == "InferenceSession") if value == "onnx" else (found != plain).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "tensorrt"}, "runtime tensorrt: must be framework or onnx"),
+        ({"runtime": "onnx", "device": "cuda"}, "device cuda: must be cpu with runtime onnx"),
+        ({"runtime": "onnx", "precision": "bf16"}, "runtime onnx: must be framework for bf16; .*"),
+        ({"precision": "fp16"}, "precision fp16: must be fp32 or bf16"),
+        ({"device": "gpu"}, "device gpu: .* finds none here; must be auto or cpu"),
+    ],
+)
+def test_what_load_cannot_do_is_said(package, run, options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        package.load(run, **options)
 
 
 def test_the_network_is_the_framework_s_own(package, backend, run):

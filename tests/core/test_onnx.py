@@ -131,5 +131,5 @@ def test_what_it_cannot_do_is_said(monkeypatch):
     with pytest.raises(ValueError, match="float64"):
         runtime.make_network(SMALL, make_weights(SMALL), "float64")
     monkeypatch.setattr("core.inference.onnx_runtime.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"--runtime onnx needs onnx and onnxruntime: pip install onnx onnxruntime$"):
+    with pytest.raises(ValueError, match=r"^runtime onnx needs onnx and onnxruntime: pip install onnx onnxruntime$"):
         runtime.make_network(SMALL, make_weights(SMALL), "float32")
