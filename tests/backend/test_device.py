@@ -26,14 +26,19 @@ MODEL = ModelConfig(
     layers_per_block=1,
     norm_num_groups=4,
     attention_head_dim=4,
+    mid_block_type=None,
+)
+# For what does not depend on the network.
+SMALL = dataclasses.replace(
+    MODEL, down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), block_out_channels=(8,)
 )
 
 
-def training_of(dropout=0.1, **options):
+def training_of(dropout=0.1, model=MODEL, **options):
     config = TrainingConfig(**{"steps": 6, "batch_size": 4, "warmup_steps": 2, **options})
     images = np.random.default_rng(1).random((12, 8, 8, 1)).astype(np.float32)
     data = Dataset(images, None, (), {}, np.arange(12), np.arange(0), {})
-    return Training(Recipe(dataclasses.replace(MODEL, dropout=dropout), ProcessConfig(50), training=config), data)
+    return Training(Recipe(dataclasses.replace(model, dropout=dropout), ProcessConfig(50), training=config), data)
 
 
 @pytest.fixture
@@ -66,15 +71,18 @@ def test_no_step_waits_for_the_device(meta_trainer):
 
 
 def test_the_first_step_of_all_may_be_skipped(backend):
-    training = training_of()
-    batch = training.batch(0)
+    training = training_of(model=SMALL)
+    batch, trainer = training.batch(0), backend.trainer.Trainer(training.recipe)
     bad = {**batch, "x_0": np.full_like(batch["x_0"], np.nan)}
-    one, other = (backend.trainer.Trainer(training.recipe) for _ in range(2))
-    one.step(one.put(bad), scalars(training.recipe.training, 0))
-    for trainer in (one, other):
+    start = trainer.state()
+    trainer.step(trainer.put(bad), scalars(training.recipe.training, 0))
+    found = []
+    for _ in range(2):
         metrics = trainer.step(trainer.put(batch), scalars(training.recipe.training, 1))
+        found.append(trainer.state())
+        trainer.load(*start)
     assert float(metrics["loss"]) > 0
-    (ema, state, counters), (ema_of_other, state_of_other, _) = one.state(), other.state()
+    (ema, state, counters), (ema_of_other, state_of_other, _) = found
     assert counters == {"adam_steps": 1, "skipped": 1, "skipped_in_a_row": 0}
     assert all(np.array_equal(value, ema_of_other[name]) for name, value in ema.items())
     assert all(np.array_equal(value, state_of_other[name]) for name, value in state.items())
@@ -176,7 +184,7 @@ def test_a_compiler_that_fails_is_named_in_the_log(backend, monkeypatch, caplog,
             return real(self, batch)
 
         monkeypatch.setattr(trainer, "_loss_and_gradients", failing)
-    fallen_back, eager = states(backend, accumulate=accumulate)
+    fallen_back, eager = states(backend, model=SMALL, accumulate=accumulate)
     (line,) = [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
     assert line.startswith(("torch.compile failed, and the training goes on", "XLA failed, and the training goes on"))
     assert all(np.array_equal(fallen_back[name], value) for name, value in eager.items())
@@ -188,10 +196,12 @@ def test_nothing_is_compiled_on_a_cpu_unasked(backend):
 
 
 def test_batches_made_ahead_change_no_bit(backend):
-    training, found = training_of(), []
+    training, found = training_of(model=SMALL), []
+    trainer = backend.trainer.Trainer(training.recipe, "cpu")
+    start = trainer.state()
+    assert not trainer.asynchronous
     for asynchronous in (False, True):
-        trainer = backend.trainer.Trainer(training.recipe, "cpu")
-        assert not trainer.asynchronous
+        trainer.load(*start)
         trainer.asynchronous = asynchronous
         for step in range(6):
             metrics = training.advance(trainer, step)
