@@ -30,6 +30,9 @@ OFFSET = ModelConfig(
     norm_num_groups=4,
     mid_block_type=None,
 )
+ONE_LEVEL = dataclasses.replace(
+    OFFSET, block_out_channels=(16,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",)
+)
 SCALE = dataclasses.replace(OFFSET, resnet_time_scale_shift="scale_shift", act_fn="gelu")
 
 
@@ -65,13 +68,17 @@ def compare(twins, model, *rungs) -> Board:
 
 
 @pytest.mark.parametrize(
-    ("model", "rungs"),
-    [(OFFSET, (network, gradients, steps_of_training)), (SCALE, (network, gradients))],
-    ids=["offset", "scale"],
+    ("model", "rungs", "dtypes"),
+    [
+        (OFFSET, (network, gradients), ("float64", "float32")),
+        (SCALE, (network, gradients), ("float64", "float32")),
+        (ONE_LEVEL, (steps_of_training,), ("float64",)),
+    ],
+    ids=["offset", "scale", "steps"],
 )
-def test_the_fast_path_computes_what_tensorflow_does(twins, calls, model, rungs):
+def test_the_fast_path_computes_what_tensorflow_does(twins, calls, model, rungs, dtypes):
     board = compare(twins, model, *rungs)
-    assert set(calls) == {(kind, dtype) for kind in ("forward", "backward") for dtype in ("float32", "float64")}
+    assert set(calls) == {(kind, dtype) for kind in ("forward", "backward") for dtype in dtypes}
     hold(board)
 
 

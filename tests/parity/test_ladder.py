@@ -47,38 +47,41 @@ RECIPES = {
     ),
 }
 IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
-# Beside the default: other processes, losses and ways to draw levels, on all rungs but those of the images.
+# Beside the default: other processes, losses and ways to draw levels, on all rungs but those of the images. They do not
+# depend on the network, which is smaller.
+SMALL = dataclasses.replace(CONDITIONAL, num_class_embeds=None, vector_channels=0, mid_block_type=None)
 OBJECTIVES = {
-    "flow": dataclasses.replace(
-        RECIPES["unet"],
+    "flow": Recipe(
+        SMALL,
         process=ProcessConfig(schedule="flow", shift=3.0, prediction="flow", loss_weight="min_snr"),
         sampling=SamplingConfig("ddim", 20),
     ),
-    "edm": dataclasses.replace(
-        RECIPES["unet"],
+    "edm": Recipe(
+        SMALL,
         process=ProcessConfig(schedule="edm", prediction="edm"),
         sampling=SamplingConfig("ddim", 20, eta=0.5, clip=False),
     ),
     # So few levels that all have their ten losses, and their probabilities, after some of the twenty steps.
-    "importance": dataclasses.replace(
-        RECIPES["unet"],
+    "importance": Recipe(
+        SMALL,
         process=ProcessConfig(2, beta_end=0.6),
         sampling=SamplingConfig(steps=2),
         training=TrainingConfig(timestep_sampling="importance", stratified=True),
     ),
     "hybrid": Recipe(
-        dataclasses.replace(UNET, out_channels=2),
+        dataclasses.replace(SMALL, out_channels=2),
         ProcessConfig(20, variance="learned", loss="hybrid"),
         sampling=SamplingConfig("ddim", 20),
     ),
     "vlb": Recipe(
-        dataclasses.replace(UNET, out_channels=2),
+        dataclasses.replace(SMALL, out_channels=2),
         ProcessConfig(20, schedule="cosine", prediction="v", variance="learned", loss="vlb"),
         sampling=SamplingConfig("ddim", 20),
     ),
-    "log_normal": dataclasses.replace(
-        RECIPES["unet"],
+    "log_normal": Recipe(
+        SMALL,
         process=ProcessConfig(schedule="edm", prediction="edm", loss_weight="edm"),
+        sampling=RECIPES["unet"].sampling,
         training=TrainingConfig(timestep_sampling="log_normal", ema_profiles=(0.05, 0.1)),
     ),
 }

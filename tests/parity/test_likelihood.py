@@ -17,6 +17,7 @@ MODEL = ModelConfig(
     layers_per_block=1,
     norm_num_groups=4,
     attention_head_dim=4,
+    mid_block_type=None,
     num_class_embeds=3,
 )
 
