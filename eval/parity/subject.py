@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,12 +78,19 @@ def random_weights(recipe: Recipe) -> Arrays:
 def images_for(recipe: Recipe, count: int) -> Arrays:
     """Simulated lenses in the recipe's shape (one lens a channel), with the labels and parameters of its conditions."""
     height, width, channels = recipe.image_shape
-    drawn, _, parameters = simulate("lensing", count * channels, (height, width), seed=3)
+    drawn, parameters = _lenses(count * channels, (height, width))
     images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
     arrays: Arrays = {"images": np.ascontiguousarray(images)}
     if recipe.model.num_class_embeds:
         arrays["labels"] = np.arange(count) % (recipe.classes or 1)
     return arrays | {f"parameters/{name}": parameters[name][::channels] for name in recipe.data.condition}
+
+
+@functools.lru_cache(4)
+def _lenses(count: int, size: tuple[int, int]) -> tuple[np.ndarray, Arrays]:
+    """Simulated lenses (N, H, W, 1) and their parameters, which one climb asks for some thirty times."""
+    drawn, _, parameters = simulate("lensing", count, size, seed=3)
+    return drawn, parameters
 
 
 def stress(recipe: Recipe, dtype: Any, **changes: Any) -> Recipe:
