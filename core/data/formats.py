@@ -143,6 +143,10 @@ def decode(data: bytes, name: str, channels: int | None = None) -> Image:
     return FORMATS[suffix](data, name, channels)
 
 
+MOST_UNPACKED = 1032
+"""Bytes that one byte of a gzip unpacks to at most. Source: zlib's technical details, "Maximum Compression Factor"."""
+
+
 def read_idx(path: Path) -> Image:
     """The array of an IDX file, plain or gzipped; ValueError for a wrong magic number or length."""
     expected = "a whole gzip file" if path.suffix == ".gz" else "a whole IDX file"
@@ -157,6 +161,8 @@ def read_idx(path: Path) -> Image:
         sizes = file.read(4 * axes)
         shape = struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
         start, size = 4 + 4 * axes, math.prod(shape) * dtype.itemsize
+        if path.suffix == ".gz" and size > MOST_UNPACKED * path.stat().st_size:
+            raise ValueError(f"{path}: its header says {start + size} bytes, more than it can hold; download it again")
         check_memory(path, 2 * size)
         data = file.read(size + 1)  # of a gzip, no more is unpacked
         if len(sizes) < 4 * axes or len(data) != size:

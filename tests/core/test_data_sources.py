@@ -327,6 +327,13 @@ def save(path, **arrays):
         ("a-idx3-ubyte", lambda p: p.write_bytes(b"\0\0\x08\3" + bytes(5)), "9 bytes where its header says"),
         ("a-idx3-ubyte.gz", lambda p: p.write_bytes(b"<html>quota</html>"), "not a whole gzip"),
         (
+            "a-idx3-ubyte.gz",  # 2^31 values by its header, of which 2^20 are there
+            lambda p: p.write_bytes(
+                gzip.compress(b"\0\0\x08\3" + struct.pack(">3I", 2**11, 2**10, 2**10) + bytes(2**20))
+            ),
+            "more than it can hold",
+        ),
+        (
             "a-idx3-ubyte.gz",
             lambda p: p.write_bytes(gzip.compress(idx(np.zeros((2, 3, 4), np.uint8)))[:-9]),
             "not a whole gzip",
