@@ -137,20 +137,21 @@ def test_what_was_cut_off_goes_on(checkout, monkeypatch):
     assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"]["real"] == N - 1
 
 
-def test_another_recipe_or_folder_or_too_many_images_are_refused(checkout):
-    settings = study(checkout, sets=("lensing",))
-    make_study(settings, checkout)
+def test_another_recipe_or_folder_or_too_many_images_are_refused(made, tmp_path):
+    root, _ = made
+    settings = study(root, sets=("lensing",))
     with pytest.raises(ValueError, match=r"--n 60: must be at most \d\d, the images on either side of .*lensing.toml"):
-        make_study(dataclasses.replace(settings, n=60, out=checkout / "more"), checkout)
-    assert not (checkout / "more" / "lensing").exists()
-    recipe = checkout / "configs" / "results-lensing.toml"
-    recipe.write_text(recipe.read_text().replace("warmup_steps = 2", "warmup_steps = 1"))
+        make_study(dataclasses.replace(settings, n=60, out=root / "more"), root)
+    assert not (root / "more" / "lensing").exists()
+    recipe = root / "configs" / "results-lensing.toml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("warmup_steps = 2", "warmup_steps = 1"))
     with pytest.raises(ValueError, match="holds a run of another recipe"):
-        make_study(settings, checkout)
-    (checkout / "thesis").mkdir()
-    (checkout / "thesis" / "thesis.tex").write_text("years of work")
+        make_study(settings, root)
+    recipe.write_text(text)  # the other tests' study is of this one
+    (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="is no study's folder and not empty"):
-        make_study(ResultsStudy(out=checkout / "thesis"), checkout)
+        make_study(ResultsStudy(out=tmp_path), root)
 
 
 @pytest.mark.parametrize(
