@@ -215,9 +215,8 @@ class RunFolder:
     def _save_averages(self, checkpoint: Checkpoint, name: str) -> None:
         """Keep a checkpoint's profiles of training.ema_profiles when it is gone itself."""
         kept = {n: value for n, value in checkpoint.state.items() if n.startswith("profile_")}
-        if not kept:
-            return
-        write_tensors(self.path / "averages" / name, kept)
+        if kept:
+            write_tensors(self.path / "averages" / name, kept)
 
     def averages(self, recipe: Recipe) -> list[tuple[int, float, dict[str, np.ndarray]]]:
         """All snapshots of averages: steps done, sigma_rel, weights by name.

@@ -103,22 +103,9 @@ def _extremes(source: Source) -> tuple[float, float]:
     return low, high
 
 
-def leave_out_broken(source: Source) -> tuple[Source, list[str]]:
-    """The images of a source that can be read, and what is wrong with each of the others.
-
-    Raises:
-        ValueError: more than half of the images are broken.
-    """
-    broken = source.broken()
-    if 2 * len(broken) > len(source.names):
-        cause = f"the first says: {next(iter(broken.values()))}"
-        raise ValueError(f"{len(broken)} of {len(source.names)} images are broken, too many to leave out; {cause}")
-    return source.without(broken), list(broken.values())
-
-
 def _convert(source: Source, config: DataConfig, shape: tuple[int, int, int], folder: Path) -> dict[str, Any]:
     """Write the images, the other arrays and the sums of the source's files into a folder; returns the manifest."""
-    source, skipped = leave_out_broken(source) if config.skip_broken else (source, [])
+    source, skipped = source.without_broken() if config.skip_broken else (source, [])
     count = len(source.names)
     low, high = _extremes(source) if config.normalise == "dataset" else (0.0, 1.0)
     digest, hashes = hashlib.sha256(), []

@@ -45,11 +45,9 @@ def info(command: Info) -> None:
     """Run the verb."""
     import numpy as np
 
-    from core.data.dataset import leave_out_broken
-
     source, skipped = _open(command), list[str]()
     if command.skip_broken:
-        source, skipped = leave_out_broken(source)
+        source, skipped = source.without_broken()
     total = len(source.names)
     values, hashes = _read(source)
     classes = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,16 +67,25 @@ class Source:
                 found[index] = str(error)
         return found
 
-    def without(self, broken: Mapping[int, str]) -> Source:
-        """The source without some images, such as those of broken()."""
+    def without_broken(self) -> tuple[Source, list[str]]:
+        """The images that can be read, and what is wrong with each of the others.
+
+        Raises:
+            ValueError: more than half of the images are broken.
+        """
+        broken = self.broken()
+        if 2 * len(broken) > len(self.names):
+            cause = f"the first says: {next(iter(broken.values()))}"
+            raise ValueError(f"{len(broken)} of {len(self.names)} images are broken, too many to leave out; {cause}")
         kept = [index for index in range(len(self.names)) if index not in broken]
-        return dataclasses.replace(
+        source = dataclasses.replace(
             self,
             names=[self.names[index] for index in kept],
             fetch=lambda index: self.fetch(kept[index]),
             labels=None if self.labels is None else self.labels[kept],
             parameters={name: values[kept] for name, values in self.parameters.items()},
         )
+        return source, list(broken.values())
 
     def _whole(self, index: int) -> Image:
         """An image, checked; ValueError names it."""
