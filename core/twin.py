@@ -83,7 +83,7 @@ class Twin:
     device: Device = "auto"
     """Where networks run: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu."""
     compiled: bool | None = None
-    """Whether trainings are compiled; None leaves it to the trainer."""
+    """Whether networks are compiled; None compiles them on an NVIDIA GPU for long trainings and long sampling."""
     own_process: bool = False
     """Whether the process runs this twin's command line and nothing else."""
 
@@ -147,7 +147,7 @@ class Twin:
             weights: every parameter by canonical name (OIHW).
             dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
         """
-        network: Network = self.module("sampler").make_network(model, weights, dtype, self.device)
+        network: Network = self.module("sampler").make_network(model, weights, dtype, self.device, self.compiled)
         return network
 
     def make_extractor(self, name: str, weights: Weights, resize: str, dtype: str) -> Extractor:

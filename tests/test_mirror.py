@@ -40,6 +40,7 @@ EXCEPTIONS: dict[str, str] = {
     "weights.py: from_keras": "the same",
     "sampler.py: Network.to_device": "TensorFlow places tensors by itself, and its layout is NHWC already",
     "sampler.py: to_numpy": "the same",
+    "sampler.py: Network.fast": "the same, and torch.compile is imported when it is first asked for",
     "sampler.py: BoundNetwork.run": "PyTorch's loop has tensors, which stay on a GPU; TensorFlow has core's, on arrays",
     "sampler.py: clipped": "the same",
     "sampler.py: deviation": "the same",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,8 +16,11 @@ from core.config import ModelConfig
 from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
 from core.inference.on_arrays import joined
+from core.inference.sampling import COMPILED_FROM
 from torch_impl.device import pick_device
 from torch_impl.weights import build_unet
+
+logger = logging.getLogger(__name__)
 
 
 class Network:
@@ -23,15 +28,27 @@ class Network:
 
     Args:
         module: the U-Net in evaluation mode, or a module with the same signature.
+        compiled: whether torch.compile compiles the network, once for each batch shape. None does so on an NVIDIA GPU,
+            for COMPILED_FROM evaluations and more. Where it fails, a line in the log says so, and sampling goes on.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, compiled: bool | None = None) -> None:
+        self.module, self.compiled = module, compiled
         self.device = next(module.parameters(), torch.empty(0)).device
+        self.asynchronous = self.device.type != "cpu"
 
-    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+    def bind(self, condition: Condition | None = None, evaluations: int = 0) -> BoundNetwork:
         """The network conditioned on these arrays, whose first axis is the batch."""
-        return BoundNetwork(self, condition)
+        return BoundNetwork(self, condition, evaluations)
+
+    @functools.cached_property
+    def fast(self) -> Any:
+        """The compiled module, as CUDA graphs on an NVIDIA GPU."""
+        return torch.compile(self.module, dynamic=False, mode="reduce-overhead")
+
+    def pays(self, evaluations: int) -> bool:
+        """Whether the network is compiled for this number of evaluations of one batch shape."""
+        return self.device.type == "cuda" and evaluations >= COMPILED_FROM if self.compiled is None else self.compiled
 
     def to_device(self, x: np.ndarray) -> torch.Tensor:
         """The array as a tensor on the device. Images change from NHWC to NCHW."""
@@ -44,15 +61,23 @@ class BoundNetwork:
 
     Args:
         network: the network.
-        condition: arrays by the network's keyword; their first axis is the batch.
+        condition, evaluations: as in core.inference.sampling.Network.bind().
     """
 
-    def __init__(self, network: Network, condition: Condition | None = None) -> None:
-        self.network, self.condition = network, condition or {}
+    def __init__(self, network: Network, condition: Condition | None = None, evaluations: int = 0) -> None:
+        self.network, self.condition, self.evaluations = network, condition or {}, evaluations
         self.given = {name: network.to_device(value) for name, value in self.condition.items()}
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """The output for x (B, C, H, W) and t, (B,) or scalar."""
+        if self.network.pays(self.evaluations):
+            try:
+                with torch.inference_mode(False), torch.no_grad():  # under it guards of NumPy's constants fail
+                    compiled: torch.Tensor = self.network.fast(x, t, **self.given)
+                return compiled.to(x.dtype, copy=True)  # the next evaluation writes into the same memory
+            except Exception as error:  # the compilers' errors have no class in common
+                logger.warning("torch.compile failed, and the sampling goes on without it: %.300s", error)
+                self.network.compiled = False
         output: torch.Tensor = self.network.module(x, t, **self.given)
         return output.to(x.dtype)
 
@@ -70,7 +95,7 @@ class BoundNetwork:
         both = None if weak is None else joined(self, weak, x_T)
         state: list[Any] = [table.start * to_device(x_T)]
         for index, row in enumerate(table.rows):
-            t = torch.tensor(row.t, dtype=state[0].dtype)
+            t = torch.full((), row.t, dtype=state[0].dtype, device=self.network.device)
             if weak is None or row.guidance == 1:
                 output = self(state[0], t)
                 predicted = output[:, :channels]
@@ -98,7 +123,7 @@ class BoundNetwork:
         """The output, and v^T d output / d x."""
         to_device = self.network.to_device
         point = to_device(x).requires_grad_()
-        output = self(point, to_device(t))
+        output = self.network.module(point, to_device(t), **self.given).to(point.dtype)
         (product,) = torch.autograd.grad(output, point, to_device(v))
         return to_numpy(output.detach()), to_numpy(product)
 
@@ -130,7 +155,11 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 
 
 def make_network(
-    model: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32", device: str = "auto"
+    model: ModelConfig,
+    weights: Mapping[str, np.ndarray],
+    dtype: str = "float32",
+    device: str = "auto",
+    compiled: bool | None = None,
 ) -> Network:
     """The network with given weights, in evaluation mode.
 
@@ -139,9 +168,10 @@ def make_network(
         weights: every parameter by canonical name (OIHW).
         dtype: float32, float64, or bf16: float32 with convolutions and products in bfloat16.
         device: where to evaluate it; see pick_device().
+        compiled: as in Network.
     """
     place = pick_device(device, dtype)
     module = build_unet(model, weights, "float32" if dtype == "bf16" else dtype).to(place).requires_grad_(False)
     if dtype == "bf16":
         module.forward = torch.autocast(place.type, torch.bfloat16)(module.forward)  # type: ignore[method-assign]
-    return Network(module)
+    return Network(module, compiled)

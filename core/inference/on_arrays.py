@@ -24,12 +24,12 @@ class OnArrays(BoundNetwork):
 
     Args:
         network: the network.
-        condition: arrays by the network's keyword; their first axis is the batch.
+        condition, evaluations: as in Network.bind().
     """
 
-    def __init__(self, network: Network, condition: Condition) -> None:
+    def __init__(self, network: Network, condition: Condition, evaluations: int) -> None:
         self.network: Any = network
-        self.condition = condition
+        self.condition, self.evaluations = condition, evaluations
 
     @abstractmethod
     def evaluate(self, x: np.ndarray, t: np.ndarray | float) -> np.ndarray:
@@ -68,5 +68,6 @@ def joined(strong: Bound, weak: Bound, x_T: np.ndarray) -> Bound | None:
     """
     if weak.network is not strong.network or x_T[..., 0].size > JOINT_PIXELS:
         return None
-    both: Bound = strong.network.bind({k: np.concatenate([v, weak.condition[k]]) for k, v in strong.condition.items()})
+    condition = {name: np.concatenate([value, weak.condition[name]]) for name, value in strong.condition.items()}
+    both: Bound = strong.network.bind(condition, strong.evaluations)
     return both

@@ -93,16 +93,18 @@ class Network:
         options.intra_op_num_threads = threads
         self.module = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+    asynchronous = False
+
+    def bind(self, condition: Condition | None = None, evaluations: int = 0) -> BoundNetwork:
         """The network conditioned on these arrays, whose first axis is the batch."""
-        return BoundNetwork(self, condition or {})
+        return BoundNetwork(self, condition or {}, evaluations)
 
 
 class BoundNetwork(OnArrays):
     """A network conditioned on given arrays; see core.inference.on_arrays.OnArrays."""
 
-    def __init__(self, network: Network, condition: Condition) -> None:
-        super().__init__(network, condition)
+    def __init__(self, network: Network, condition: Condition, evaluations: int) -> None:
+        super().__init__(network, condition, evaluations)
         self.given = {name: _channels_first(value) if value.ndim == 4 else value for name, value in condition.items()}
 
     def evaluate(self, x: np.ndarray, t: np.ndarray | float) -> np.ndarray:

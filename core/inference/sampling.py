@@ -6,6 +6,8 @@ frameworks.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -13,6 +15,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from core.ahead import Ahead
 from core.config import ModelConfig
 from core.diffusion.table import After, SamplingTable
 from core.exits import RunError
@@ -20,6 +23,8 @@ from core.images import to_unit
 from core.inference.conditioning import Condition
 from core.random import gaussian
 
+COMPILED_FROM = 2000
+"""Number of evaluations of one batch shape from which an NVIDIA GPU's network is compiled, which may take a minute."""
 Part = NDArray[np.int64]
 """Positions (B,) of a batch's images among the N images."""
 
@@ -31,6 +36,8 @@ class BoundNetwork(Protocol):
     """The Network that was bound."""
     condition: Condition
     """Arrays of the batch's rows by the network's keyword."""
+    evaluations: int
+    """Expected number of evaluations of the batch's shape."""
 
     def run(
         self,
@@ -58,8 +65,16 @@ class Network(Protocol):
     module: Any
     """The executor's own network: a torch.nn.Module, a Keras layer, or a session of ONNX Runtime."""
 
-    def bind(self, condition: Condition | None = None) -> BoundNetwork:
-        """The network conditioned on these arrays, whose first axis is the batch."""
+    asynchronous: bool
+    """Whether the network runs on a GPU beside the host, which then draws the noise one row ahead in a thread."""
+
+    def bind(self, condition: Condition | None = None, evaluations: int = 0) -> BoundNetwork:
+        """The network conditioned on these arrays, whose first axis is the batch.
+
+        Args:
+            condition: arrays by the network's keyword.
+            evaluations: expected number of evaluations of this batch's shape; see COMPILED_FROM.
+        """
         ...
 
 
@@ -83,9 +98,9 @@ class Conditioned:
     condition: Condition
     """Arrays of N rows by the network's keyword."""
 
-    def bind(self, part: Part) -> BoundNetwork:
-        """The network conditioned on the rows of one batch."""
-        return self.network.bind({name: value[part] for name, value in self.condition.items()})
+    def bind(self, part: Part, evaluations: int = 0) -> BoundNetwork:
+        """The network conditioned on the rows of one batch; see Network.bind()."""
+        return self.network.bind({name: value[part] for name, value in self.condition.items()}, evaluations)
 
 
 @dataclass(frozen=True)
@@ -137,15 +152,22 @@ def run_table(
     if weak is None and table.network_evaluations > table.nfe:
         raise ValueError("sampling.guidance: must be 1 where there is no weaker network")
     images = np.empty((len(noise.samples), *noise.shape), noise.dtype)
-    for part in noise.batches(batch_size):
+    batches = noise.batches(batch_size)
+    sizes = Counter(len(part) for part in batches)
+    rows = [index for index, row in enumerate(table.rows) if row.s != 0]
+    for part in batches:
         x_T = noise("x_T", part) if start is None else start(part)
 
         def step_noise(row: int, part: Part = part) -> np.ndarray:
             return noise("sampler", part, row)
 
-        images[part] = network.bind(part).run(
-            table, x_T, step_noise, None if weak is None else weak.bind(part), None if after is None else after(part)
-        )
+        evaluations = table.nfe * sizes[len(part)]
+        bound = network.bind(part, evaluations)
+        other = None if weak is None else weak.bind(part, evaluations)
+        hook = None if after is None else after(part)
+        with contextlib.closing(Ahead(step_noise, rows, 1)) as ahead:
+            drawn = ahead.take if network.network.asynchronous else step_noise
+            images[part] = bound.run(table, x_T, drawn, other, hook)
     return images
 
 

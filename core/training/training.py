@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from core.ahead import Ahead
 from core.config import Recipe
 from core.data.dataset import Dataset
 from core.data.order import batch_indices, symmetry, symmetry_codes
@@ -23,10 +24,11 @@ from core.inference.sampling import Network
 from core.networks.specs import count_parameters
 from core.random import gaussian
 from core.reading import check_memory
-from core.training.ahead import Ahead
 from core.training.levels import LevelSampler
 from core.training.optim import scalars
 
+AHEAD = 2
+"""Number of batches that are made ahead."""
 Batch = dict[str, np.ndarray]
 State = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]
 """EMA weights by name; training state by name; counters by name."""
@@ -123,13 +125,13 @@ class Training:
     def close(self) -> None:
         """End the thread that makes batches ahead."""
         if self._ahead is not None:
-            self._ahead[1].pool.shutdown(wait=False, cancel_futures=True)
+            self._ahead[1].close()
             self._ahead = None
 
     def _batches(self, trainer: Trainer) -> Ahead[Any]:
         """The batches on the trainer's device, made ahead."""
         if self._ahead is None or self._ahead[0] is not trainer:
-            made = Ahead(lambda step: trainer.put(self.batch(step)), self.recipe.training.steps)
+            made = Ahead(lambda step: trainer.put(self.batch(step)), range(self.recipe.training.steps), AHEAD)
             self._ahead = trainer, made
         return self._ahead[1]
 

@@ -10,8 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, Recipe, TrainingConfig
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.data.dataset import Dataset
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.inference.conditioning import no_condition
+from core.inference.sampling import COMPILED_FROM, Conditioned, KeyedNoise, run_table
+from core.networks.specs import param_specs
 from core.training.optim import scalars
 from core.training.training import Training
 
@@ -208,3 +213,80 @@ def test_batches_made_ahead_change_no_bit(backend):
         found.append((float(metrics["loss"]), trainer.state()))
     assert found[0][0] == found[1][0]
     assert all(np.array_equal(value, found[1][1][1][name]) for name, value in found[0][1][1].items())
+
+
+def drawn(backend, compiled, samples=5, guidance=1.0):
+    """Images in two batch shapes by a network with labels, and the network."""
+    config = dataclasses.replace(MODEL, num_class_embeds=4)
+    rng = np.random.default_rng(0)
+    specs = param_specs(config).items()
+    weights = {n: (0.3 * rng.standard_normal(s.shape) + (s.kind == "norm")).astype(np.float32) for n, s in specs}
+    network = backend.sampler.make_network(config, weights, "float32", "cpu", compiled)
+    given = {"labels": np.arange(samples) % 3}
+    weak = None if guidance == 1 else Conditioned(network, no_condition(given, 3))
+    table = make_table(make_process(ProcessConfig(50)), SamplingConfig("ddpm", 4, guidance=guidance))
+    noise = KeyedNoise(1, range(samples), (8, 8, 1), "float32")
+    return run_table(table, Conditioned(network, given), noise, 3, weak), network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_compiled_sampling_draws_the_same_images(backend, caplog, guidance):
+    found, network = drawn(backend, True, guidance=guidance)
+    expected, _ = drawn(backend, None, guidance=guidance)
+    assert network.compiled, [record.getMessage() for record in caplog.records if "failed" in record.getMessage()]
+    assert np.abs(found - expected).max() < 1e-4 and found.std() > 0.1
+
+
+def test_a_compiler_that_fails_in_sampling_is_named_once_in_the_log(backend, monkeypatch, caplog):
+    if backend.name == "torch":
+        compiler, error = "torch.compile", RuntimeError("no working compiler")
+    else:
+        errors = importlib.import_module("tensorflow").errors
+        compiler, error = "XLA", errors.UnimplementedError(None, None, "no such operation in XLA")
+
+    def failing(*arguments, **options):
+        raise error
+
+    bind = backend.sampler.Network.bind
+
+    def broken(self, condition=None, evaluations=0):
+        self.fast = failing
+        return bind(self, condition, evaluations)
+
+    monkeypatch.setattr(backend.sampler.Network, "bind", broken)
+    found, network = drawn(backend, True)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{compiler} failed, and the sampling goes on without it")
+    assert network.compiled is False and np.array_equal(found, drawn(backend, False)[0])
+
+
+def test_sampling_is_compiled_where_a_gpu_evaluates_one_batch_shape_often_enough(backend):
+    sampler = backend.sampler
+    if backend.name == "torch":
+        network = sampler.Network(importlib.import_module("torch").nn.Identity())
+        assert not network.pays(COMPILED_FROM) and not network.asynchronous
+        network.device = importlib.import_module("torch").device("cuda")
+    else:
+        network = sampler.Network(lambda x, t: x)
+        assert not network.pays(COMPILED_FROM) and not network.asynchronous
+        network = sampler.Network(lambda x, t: x, "/GPU:0")
+        assert network.asynchronous
+    assert [network.pays(n) for n in (0, COMPILED_FROM - 1, COMPILED_FROM)] == [False, False, True]
+    network.compiled = False
+    assert not network.pays(COMPILED_FROM)
+
+
+def test_each_batch_shape_is_counted(backend, monkeypatch):
+    seen, real = [], backend.sampler.Network.bind
+
+    def noted(self, condition=None, evaluations=0):
+        seen.append((len(condition["labels"]), evaluations))
+        return real(self, condition, evaluations)
+
+    monkeypatch.setattr(backend.sampler.Network, "bind", noted)
+    drawn(backend, None, samples=8)
+    assert seen == [(3, 8), (3, 8), (2, 4)]
+    seen.clear()
+    drawn(backend, None, samples=2, guidance=2.0)
+    assert seen == [(2, 4), (2, 4), (4, 4)], "the third is that of guided rows"

@@ -1,4 +1,4 @@
-"""Batches made ahead in a thread."""
+"""Batches and noise made ahead in a thread."""
 
 import threading
 import time
@@ -6,9 +6,14 @@ import time
 import numpy as np
 import pytest
 
-from core.training.ahead import Ahead
+from core.ahead import Ahead
+from core.config import ProcessConfig, SamplingConfig
+from core.diffusion.process import make_process
+from core.diffusion.samplers import make_table
+from core.inference.sampling import Conditioned, KeyedNoise, run_table
 from core.training.training import Training
 from tests.command_line import refused, run, weights_of
+from tests.numpy_impl.sampler import Network
 from tests.numpy_impl.trainer import Trainer
 
 
@@ -21,7 +26,7 @@ def test_two_batches_are_made_ahead_and_none_beyond_the_last():
             release.set()
         return 10 * step
 
-    ahead = Ahead(make, 5)
+    ahead = Ahead(make, range(5), 2)
     assert ahead.take(0) == 0 and release.wait(5)
     assert [ahead.take(step) for step in range(1, 5)] == [10, 20, 30, 40]
     assert [step for step, _ in made] == [0, 1, 2, 3, 4]
@@ -36,14 +41,14 @@ def test_an_error_is_raised_at_its_step():
             raise ValueError("images[7]: not finite")
         return step
 
-    ahead = Ahead(make, 5)
+    ahead = Ahead(make, range(5), 2)
     assert [ahead.take(0), ahead.take(1)] == [0, 1]
     with pytest.raises(ValueError, match=r"images\[7\]: not finite"):
         ahead.take(2)
 
 
 def test_the_thread_ends_with_its_owner():
-    ahead = Ahead(lambda step: step, 5)
+    ahead = Ahead(lambda step: step, range(5), 2)
     ahead.take(0)
     (thread,) = ahead.pool._threads
     del ahead
@@ -68,7 +73,7 @@ def on_a_gpu(monkeypatch):
 def test_a_run_with_batches_made_ahead_is_the_same(recipe, tmp_path, on_a_gpu, monkeypatch):
     folders = tmp_path / "ahead", tmp_path / "plain"
     assert run("train", "--config", recipe, "--run", folders[0])[0] == 0
-    assert len(on_a_gpu) == 4 and all(name.startswith("batches") for name in on_a_gpu)
+    assert len(on_a_gpu) == 4 and all(name.startswith("ahead") for name in on_a_gpu)
     monkeypatch.setattr(Trainer, "asynchronous", False)
     assert run("train", "--config", recipe, "--run", folders[1])[0] == 0
     assert len(on_a_gpu) == 8 and threading.current_thread().name == on_a_gpu[-1]
@@ -104,6 +109,31 @@ def test_an_error_and_a_signal_end_a_run_as_without_a_thread(recipe, tmp_path, o
     assert refused(2, "train", "--config", recipe, "--run", folder) == "error: data/7.npy: not finite"
     assert (folder / "latest").read_text() == "step-00000002\n"
     deadline = time.monotonic() + 5
-    while any(thread.name.startswith("batches") for thread in threading.enumerate()) and time.monotonic() < deadline:
+    while any(thread.name.startswith("ahead") for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not any(thread.name.startswith("batches") for thread in threading.enumerate())
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("options", [{"sampler": "ddpm"}, {"sampler": "heun", "churn": 0.5}, {"sampler": "ddim"}])
+def test_noise_drawn_one_row_ahead_gives_the_same_images(options, monkeypatch):
+    process = make_process(ProcessConfig(50))
+    table, threads, taken = make_table(process, SamplingConfig(steps=6, **options)), [], []
+    network, real = Network(lambda x, t: np.tanh(x) / 2), KeyedNoise.__call__
+
+    def noted(self, purpose, part, step=0):
+        threads.append((purpose, threading.current_thread().name.split("_")[0]))
+        taken.append((purpose, len(part), step))
+        return real(self, purpose, part, step)
+
+    monkeypatch.setattr(KeyedNoise, "__call__", noted)
+    found = []
+    for network.asynchronous in (False, True):
+        taken.clear(), threads.clear()
+        images = run_table(table, Conditioned(network, {}), KeyedNoise(3, range(5), (4, 6, 2), "float64"), 3)
+        found.append((images.tobytes(), sorted(taken)))
+    assert found[0] == found[1]
+    assert all((name == "ahead") == (purpose == "sampler") for purpose, name in threads)
+    deadline = time.monotonic() + 5
+    while any(thread.name.startswith("ahead") for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not any(thread.name.startswith("ahead") for thread in threading.enumerate())

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.ahead import Ahead
 from core.training import loop, training
-from core.training.ahead import Ahead
 from core.training.training import Training
 from eval.pages.demo_page import waiting_row
 from tests.command_line import run

@@ -21,8 +21,9 @@ class Network:
 
     def __init__(self, module: Function) -> None:
         self.module: Any = module
+        self.asynchronous = False
 
-    def bind(self, condition: Condition | None = None) -> BoundNetwork:
+    def bind(self, condition: Condition | None = None, evaluations: int = 0) -> BoundNetwork:
         """The function with these arrays as keywords."""
         return BoundNetwork(self.module, dict(condition or {}))
 
@@ -72,7 +73,11 @@ def scaled(weights: dict[str, np.ndarray]) -> Function:
 
 
 def make_network(
-    model: ModelConfig, weights: dict[str, np.ndarray], dtype: str = "float32", device: str = "auto"
+    model: ModelConfig,
+    weights: dict[str, np.ndarray],
+    dtype: str = "float32",
+    device: str = "auto",
+    compiled: bool | None = None,
 ) -> Network:
     """The network with given weights."""
     return Network(scaled(weights))
