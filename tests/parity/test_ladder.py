@@ -27,7 +27,7 @@ UNET = ModelConfig(
     attention_head_dim=4,
 )
 BASELINE = ModelConfig((8, 16), 2, 2, block_out_channels=(8, 16, 32, 32), num_class_embeds=3, architecture="baseline")
-# Four classes, the last for none; two numbers; three images in ten without either.
+# Four classes, the last for none; two numbers; three images in ten without either. A middle block is in the others.
 CONDITIONAL = dataclasses.replace(
     UNET,
     num_class_embeds=4,
@@ -35,6 +35,7 @@ CONDITIONAL = dataclasses.replace(
     down_block_types=("DownBlock2D",),
     up_block_types=("UpBlock2D",),
     block_out_channels=(8,),
+    mid_block_type=None,
 )
 RECIPES = {
     "unet": Recipe(UNET, ProcessConfig(), sampling=SamplingConfig("ddim", 30, spacing="leading", eta=0.5)),
@@ -49,7 +50,7 @@ RECIPES = {
 IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
 # Beside the default: other processes, losses and ways to draw levels, on all rungs but those of the images. They do not
 # depend on the network, which is smaller.
-SMALL = dataclasses.replace(CONDITIONAL, num_class_embeds=None, vector_channels=0, mid_block_type=None)
+SMALL = dataclasses.replace(CONDITIONAL, num_class_embeds=None, vector_channels=0)
 OBJECTIVES = {
     "flow": Recipe(
         SMALL,
