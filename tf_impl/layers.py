@@ -15,6 +15,7 @@ from keras import ops
 from core.config import ModelConfig
 from core.networks.specs import time_frequencies
 from core.networks.unet import UPSAMPLING_TAPS, AttentionPlan, BlockPlan, ConvPlan, ResnetPlan
+from tf_impl.kernel import group_norm
 
 
 def gelu(x: Any) -> Any:
@@ -160,14 +161,14 @@ class ResnetBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, x: Any, time: Any, training: bool = False) -> Any:
-        h = self.conv1(self.resample(self.activation(self.norm1(x))))
-        time = self.time_emb_proj(self.activation(time))[:, None, None, :]
+        h = self.conv1(self.resample(group_norm(self.norm1, x, self.activation)))
+        time = self.time_emb_proj(self.activation(time))
         if self.scale_shift:
             scale, shift = ops.split(time, 2, axis=-1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = group_norm(self.norm2, h, self.activation, scale=scale, shift=shift)
         else:
-            h = self.norm2(h + time)
-        h = self.conv2(self.dropout(self.activation(h), training=training))
+            h = group_norm(self.norm2, h, self.activation, offset=time)
+        h = self.conv2(self.dropout(h, training=training))
         x = self.resample(x)
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
@@ -189,7 +190,7 @@ class Attention(keras.layers.Layer):
 
     def call(self, x: Any) -> Any:
         H, W, C = x.shape[1:]
-        h = self.group_norm(x) if self.group_norm is not None else x
+        h = group_norm(self.group_norm, x) if self.group_norm is not None else x
         h = ops.reshape(h, (-1, H * W, C))
         q, k, v = (
             ops.transpose(ops.reshape(layer(h), (-1, H * W, self.heads, C // self.heads)), (0, 2, 1, 3))

@@ -13,6 +13,7 @@ from core.config import Recipe
 from core.networks.specs import check_weights, initial_weights, param_specs
 from core.training.optim import COMPILED_FROM, is_decayed
 from tf_impl.device import device_name, on_device, pick_device, tf32
+from tf_impl.kernel import compiled_layers
 from tf_impl.objective import losses
 from tf_impl.sampler import Network
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
@@ -58,6 +59,8 @@ class Trainer:
         if compiled is None:
             compiled = "GPU" in self.device and recipe.training.steps >= COMPILED_FROM
         self.compiled, self.asynchronous = compiled, "GPU" in self.device
+        # It joins sums of gradients to sums of more, and which of these is added first depends on free memory.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
         with tf.device(self.device):
             self._make()
 
@@ -135,7 +138,7 @@ class Trainer:
 
     def _loss_and_gradients(self, batch: dict[str, Any]) -> tuple[Any, Any, list[Any]]:
         """The micro-batch's share of the loss, the loss of each image, and the gradients of that share."""
-        with tf.GradientTape() as tape:
+        with compiled_layers("CPU" in self.device and not self.compiled), tf.GradientTape() as tape:
             each = losses(self.network, batch, self.recipe.process.loss)
             value = tf.reduce_mean(each) / self.recipe.training.accumulate
         gradients = tape.gradient(value, self.parameters, unconnected_gradients="zero")

@@ -14,6 +14,7 @@ from keras import ops
 from core.config import ModelConfig
 from core.config.recipes import from_dict, to_dict
 from core.networks.unet import unet_plan
+from tf_impl.kernel import group_norm
 from tf_impl.layers import Block, GroupNorm, TimeEmbedding, VectorEmbedding, conv
 
 
@@ -116,7 +117,7 @@ class UNet(keras.Model):
                 x = self._run(resnet, ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
                 x = self._run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time, training)
-        return self.conv_out(ops.silu(self.conv_norm_out(x)))
+        return self.conv_out(group_norm(self.conv_norm_out, x, ops.silu))
 
     def _run(self, layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
         """A layer's output. With gradient checkpointing the backward pass computes it again."""

@@ -1,6 +1,6 @@
 """GroupNorm, an added offset before it and SiLU after it in one function, compiled for the CPU from group_norm.cpp.
 
-It reads the images twice where PyTorch's operations read them six times or more. The file is compiled on first use
+It reads the images twice where a framework's operations read them six times or more. The file is compiled on first use
 where there is a C++ compiler, and kept in the user's cache. DIPTYCH_KERNEL=off leaves it out.
 Source: Wu & He 2018 (GroupNorm).
 """

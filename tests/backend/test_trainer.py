@@ -441,7 +441,12 @@ def test_gradient_checkpointing_changes_no_gradient(trainers):
         trainer.step(trainer.put(batch("adam", 0)), scalars(TRAININGS[name], 0))
         found[name] = trainer.state()[1]
     for name, value in found["adam"].items():
-        require_close(found["checkpointing"][name], value, OPTIMISER_FLOAT64, name)
+        if name.startswith("exp_avg") and name.endswith(
+            "to_k.bias"
+        ):  # the softmax does not see it: its gradient is 0 but for rounding
+            assert max(np.abs(found[which][name]).max() for which in found) < 1e-15
+        else:
+            require_close(found["checkpointing"][name], value, OPTIMISER_FLOAT64, name)
 
 
 @pytest.mark.slow
