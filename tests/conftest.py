@@ -94,7 +94,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def compiler() -> None:
     """Skips a test of the compiled GroupNorm where there is no compiler; tests.run_tests prints the reason."""
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-        pytest.skip("there is no C++ compiler, so PyTorch's compiled GroupNorm is not tested")
+        pytest.skip("there is no C++ compiler, so the compiled GroupNorm is not tested")
     kernel = importlib.import_module("core.networks.group_norm")
     assert kernel.has_kernel(), "GroupNorm was not compiled: see the log"
 
