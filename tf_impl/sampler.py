@@ -53,6 +53,13 @@ class Network:
         """Whether the network is compiled for this number of evaluations of one batch shape."""
         return self.asynchronous and evaluations >= COMPILED_FROM if self.compiled is None else self.compiled
 
+    @on_device
+    def noise(self, key: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Standard normal noise of a shape (B, H, W, C), drawn on the device."""
+        seed = tf.constant([key >> 32, key & 0xFFFFFFFF], tf.int64)
+        drawn: np.ndarray = tf.random.stateless_normal(shape, seed, dtype=dtype, alg="philox").numpy()
+        return drawn
+
 
 class BoundNetwork(OnArrays):
     """A network conditioned on given arrays; see core.inference.on_arrays.OnArrays.

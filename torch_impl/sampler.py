@@ -50,8 +50,16 @@ class Network:
         """Whether the network is compiled for this number of evaluations of one batch shape."""
         return self.device.type == "cuda" and evaluations >= COMPILED_FROM if self.compiled is None else self.compiled
 
-    def to_device(self, x: np.ndarray) -> torch.Tensor:
-        """The array as a tensor on the device. Images change from NHWC to NCHW."""
+    def noise(self, key: int, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+        """Standard normal noise of a shape (B, H, W, C), drawn on the device, as (B, C, H, W)."""
+        source = torch.Generator(self.device).manual_seed(key)
+        x = torch.randn(shape, generator=source, dtype=getattr(torch, dtype), device=self.device)
+        return x.permute(0, 3, 1, 2)
+
+    def to_device(self, x: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The array as a tensor on the device. Images change from NHWC to NCHW. A tensor is there already."""
+        if isinstance(x, torch.Tensor):
+            return x
         y = torch.from_numpy(np.ascontiguousarray(x) if x.ndim != 4 else x).to(self.device)
         return y.permute(0, 3, 1, 2) if y.ndim == 4 else y
 

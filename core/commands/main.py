@@ -5,11 +5,10 @@ A framework is imported when a verb first needs it, so that --help answers at on
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Callable, Sequence
 
-from core.command_line import verb
+from core.command_line import keep_freed_memory, verb
 from core.exits import end
 from core.twin import Twin
 
@@ -36,8 +35,7 @@ def main(package: str, argv: Sequence[str] | None = None) -> int:
 
 def _run(twin: Twin, argv: list[str]) -> int:
     name = verb(argv, VERBS, twin.prog)
-    if name != "worker":
-        keep_freed_memory()
+    keep_freed_memory()
     return _command(name)(twin, argv[1:])
 
 
@@ -66,15 +64,3 @@ def _command(name: str) -> Callable[[Twin, list[str]], int]:
     else:
         from core.commands.worker import worker as command
     return command
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks of any size for later use, rather than return them to the system.
-
-    Otherwise a tensor above 32 MiB is mapped again, page by page, at every operation. That takes half the time of
-    sampling in PyTorch at 64 x 64 on a CPU. Without glibc nothing is done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD

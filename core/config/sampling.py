@@ -72,8 +72,12 @@ class SamplingConfig:
     """Guide only at noise levels above this sigma = noise / signal."""
     guidance_max: float = 0.0
     """Guide only at noise levels up to this sigma; 0 for no limit."""
+    noise: Literal["host", "device"] = "host"
+    """Where noise is drawn that a sampler adds at its steps. host draws each image's own noise, the same in both
+    frameworks. device is faster on a GPU: the framework draws a batch's noise there. The images then depend on the
+    framework, the device and batch_size, too."""
     batch_size: int = 64
-    """Images drawn at a time. It changes time and memory, not the images."""
+    """Images drawn at a time. It changes time and memory, not the images (but see noise)."""
 
     def __post_init__(self) -> None:
         check_limits(self, "sampling")

@@ -50,7 +50,8 @@ class Editor:
 
     def noise(self, images: Images) -> KeyedNoise:
         """The noise of N images, of the shape of `images` (N, H, W, C)."""
-        return KeyedNoise(self.seed, range(self.first, self.first + len(images)), images.shape[1:], self.dtype)
+        samples, on_device = range(self.first, self.first + len(images)), self.sampling.noise == "device"
+        return KeyedNoise(self.seed, samples, images.shape[1:], self.dtype, on_device)
 
     def run(
         self,

@@ -131,7 +131,7 @@ class Generator:
         trained = self.trained
         sampling = sampling or trained.sampling
         table = make_table(self.process, sampling)
-        noise = KeyedNoise(seed, samples, trained.image_shape, trained.dtype)
+        noise = KeyedNoise(seed, samples, trained.image_shape, trained.dtype, sampling.noise == "device")
         images = run_table(
             table,
             Conditioned(self.twin_network, condition),

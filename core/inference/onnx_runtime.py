@@ -99,6 +99,10 @@ class Network:
         """The network conditioned on these arrays, whose first axis is the batch."""
         return BoundNetwork(self, condition or {}, evaluations)
 
+    def noise(self, key: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Refuse: ONNX Runtime draws no noise."""
+        raise ValueError("runtime onnx: it draws no noise; take noise host")
+
 
 class BoundNetwork(OnArrays):
     """A network conditioned on given arrays; see core.inference.on_arrays.OnArrays."""

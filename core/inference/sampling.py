@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from core.diffusion.table import After, SamplingTable
 from core.exits import RunError
 from core.images import to_unit
 from core.inference.conditioning import Condition
-from core.random import gaussian
+from core.random import gaussian, generator
 
 COMPILED_FROM = 2000
 """Number of evaluations of one batch shape from which an NVIDIA GPU's network is compiled, which may take a minute."""
@@ -77,6 +78,16 @@ class Network(Protocol):
         """
         ...
 
+    def noise(self, key: int, shape: tuple[int, ...], dtype: str) -> Any:
+        """Standard normal noise (B, H, W, C) of the framework's own generator, as BoundNetwork.run() takes it.
+
+        Args:
+            key: seed of the generator, in [0, 2^63).
+            shape: (B, H, W, C).
+            dtype: float32 or float64.
+        """
+        ...
+
 
 class Executor(Protocol):
     """What evaluates networks: a twin (core.twin.Twin), or ONNX Runtime (core.inference.onnx_runtime.OnnxRuntime)."""
@@ -115,10 +126,19 @@ class KeyedNoise:
     """(H, W, C) of one image."""
     dtype: str
     """float32 or float64."""
+    on_device: bool = False
+    """Whether the network's device draws the noise of a sampler's steps, a batch at a time."""
 
     def __call__(self, purpose: str, part: Part, step: int = 0) -> np.ndarray:
         """Standard normal noise (B, H, W, C) of the images at the positions `part`."""
         return gaussian(self.seed, purpose, [self.samples[i] for i in part], step, self.shape, self.dtype)
+
+    def step(self, network: Network, part: Part, row: int) -> Any:
+        """The noise of a sampler's row, as the network's run() takes it."""
+        if not self.on_device:
+            return self("sampler", part, row)
+        key = generator(self.seed, "device_noise", self.samples[part[0]], row).integers(2**63)
+        return network.noise(int(key), (len(part), *self.shape), self.dtype)
 
     def batches(self, size: int) -> list[Part]:
         """Positions of the images in batches of `size`."""
@@ -158,15 +178,13 @@ def run_table(
     for part in batches:
         x_T = noise("x_T", part) if start is None else start(part)
 
-        def step_noise(row: int, part: Part = part) -> np.ndarray:
-            return noise("sampler", part, row)
-
+        step_noise = partial(noise.step, network.network, part)
         evaluations = table.nfe * sizes[len(part)]
         bound = network.bind(part, evaluations)
         other = None if weak is None else weak.bind(part, evaluations)
         hook = None if after is None else after(part)
         with contextlib.closing(Ahead(step_noise, rows, 1)) as ahead:
-            drawn = ahead.take if network.network.asynchronous else step_noise
+            drawn = ahead.take if network.network.asynchronous and not noise.on_device else step_noise
             images[part] = bound.run(table, x_T, drawn, other, hook)
     return images
 

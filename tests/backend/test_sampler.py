@@ -6,10 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from core.config import ModelConfig, ProcessConfig, SamplingConfig
+from core.checkpoints.trained import of_recipe
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.diffusion.process import make_process
 from core.diffusion.samplers import make_table
 from core.diffusion.table import Row, SamplingTable, run
+from core.inference.generator import Generator
+from core.inference.sampling import KeyedNoise
 from core.networks.specs import param_specs
 from core.twin import Twin
 from eval.parity.closeness import NotCloseError, require_close
@@ -261,3 +264,39 @@ def test_bf16_is_near_float32_and_the_image_stays_in_float32(backend):
     require_close(found, expected, NETWORK_BF16, "image")
     with pytest.raises(NotCloseError):
         require_close(found, expected, NETWORK_FLOAT32, "image")
+
+
+@pytest.fixture(scope="module")
+def generator(backend):
+    """A generator of images of 4 x 8 pixels, whose network is a formula."""
+    recipe = Recipe(ModelConfig((4, 8), 2, 2), ProcessConfig(T, prediction="v"))
+    trained = of_recipe(recipe, {})
+    return Generator(backend.sampler.Network(native_network(backend, "gaussian", "float32")), trained)
+
+
+def drawn(generator, sampler, noise, seed=0, n=5, batch_size=3):
+    sampling = SamplingConfig(sampler, 4, noise=noise, batch_size=batch_size)
+    return generator.draw(range(n), seed, {}, sampling)
+
+
+def test_noise_of_the_device_repeats_by_seed_and_depends_on_the_batch(generator):
+    found = drawn(generator, "ddpm", "device")
+    assert np.array_equal(found, drawn(generator, "ddpm", "device"))
+    for other in (
+        drawn(generator, "ddpm", "device", seed=1),
+        drawn(generator, "ddpm", "device", batch_size=2),
+        drawn(generator, "ddpm", "host"),
+    ):
+        assert not np.array_equal(found, other)
+    assert np.array_equal(drawn(generator, "ddim", "device"), drawn(generator, "ddim", "host"))  # it adds no noise
+
+
+def test_noise_of_the_device_is_standard_normal_and_independent(backend, generator):
+    """Limits of five standard deviations; of the mean, the variance, and the correlations of images and of rows."""
+    noise, network = KeyedNoise(7, range(8), (100, 100, 2), "float64", on_device=True), generator.twin_network
+    one, two = (backend.array(noise.step(network, np.arange(8), row)) for row in (0, 1))
+    assert one.shape == (8, 100, 100, 2) and one.dtype == np.float64
+    assert abs(one.mean()) < 5 / math.sqrt(one.size) and abs(one.var() - 1) < 5 * math.sqrt(2 / one.size)
+    assert abs((one**4).mean() - 3) < 5 * math.sqrt(96 / one.size)
+    assert abs((one[1:] * one[:-1]).mean()) < 5 / math.sqrt(one[1:].size)
+    assert abs((one * two).mean()) < 5 / math.sqrt(one.size)

@@ -136,7 +136,7 @@ def test_freed_memory_is_used_again():
     """A block of 64 MiB, allocated and freed ten times, is mapped once: about 16,000 page faults, not 160,000."""
     code = """
         import resource, sys
-        from core.commands.main import keep_freed_memory
+        from core.command_line import keep_freed_memory
         if sys.argv[1] == "keep":
             keep_freed_memory()
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -27,6 +27,10 @@ class Network:
         """The function with these arrays as keywords."""
         return BoundNetwork(self.module, dict(condition or {}))
 
+    def noise(self, key: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """Noise of NumPy's generator."""
+        return np.random.default_rng(key).standard_normal(shape).astype(dtype)
+
 
 class BoundNetwork:
     """A function (x, t) -> output, and what core asks of it."""

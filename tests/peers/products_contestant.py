@@ -17,6 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from core.command_line import keep_freed_memory
 from core.config import Recipe
 from core.config.recipes import from_dict
 from core.diffusion.process import make_process
@@ -109,6 +110,7 @@ class TimedEvaluations:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as our command line does
     tasks = {
         "time_training": TimedSteps(),
         "time_sampling": TimedEvaluations(),
