@@ -31,16 +31,21 @@ def named(timed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tables(results: Results) -> str:
-    """Two Markdown tables with a column a result: the ratios with their quartiles, and milliseconds."""
+    """Two Markdown tables with a column a result: the ratios with their quartiles, and milliseconds.
+
+    What was timed once alone, such as a start, has no quartiles and is left out.
+    """
     ratios: dict[tuple[str, str], dict[str, str]] = {}
     milliseconds: dict[tuple[str, str], dict[str, str]] = {}
     for column, result in results.items():
         for what, entries in named(result["ratios"]).items():
-            for e in entries:
+            for e in (e for e in entries if len(e["values"]) > 1):
                 row = ratios.setdefault((what, f"{title_of(e['of'])} / {title_of(e['to'])}"), {})
                 row[column] = f"{e['median']:.2f} ({e['q1']:.2f} – {e['q3']:.2f})"
         for name in SHOWN:
             for what, seconds in named(result["contestants"][name]["seconds"]).items():
+                if len(seconds["values"]) == 1:
+                    continue
                 milliseconds.setdefault((what, title_of(name)), {})[column] = number(1000 * seconds["median"])
 
     def table(head: str, rows: Mapping[tuple[str, str], Mapping[str, str]]) -> str:
