@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -83,7 +84,11 @@ def test_the_page_of_the_library(backend, names, tmp_path):
             folder = "conditional" if conditional else "upscale" if "upscale" in text else None
             own = {"generator": package.load(f"runs/{folder}")} if folder else {}
             scope = {**names, **own}
-            exec(text, scope)
+            if "onnx" in text and not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
+                with pytest.raises(ValueError, match="pip install onnx"):
+                    exec(text, scope)
+            else:
+                exec(text, scope)
             names |= {name: value for name, value in scope.items() if name not in own}
             run += 1
             if conditional:

@@ -186,6 +186,7 @@ BAD = [
     ("sampling", {"dynamic_threshold": 1.5}, "sampling.dynamic_threshold"),
     ("sampling", {"dynamic_threshold": 0.9, "clip": False}, "sampling.dynamic_threshold"),
     ("sampling", {"nfe": -1}, "sampling.nfe"),
+    ("sampling", {"noise": "gpu"}, "sampling.noise = 'gpu': must be one of host, device"),
     ("sampling", {"batch_size": 0}, "sampling.batch_size"),
 ]
 

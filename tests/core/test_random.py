@@ -37,6 +37,7 @@ def test_purposes_are_numbered_for_good():
         "dequantise": 13,
         "trace": 14,
         "edit": 15,
+        "device_noise": 16,
         "lens_smooth": 101,
         "lens_substructure": 102,
         "lens_noise": 103,
