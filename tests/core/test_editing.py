@@ -51,6 +51,11 @@ EDITS = {
 }
 
 
+def test_an_edit_takes_the_noise_of_its_steps_where_the_sampler_does():
+    found = [img2img(editor(noise=noise), pictures(), 0.5).images for noise in ("host", "device", "device")]
+    assert np.array_equal(found[1], found[2]) and not np.array_equal(found[0], found[1])
+
+
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_does_not_depend_on_the_batch_and_counts_its_evaluations(name):
     labels = {"labels": np.array([0, 1, 2, 1])}

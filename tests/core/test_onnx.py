@@ -11,6 +11,7 @@ from core.diffusion.samplers import make_table
 from core.diffusion.table import run
 from core.inference.conditioning import no_condition
 from core.inference.onnx_runtime import Network, OnnxRuntime
+from core.inference.sampling import Conditioned, KeyedNoise, run_table
 from core.networks.onnx_model import onnx_model
 from core.networks.specs import param_specs
 from eval.parity.closeness import require_close
@@ -130,6 +131,10 @@ def test_what_it_cannot_do_is_said(monkeypatch):
     runtime = OnnxRuntime()
     with pytest.raises(ValueError, match="float64"):
         runtime.make_network(SMALL, make_weights(SMALL), "float64")
+    network = Conditioned(runtime.make_network(SMALL, make_weights(SMALL), "float32"), {})
+    table = make_table(make_process(ProcessConfig(4)), SamplingConfig("ddpm", 4))
+    with pytest.raises(ValueError, match=r"^runtime onnx: it draws no noise; take noise host$"):
+        run_table(table, network, KeyedNoise(0, range(1), (8, 12, 2), "float32", on_device=True), 1)
     monkeypatch.setattr("core.inference.onnx_runtime.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"^runtime onnx needs onnx and onnxruntime: pip install onnx onnxruntime$"):
         runtime.make_network(SMALL, make_weights(SMALL), "float32")
