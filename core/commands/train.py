@@ -6,7 +6,6 @@ import dataclasses
 import json
 import resource
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +22,9 @@ from core.config import (
 from core.config.recipes import load_recipe, to_dict
 from core.twin import Device, Twin
 
+MOST_MINUTES = 1_000_000
+"""Largest value of --minutes, nearly two years."""
+
 
 @dataclass(frozen=True)
 class TrainCommand:
@@ -34,6 +36,7 @@ class TrainCommand:
       python -m PACKAGE train --config configs/demo.toml
       python -m PACKAGE train --config configs/demo.toml --run runs/mine --training.steps 20000
       python -m PACKAGE train --config configs/demo.toml --data.source ~/lenses.zip --data.fit resize
+      python -m PACKAGE train --config configs/demo.toml --minutes 5
       python -m PACKAGE train --config configs/demo.toml --dry-run
       python -m PACKAGE train --resume runs/mine
     """
@@ -50,6 +53,9 @@ class TrainCommand:
     dry_run: bool = False
     """Print the recipe, the number of parameters, and the memory and time to expect, from three timed steps. Write
     nothing."""
+    minutes: float = 0.0
+    """Length of the training in minutes of wall clock on this machine. Some steps are timed, and training.steps is
+    chosen from them. Start, compilation, sample grids and evaluations are not counted. 0 keeps the recipe's steps."""
     device: Device = "auto"
     """Where to train. auto takes an NVIDIA GPU where there is one, and otherwise the CPU; mps is Apple's GPU. A run may
     change it when it is resumed."""
@@ -78,11 +84,15 @@ def train(twin: Twin, argv: list[str]) -> int:
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
     if command.retune and not resume:
         raise ValueError("--retune: is for --resume RUN; a new run takes any value")
+    _check_minutes(command.minutes, argv)
     twin = twin.on(command.device)
-    if command.dry_run:
-        return _dry_run(twin, recipe)
     stem = Path(config).stem if config else "default"
-    run = output_folder(resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}", "--run")
+    named = resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}"
+    run = None if command.dry_run else output_folder(named, "--run")
+    if command.minutes:
+        recipe = _fit(twin, recipe, command.minutes, run)
+    if run is None:
+        return _dry_run(twin, recipe)
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.training.run import check_resumable, train_in
 
@@ -97,17 +107,37 @@ def train(twin: Twin, argv: list[str]) -> int:
     return 128 + signum
 
 
+def _check_minutes(minutes: float, argv: list[str]) -> None:
+    """Refuse a length of the training that cannot be, or beside another option that says the number of steps."""
+    if not 0 <= minutes <= MOST_MINUTES:
+        raise ValueError(f"--minutes {minutes:g}: must be above 0 and at most {MOST_MINUTES:,}; 0 is off")
+    for flag in ("--resume", "--training.steps") if minutes else ():
+        if given(argv, flag) is not None:
+            raise ValueError(f"--minutes with {flag}: --minutes chooses the steps of a new run; give one of the two")
+
+
+def _fit(twin: Twin, recipe: Recipe, minutes: float, run: Path | None) -> Recipe:
+    """The recipe with the steps that `minutes` hold on this machine; `run` is the folder of the new run, if any."""
+    from core.checkpoints.run_folder import RunFolder
+    from core.training.pace import fit_to, step_seconds
+
+    if run is not None:
+        RunFolder(run).check_new()  # said now, not after the timing
+    seconds = step_seconds(twin, recipe, 60 * minutes)
+    fitted = fit_to(recipe, 60 * minutes, seconds)
+    print(f"--minutes {minutes:g}: {fitted.training.steps:,} steps, from timed steps of {seconds:.3f} s")
+    return fitted
+
+
 def _dry_run(twin: Twin, recipe: Recipe) -> int:
     """Print the recipe and what its training costs."""
     from core.networks.specs import count_parameters
     from core.training.loop import start_training
+    from core.training.pace import timed_steps
 
     print(json.dumps(to_dict(recipe), indent=2))
-    run, times = start_training(twin, recipe), []
-    for _ in range(4):  # the first one compiles and is not counted
-        started = time.perf_counter()
-        float(run.advance()["loss"])
-        times.append(time.perf_counter() - started)
+    run = start_training(twin, recipe)
+    times = timed_steps(run)
     seconds = sorted(times[1:])[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1)
     dataset = run.training.dataset

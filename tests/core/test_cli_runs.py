@@ -12,9 +12,12 @@ import pytest
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE
 from core.commands.train import bf16_of
+from core.config import Recipe, TrainingConfig
 from core.files import write_tensors
 from core.reading import read_tensors
+from core.training.pace import fit_to
 from tests.command_line import RECIPE, refused, run, steps_of, weights_of
+from tests.numpy_impl.pace import PACE
 
 
 def test_a_run_leaves_what_the_architecture_says(recipe, tmp_path):
@@ -49,6 +52,36 @@ def test_a_dry_run_says_what_to_expect_and_writes_nothing(recipe, tmp_path, monk
     for word in ("parameters", "memory", "GiB", "images/s", "whole run", "bf16 on the CPU"):
         assert word in out
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_minutes_choose_the_steps_which_the_run_keeps(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(PACE, "seconds", 0.01)
+    monkeypatch.chdir(tmp_path)
+    words = ("train", "--config", recipe, "--run", "run", "--minutes", 0.01)
+    code, out, err = run(*words, "--training.checkpoint-every", 5, "--training.warmup-steps", 30)
+    assert code == 0, err
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())["training"]
+    steps = written["steps"]
+    assert 1 < steps < 59 and written["warmup_steps"] == steps // 10  # of 0.6 s, less the margin
+    assert out.splitlines()[0].startswith(f"--minutes 0.01: {steps} steps")
+    assert steps_of(tmp_path / "run")[-1] == steps
+    monkeypatch.setattr(PACE, "seconds", 0.0)
+    again = ("--training.steps", steps, "--training.warmup-steps", steps // 10)
+    assert run("train", "--config", recipe, "--run", "again", *again)[0] == 0
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "again")  # the timed steps leave no trace
+    out = run("train", "--config", recipe, "--dry-run", "--minutes", 0.01)[1]
+    assert out.splitlines()[0].split()[2] == out.splitlines()[-1].split()[-2] != "4"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step", "steps", "warmup"), [(60, 0.0625, 931, 50), (62, 1, 60, 6), (5, 1, 4, 0), (2, 1, 1, 0)]
+)
+def test_a_short_training_warms_up_for_a_tenth_of_its_steps(seconds, step, steps, warmup):
+    recipe = Recipe(training=TrainingConfig(warmup_steps=50))
+    fitted = fit_to(recipe, seconds, step).training
+    assert (fitted.steps, fitted.warmup_steps) == (steps, warmup)
+    with pytest.raises(ValueError, match="at least"):
+        fit_to(recipe, seconds, 2 * seconds)
 
 
 FORMS = ["RUN", "RUN --n 4", "--n 4 RUN", "--gif RUN", "--n=4 RUN --no-gif", "--checkpoint RUN"]
