@@ -16,6 +16,7 @@ VERBS = {
     "sweep": "distance against evaluations of the network, for several samplers",
     "parity": "compare both frameworks from their tables to whole trainings",
     "benchmark": "time training and sampling in both frameworks",
+    "race": "train both frameworks and other software for the same time, and measure what they draw",
     "demo": "train and sample in both frameworks, and show them side by side",
     "damage": "damage images in known ways and see which metrics notice",
     "conditioning": "draw lenses of known Einstein radius and measure it",
@@ -44,6 +45,10 @@ def command_of(name: str) -> type[Command]:
         from eval.verbs.benchmark import Benchmark
 
         return Benchmark
+    if name == "race":
+        from eval.verbs.race import Race
+
+        return Race
     if name == "demo":
         from eval.verbs.demo import Demo
 

@@ -40,7 +40,10 @@ def pins(name: str) -> dict[str, str]:
 
 def test_every_requirement_is_an_exact_pin_with_a_reason():
     files = {path.name: pins(path.name) for path in ENVS.glob("*.txt")}
-    assert len(files) == 7
+    assert len(files) == 8
+    shared = {name: files["race.txt"][name] for name in files["race.txt"] if name in files["test-pytorch.txt"]}
+    assert shared == {name: files["test-pytorch.txt"][name] for name in shared} and "diffusers" in shared
+    assert files["race.txt"]["torch"] == files["pytorch.txt"]["torch"]
     assert files["pytorch.txt"].keys() - files["common.txt"].keys() == {"torch"}
     assert files["tensorflow.txt"].keys() - files["common.txt"].keys() == {"keras", "tensorflow"}
     cpu = {name.removesuffix("-cpu"): version for name, version in files["tensorflow-cpu.txt"].items()}

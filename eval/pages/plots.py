@@ -102,6 +102,7 @@ def line_plot(
     label: str,
     log_y: bool = False,
     log_x: bool = False,
+    points: bool = False,
 ) -> str:
     """Curves, with a shaded band where one is given.
 
@@ -112,6 +113,7 @@ def line_plot(
         log_y: logarithmic ordinate; values that are not positive are then left out, and where
             none is positive the ordinate stays linear.
         log_x: logarithmic abscissa.
+        points: draw points with bars in place of curves with bands.
     Returns:
         Inline SVG.
     """
@@ -122,6 +124,11 @@ def line_plot(
         figure, axes = _axes(xlabel, ylabel)
         ink = colours(list(curves))
         for name, curve in curves.items():
+            if points and "low" in curve:
+                y = np.asarray(curve["y"])
+                bars = [y - np.asarray(curve["low"]), np.asarray(curve["high"]) - y]
+                axes.errorbar(curve["x"], y, bars, fmt="o", color=ink[name], label=name, markersize=4, capsize=2)
+                continue
             axes.plot(curve["x"], curve["y"], color=ink[name], label=name, zorder=3 if name == "real" else 2)
             if "low" in curve:
                 axes.fill_between(curve["x"], curve["low"], curve["high"], color=ink[name], alpha=0.13, linewidth=0)

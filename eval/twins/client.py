@@ -87,8 +87,16 @@ def run_verb(
         KeyboardInterrupt: Ctrl-C, after the child has saved and ended.
     """
     command = [*find_python(framework, root), "-m", PACKAGES[framework], *args]
+    return run_program(
+        command, f"{PACKAGES[framework]} {' '.join(args[:1])}", threads=threads, timeout=timeout, root=root
+    )
+
+
+def run_program(
+    command: list[str], name: str, *, threads: int = 0, timeout: float | None = None, root: Path = ROOT
+) -> str:
+    """Run a program as run_verb() runs a verb; `name` stands for it in messages."""
     child, tail = _start(command, root, threads, echo=True)
-    name = f"{PACKAGES[framework]} {' '.join(args[:1])}"
     try:
         out, _ = child.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
