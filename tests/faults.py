@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
+from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ RECIPES: dict[str, Recipe] = {
         ),
         ProcessConfig(timesteps=100),
         sampling=SamplingConfig("ddpm", 10, variance="fixed_large"),
+    ),
+    # The optimiser Muon, on the network of "classes".
+    "muon": Recipe(
+        dataclasses.replace(_SMALL, mid_block_type=None),
+        ProcessConfig(timesteps=100, prediction="v"),
+        training=TrainingConfig(optimizer="muon"),
+        sampling=SamplingConfig("ddim", 10),
     ),
 }
 """What the ladder is climbed with: tiny networks that between them use every option that a fault touches."""

@@ -1,4 +1,4 @@
-"""Adam and clipping in NumPy, the oracle of both trainers; held against torch.optim in tests/core/test_optim.py."""
+"""Adam, Muon and clipping in NumPy, the oracle of both trainers; tests/core/test_optim.py tests it by torch.optim."""
 
 import math
 
@@ -46,3 +46,36 @@ def adam_step(
     v = config.beta2 * v + (1 - config.beta2) * g * g
     corrected = np.sqrt(v) / math.sqrt(1 - config.beta2**count) + config.adam_eps
     return p - lr / (1 - config.beta1**count) * m / corrected, m, v
+
+
+def orthogonalised(matrix: np.ndarray) -> np.ndarray:
+    """A matrix with singular values near 1 and its own singular vectors.
+
+    Source: Jordan et al. 2024, five quintic Newton-Schulz steps on the smaller side.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalised(matrix.T).T
+    x: np.ndarray = matrix / (np.linalg.norm(matrix) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+def muon_step(
+    config: TrainingConfig, lr: float, p: np.ndarray, g: np.ndarray, m: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One step of Muon on one kernel or matrix.
+
+    Args:
+        config: muon_momentum, weight_decay.
+        lr: this step's learning rate of Muon.
+        p, g, m: weights, clipped gradient and momentum, equal shapes; a kernel (O, I, k, k) is a matrix (O, I k k).
+    Returns:
+        New p and m.
+    Source: Jordan et al. 2024 (kellerjordan/Muon), with Nesterov's momentum and decoupled weight decay.
+    """
+    m = m + (1 - config.muon_momentum) * (g - m)
+    u = orthogonalised((g + config.muon_momentum * (m - g)).reshape(len(g), -1))
+    u = u * math.sqrt(max(1, u.shape[0] / u.shape[1]))
+    return p * (1 - lr * config.weight_decay) - lr * u.reshape(p.shape), m

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import keras
@@ -11,9 +12,10 @@ import tensorflow as tf
 
 from core.config import Recipe
 from core.networks.specs import check_weights, initial_weights, param_specs
-from core.training.optim import COMPILED_FROM, is_decayed
+from core.training.optim import COMPILED_FROM, is_decayed, muon_scale, muon_stacks
 from tf_impl.device import device_name, on_device, pick_device, tf32
 from tf_impl.kernel import compiled_layers
+from tf_impl.muon import orthogonalise
 from tf_impl.objective import losses
 from tf_impl.sampler import Network
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
@@ -75,11 +77,17 @@ class Trainer:
         self.specs = param_specs(recipe.model)
         self.parameters = [v.value for v in variables(self.network).values()]
         # All parameters as one vector, so that an optimiser step is some ten operations and not some ten a parameter.
+        # Muon's come last, equal shapes side by side.
+        self.stacks = muon_stacks(config, self.specs)
+        names = list(self.specs)
+        last = [names.index(name) for stack in self.stacks.values() for name in stack]
+        self.order = [*(i for i in range(len(names)) if i not in last), *last]
         self.flat = tf.Variable(self._flatten(self.parameters))
         self.average = tf.Variable(self.flat)
         self.profiles = [tf.Variable(self.flat) for _ in config.ema_profiles]
-        self.exp_avg = tf.Variable(tf.zeros_like(self.flat))
-        self.exp_avg_sq = tf.Variable(tf.zeros_like(self.flat))
+        self.momentum = tf.Variable(tf.zeros(sum(math.prod(self.specs[names[i]].shape) for i in last), config.dtype))
+        adams = self.flat.shape[0] - self.momentum.shape[0]
+        self.exp_avg, self.exp_avg_sq = (tf.Variable(tf.zeros_like(self.flat[:adams])) for _ in range(2))
         self.adam_steps = tf.Variable(0, dtype=tf.int64)
         self.skipped = tf.Variable(0, dtype=tf.int64)
         self.skipped_in_a_row = tf.Variable(0, dtype=tf.int64)
@@ -102,9 +110,9 @@ class Trainer:
         """One optimiser step; see core.training.training.Trainer."""
         total, gradients = self.gradients(placed, int(scalars["dropout_seed"]))
         # Tensors, since a new value of a Python float would trace the function again.
-        lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "ema_decay"))
+        lr, muon_lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "muon_lr", "ema_decay"))
         profiles = [scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))]
-        norm = self._compiled_update(total, gradients, lr, decay, tf.constant(profiles, tf.float64))
+        norm = self._compiled_update(total, gradients, lr, muon_lr, decay, tf.constant(profiles, tf.float64))
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
         each = {"losses": self.losses} if self.recipe.training.timestep_sampling == "importance" else {}
         return {"loss": total, "grad_norm": norm, **each, **{k: v.read_value() for k, v in counts.items()}}
@@ -144,13 +152,13 @@ class Trainer:
         gradients = tape.gradient(value, self.parameters, unconnected_gradients="zero")
         return value, each, [tf.convert_to_tensor(g) for g in gradients]  # the class embedding's is IndexedSlices
 
-    def _update(self, total: Any, gradients: list[Any], lr: Any, decay: Any, profile_decays: Any) -> Any:
+    def _update(self, total: Any, gradients: list[Any], lr: Any, muon_lr: Any, decay: Any, profile_decays: Any) -> Any:
         """Clip, step the optimiser and update the averages, or skip a step that is not finite; returns the norm."""
         gradient = self._flatten(gradients)
         norm = tf.norm(gradient)
 
         def apply() -> Any:
-            self._apply(gradient, norm, lr, decay)
+            self._apply(gradient, norm, lr, muon_lr, decay)
             for i, profile in enumerate(self.profiles):
                 profile.assign_add(tf.cast(1 - profile_decays[i], norm.dtype) * (self.flat - profile))
             return self.skipped_in_a_row.assign(0)
@@ -162,11 +170,14 @@ class Trainer:
         tf.cond(tf.math.is_finite(norm) & tf.math.is_finite(total), apply, skip)
         return norm
 
-    def _apply(self, g: Any, norm: Any, lr: Any, decay: Any) -> None:
-        """Take a step of Adam or AdamW, as torch.optim defines them, and update the average."""
+    def _apply(self, g: Any, norm: Any, lr: Any, muon_lr: Any, decay: Any) -> None:
+        """Take a step of Adam or AdamW, as torch.optim defines them, and of Muon, and update the average."""
         config, dtype, p = self.recipe.training, norm.dtype, self.flat
         if config.clip_norm:
             g = g * tf.minimum(tf.cast(1, dtype), config.clip_norm / (norm + 1e-6))
+        adams = self.exp_avg.shape[0]
+        muon_step = [self._muon_step(g[adams:], tf.cast(muon_lr, dtype))] if self.stacks else []
+        g = g[:adams]
         count = tf.cast(self.adam_steps.assign_add(1), tf.float64)
         # Scalars in float64: in float32 1 - beta_2^count errs by 1e-5 at the first steps.
         step_size = tf.cast(lr / (1 - config.beta1**count), dtype)
@@ -177,23 +188,36 @@ class Trainer:
             if config.optimizer == "adamw":
                 p.assign_sub(tf.cast(lr, dtype) * decay_term)
             else:
-                g = g + decay_term
+                g = g + decay_term[:adams]
         m = self.exp_avg.assign_add((1 - config.beta1) * (g - self.exp_avg))
         v = self.exp_avg_sq.assign(config.beta2 * self.exp_avg_sq + (1 - config.beta2) * g * g)
-        p.assign_sub(step_size * m / (tf.sqrt(v) / root + config.adam_eps))
+        step = step_size * m / (tf.sqrt(v) / root + config.adam_eps)
+        p.assign_sub(tf.concat([step, *muon_step], axis=0))
         self.average.assign_add(tf.cast(1 - decay, dtype) * (p - self.average))
         for parameter, part in zip(self.parameters, self._split(p), strict=True):
             parameter.assign(part)
 
+    def _muon_step(self, g: Any, lr: Any) -> Any:
+        """What a step of Muon, with decoupled weight decay, subtracts from the parameters that come last."""
+        mu, parts = self.recipe.training.muon_momentum, []
+        m = self.momentum.assign_add((1 - mu) * (g - self.momentum))
+        sizes = [len(names) * rows * columns for (rows, columns), names in self.stacks.items()]
+        for ((rows, columns), names), part in zip(
+            self.stacks.items(), tf.split(g + mu * (m - g), sizes), strict=True
+        ):  # Keras's kernels are the transposed matrices, with their rows in another order
+            u = orthogonalise(tf.reshape(part, (len(names), columns, rows)))
+            parts.append(muon_scale(rows, columns) * tf.reshape(u, (-1,)))
+        return lr * (tf.concat(parts, axis=0) + self.recipe.training.weight_decay * self.flat[-sum(sizes) :])
+
     def _flatten(self, tensors: list[Any]) -> Any:
-        """One vector of all parameters, in the order of the specs."""
-        return tf.concat([tf.reshape(t, (-1,)) for t in tensors], axis=0)
+        """One vector of all parameters, given in the order of the specs; Muon's come last."""
+        return tf.concat([tf.reshape(tensors[i], (-1,)) for i in self.order], axis=0)
 
     def _split(self, flat: Any) -> list[Any]:
-        """The parameters of a vector from _flatten(), in Keras's layout."""
+        """The parameters of a vector from _flatten(), in the order of the specs and in Keras's layout."""
         shapes = [p.shape for p in self.parameters]
-        parts = tf.split(flat, [shape.num_elements() for shape in shapes])
-        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+        parts = tf.split(flat, [shapes[i].num_elements() for i in self.order])
+        return [tf.reshape(parts[self.order.index(i)], shape) for i, shape in enumerate(shapes)]
 
     def _named(self, flat: Any) -> dict[str, np.ndarray]:
         """The parameters of a vector from _flatten(), by canonical name and in the canonical layout."""
@@ -202,7 +226,9 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, int]]:
         """EMA weights, training state and counters; see core.training.training.Trainer."""
-        parts = {"params": self.flat, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        seconds = (self.exp_avg_sq, tf.zeros_like(self.momentum))
+        parts = {"params": self.flat, "exp_avg": tf.concat([self.exp_avg, self.momentum], axis=0)}
+        parts |= {"exp_avg_sq": tf.concat(seconds, axis=0)}
         parts |= {f"profile_{i}": profile for i, profile in enumerate(self.profiles)}
         state = {f"{part}/{name}": value for part, flat in parts.items() for name, value in self._named(flat).items()}
         counters = ("adam_steps", "skipped", "skipped_in_a_row")
@@ -225,7 +251,10 @@ class Trainer:
         }
         for part, variable in targets.items():
             values = {**named, "ema": ema}[part]
-            variable.assign(np.concatenate([to_keras(s.kind, values[n]).ravel() for n, s in self.specs.items()]))
+            flat = self._flatten([to_keras(s.kind, values[n]) for n, s in self.specs.items()])
+            variable.assign(flat[: variable.shape[0]])
+            if part == "exp_avg":
+                self.momentum.assign(flat[variable.shape[0] :])
         for name in ("adam_steps", "skipped", "skipped_in_a_row"):
             getattr(self, name).assign(counters[name])
 

@@ -11,8 +11,9 @@ import torch
 
 from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
-from core.training.optim import COMPILED_FROM, is_decayed
+from core.training.optim import COMPILED_FROM, is_decayed, muon_scale, muon_stacks
 from torch_impl.device import device_name, pick_device, tf32
+from torch_impl.muon import orthogonalise
 from torch_impl.objective import losses
 from torch_impl.sampler import Network
 from torch_impl.weights import build_unet, get_weights, set_weights
@@ -66,13 +67,20 @@ class Trainer:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config, specs = self.recipe.training, param_specs(self.recipe.model)
+        named, stacks = dict(self.network.named_parameters()), muon_stacks(config, specs)
+        self.muon: list[list[torch.Tensor]] = [[named.pop(name) for name in names] for names in stacks.values()]
+        self.momenta = [ps[0].new_zeros(len(ps), *shape) for shape, ps in zip(stacks, self.muon, strict=True)]
         groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-        for name, p in self.network.named_parameters():
+        for name, p in named.items():
             groups[is_decayed(specs[name])].append(p)
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        options = {"lr": config.learning_rate, "betas": (config.beta1, config.beta2), "eps": config.adam_eps}
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        options: dict[str, Any] = {"lr": config.learning_rate, "eps": config.adam_eps, "fused": True}
         parts = [{"params": ps, "weight_decay": config.weight_decay * decayed} for decayed, ps in groups.items()]
-        return kind(parts, fused=True, **options)
+        optimizer = kind(parts, betas=(config.beta1, config.beta2), **options)
+        for parameters, momentum in zip(self.muon, self.momenta, strict=True):
+            for kernel, m in zip(parameters, momentum, strict=True):  # views, which state() and load() find
+                optimizer.state[kernel] = {"exp_avg": m.view(kernel.shape)}
+        return optimizer
 
     def put(self, batch: dict[str, np.ndarray]) -> Placed:
         """A batch on the device, as micro-batches; see core.training.training.Trainer."""
@@ -109,7 +117,7 @@ class Trainer:
         config = self.recipe.training
         if self.recipe.model.dropout:
             torch.manual_seed(dropout_seed)  # nn.Dropout takes no other generator
-        self.optimizer.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=getattr(torch, config.dtype), device=self.device)
         found = []
         for part in placed:
@@ -128,12 +136,25 @@ class Trainer:
         clip = self.recipe.training.clip_norm
         if clip:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, clip, norm)
+        self._update_muon(skip, scalars["muon_lr"])
         for group in self.optimizer.param_groups:
             group["lr"] = scalars["lr"]
         # The fused kernels leave weights, moments and step counts as they are where this attribute is 1.
         self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self._average(skip, scalars)
+
+    def _update_muon(self, skip: torch.Tensor, lr: float) -> None:
+        """Muon's step, of stacks of equal shapes; a rate of 0 and a gradient that is the momentum change nothing."""
+        config = self.recipe.training
+        rate = ~skip * torch.tensor(lr, dtype=self.parameters[0].dtype)
+        for parameters, m in zip(self.muon, self.momenta, strict=True):
+            g = torch.where(skip, m, torch.stack([p.grad.flatten(1) for p in parameters if p.grad is not None]))
+            m.lerp_(g, 1 - config.muon_momentum)
+            u = orthogonalise(g.lerp(m, config.muon_momentum)) * (rate * muon_scale(*m.shape[1:]))
+            if config.weight_decay:
+                torch._foreach_mul_(parameters, 1 - rate * config.weight_decay)
+            torch._foreach_sub_(parameters, [each.view(p.shape) for each, p in zip(u, parameters, strict=True)])
 
     def _average(self, skip: torch.Tensor, scalars: dict[str, float]) -> None:
         """Move the averages towards the parameters, by a share that is 0 where `skip` is true."""
@@ -159,7 +180,7 @@ class Trainer:
             for part in ("exp_avg", "exp_avg_sq"):
                 value = moments.get(part, torch.zeros_like(p))
                 state[f"{part}/{name}"] = value.detach().cpu().numpy().copy()
-            steps = int(moments.get("step", 0))
+            steps = max(steps, int(moments.get("step", 0)))  # Muon counts none
         for i, profile in enumerate(self.profiles):
             state |= {f"profile_{i}/{name}": value for name, value in get_weights(profile).items()}
         counters = {"adam_steps": steps, "skipped": int(self.skipped), "skipped_in_a_row": int(self.skipped_in_a_row)}
@@ -173,6 +194,7 @@ class Trainer:
         set_weights(self.network, {n: state[f"params/{n}"] for n, _ in self.network.named_parameters()})
         for name, p in self.network.named_parameters():
             moments = {k: torch.empty_like(p, requires_grad=False) for k in ("exp_avg", "exp_avg_sq")}  # p's strides
+            moments |= {k: m for k, m in self.optimizer.state[p].items() if k in moments}
             for k, moment in moments.items():
                 moment.copy_(torch.from_numpy(state[f"{k}/{name}"]))
             step = torch.tensor(float(counters["adam_steps"]), device=self.device)

@@ -30,10 +30,15 @@ class TrainingConfig:
     accumulate: int = 1
     """Micro-batches in one optimiser step, a divisor of batch_size. Raise it where memory is short; only dropout's
     masks depend on it."""
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """Adam or AdamW, as PyTorch defines them."""
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
+    """Adam or AdamW, as PyTorch defines them, or Muon. Muon trains the kernels and matrices inside the network. Adam
+    then trains the rest: the first and last layer, embeddings, time projections, norms and biases."""
     learning_rate: float = 2e-4
-    """Peak learning rate."""
+    """Peak learning rate, of Adam where the optimizer is muon."""
+    muon_learning_rate: float = 0.02
+    """Peak learning rate of Muon, which warms up and decays as learning_rate does. Read where the optimizer is muon."""
+    muon_momentum: float = 0.95
+    """Share of Muon's momentum that a step keeps. Read where the optimizer is muon."""
     warmup_steps: int = 500
     """Steps over which the learning rate rises linearly to its peak."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
@@ -49,7 +54,9 @@ class TrainingConfig:
     adam_eps: float = 1e-8
     """Adam's epsilon, added outside the root as in PyTorch."""
     weight_decay: float = 0.0
-    """Weight decay of matrices and kernels, not of norms and biases: L2 with adam, decoupled with adamw."""
+    """Weight decay of matrices and kernels, not of norms and biases: L2 with adam, decoupled with adamw. With muon it
+    is L2 for the parameters that Adam trains, and decoupled for Muon's: a step multiplies those by
+    1 - weight_decay * (the rate of Muon)."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; a longer gradient is scaled down to it. 0 for no clipping."""
     condition_dropout: float = 0.0
@@ -102,10 +109,11 @@ class TrainingConfig:
         for key in ("weight_decay", "clip_norm"):
             need(getattr(self, key) >= 0, key, "at least 0")
         need(self.batch_size % self.accumulate == 0, "accumulate", f"a divisor of batch_size {self.batch_size}")
-        need(self.learning_rate > 0, "learning_rate", "above 0")
+        for key in ("learning_rate", "muon_learning_rate"):
+            need(getattr(self, key) > 0, key, "above 0")
         for key in ("decay_start", "final_fraction"):
             need(0 <= getattr(self, key) <= 1, key, "in [0, 1]")
-        for key in ("beta1", "beta2", "ema_decay", "condition_dropout"):
+        for key in ("muon_momentum", "beta1", "beta2", "ema_decay", "condition_dropout"):
             need(0 <= getattr(self, key) < 1, key, "in [0, 1)")
         for value in self.ema_profiles:
             allowed = f"above 0 and below {WIDEST_PROFILE:.4f} each"

@@ -202,7 +202,7 @@ def _check_finite(metrics: dict[str, Any], step: int, folder: RunFolder) -> None
     if int(metrics["skipped_in_a_row"]) >= MOST_SKIPPED_IN_A_ROW:
         raise RunError(
             f"{MOST_SKIPPED_IN_A_ROW} steps in a row had a loss or gradient that is not finite; "
-            f"the last was step {step}; lower training.learning_rate and start again, "
+            f"the last was step {step}; lower training.learning_rate (and muon_learning_rate) and start again, "
             f"or go on from {_last_good(folder)} with another rate: "
             f"train --resume {folder.path} --retune --training.learning-rate RATE"
         )

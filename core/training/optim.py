@@ -1,8 +1,9 @@
-"""The optimiser's scalars at each step: learning rate, decays of the averages, seed of dropout."""
+"""The optimiser's scalars at each step: learning rates, decays of the averages, seed of dropout. Who trains what."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from core.config import TrainingConfig
 from core.networks.parameters import ParamSpec
@@ -11,6 +12,21 @@ from core.training.posthoc_ema import profile_decay
 
 COMPILED_FROM = 2000
 """Number of optimiser steps from which a training on an NVIDIA GPU is compiled. Compiling takes a minute or more."""
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients a, b and c of Muon's Newton-Schulz step, X <- a X + (b G + c G^2) X with G = X X^T."""
+
+NEWTON_SCHULZ_STEPS = 5
+"""Number of Newton-Schulz steps, after which singular values are between 0.68 and 1.13 unless they are tiny."""
+
+NEWTON_SCHULZ_EPS = 1e-7
+"""What is added to the Frobenius norm by which a matrix is divided before the first step."""
+
+OUTER_LAYERS = ("conv_in", "conv_out", "time_embedding", "class_embedding", "vector_embedding", "time_emb_proj")
+"""Layers of the U-Net that Muon leaves to Adam: the first and last convolution, embeddings and time projections."""
+
+BASELINE_OUTER_LAYERS = ("inc.double_conv.0", "outc", "label_emb", "emb_layer")
+"""The same layers of the baseline network."""
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -46,13 +62,53 @@ def scalars(config: TrainingConfig, step: int) -> dict[str, float]:
     """The scalars of an optimiser step (0-based).
 
     Returns:
-        `lr`; `ema_decay`; `dropout_seed`, an integer below 2^31; `profile_decay_I` of entry I of training.ema_profiles.
+        `lr`; `muon_lr`, the rate of Muon, which is muon_learning_rate times lr / learning_rate; `ema_decay`;
+        `dropout_seed`, an integer below 2^31; `profile_decay_I` of entry I of training.ema_profiles.
     """
+    lr = learning_rate(config, step)
+    muon_lr = config.muon_learning_rate * (lr / config.learning_rate)
     seed = int(generator(config.seed, "dropout", 0, step).integers(2**31))
     profiles = {f"profile_decay_{i}": profile_decay(value, step) for i, value in enumerate(config.ema_profiles)}
-    return {"lr": learning_rate(config, step), "ema_decay": ema_decay(config, step), "dropout_seed": seed, **profiles}
+    decay = ema_decay(config, step)
+    return {"lr": lr, "muon_lr": muon_lr, "ema_decay": decay, "dropout_seed": seed, **profiles}
 
 
 def is_decayed(spec: ParamSpec) -> bool:
     """Whether weight decay acts on a parameter: it acts on kernels and matrices, not on norms and biases."""
     return len(spec.shape) >= 2
+
+
+def is_orthogonalised(name: str, spec: ParamSpec) -> bool:
+    """Whether Muon trains a parameter where the optimizer is muon; Adam trains the others.
+
+    It trains the kernels and matrices inside the network. It leaves OUTER_LAYERS and BASELINE_OUTER_LAYERS to Adam, as
+    well as norms and biases. The baseline's joint projection of attention, `in_proj_weight`, is one matrix.
+
+    Args:
+        name: canonical name in either architecture.
+        spec: its shape.
+    Source: Jordan et al. 2024, which trains the first and last layer by Adam.
+    """
+    outer = any(f".{layer}." in f".{name}" for layer in (*OUTER_LAYERS, *BASELINE_OUTER_LAYERS))
+    return is_decayed(spec) and not outer
+
+
+def muon_stacks(config: TrainingConfig, specs: Mapping[str, ParamSpec]) -> dict[tuple[int, int], list[str]]:
+    """The parameters that Muon trains, by their shape as a matrix; equal shapes are orthogonalised together.
+
+    Args:
+        config: the training; without Muon there are none.
+        specs: every parameter by canonical name.
+    Returns:
+        (rows, columns) -> names, with one row an output channel: a kernel (O, I, k, k) is a matrix (O, I k k).
+    """
+    stacks: dict[tuple[int, int], list[str]] = {}
+    for name, spec in specs.items() if config.optimizer == "muon" else ():
+        if is_orthogonalised(name, spec):
+            stacks.setdefault((spec.shape[0], math.prod(spec.shape[1:])), []).append(name)
+    return stacks
+
+
+def muon_scale(rows: int, columns: int) -> float:
+    """What an orthogonalised matrix is multiplied by, besides the learning rate; Source: kellerjordan/Muon."""
+    return math.sqrt(max(1.0, rows / columns))

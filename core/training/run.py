@@ -32,6 +32,7 @@ RESUMABLE = (
 """Keys of a recipe that may change when a run is resumed. The results of a step do not depend on them."""
 RETUNABLE = (
     "training.learning_rate",
+    "training.muon_learning_rate",
     "training.clip_norm",
     "training.ema_decay",
     "training.decay",

@@ -65,6 +65,7 @@ class Trainer(Protocol):
         Returns:
             EMA weights by canonical name; the training state, with the weights as `params/NAME`, Adam's moments as
             `exp_avg/NAME` and `exp_avg_sq/NAME`, and the average of profile I as `profile_I/NAME`; and the counters.
+            Of a parameter that Muon trains, `exp_avg/NAME` is the momentum and `exp_avg_sq/NAME` is zero.
         """
         ...
 

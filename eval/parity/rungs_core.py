@@ -18,7 +18,7 @@ from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
 from core.networks.specs import param_specs, time_frequencies
 from core.random import gaussian, generator, integers
-from core.training.optim import ema_decay, is_decayed, learning_rate
+from core.training.optim import ema_decay, is_decayed, is_orthogonalised, learning_rate, scalars
 from core.training.training import Training
 from core.worker.tasks import as_dataset
 from eval.parity import closed_forms
@@ -56,6 +56,8 @@ def tables(twins: Twins, subject: Subject, board: Board) -> None:
     n = np.arange(200)
     rate = training.learning_rate * np.minimum((n + 1) / 50, 1) * (0.1 + 0.9 * (1 + np.cos(np.pi * (n + 1) / 200)) / 2)
     board.close("learning rate", np.array([learning_rate(training, int(i)) for i in n]), rate, TABLE)
+    found = np.array([scalars(training, int(i))["muon_lr"] for i in n])
+    board.close("learning rate of Muon", found, training.muon_learning_rate * rate / training.learning_rate, TABLE)
     decay = np.minimum(training.ema_decay, (n + 2) / (n + 11))
     board.close("EMA decay", np.array([ema_decay(training, int(i)) for i in n]), decay, TABLE)
     frequencies = closed_forms.time_frequencies(subject.config).astype(np.float64)
@@ -63,11 +65,17 @@ def tables(twins: Twins, subject: Subject, board: Board) -> None:
 
 
 def parameters(twins: Twins, subject: Subject, board: Board) -> None:
-    """Parameters by name and shape, in each framework as core lists them, and which of them decay."""
+    """Parameters by name and shape, in each framework as core lists them; which of them decay, and which are Muon's."""
     specs = param_specs(subject.config)
     decayed = {name: np.array(int(is_decayed(spec))) for name, spec in specs.items()}
     kernels = {name: np.array(int(spec.kind not in ("norm", "bias"))) for name, spec in specs.items()}
     board.all_close("weight decay on kernels and matrices alone", decayed, kernels, EXACT, floor=0.0)
+    # Muon leaves embeddings, the first kernel and the last to Adam.
+    inner = [name for name, spec in specs.items() if spec.kind in ("conv", "linear") and "emb" not in name][1:]
+    last = [name for name in inner if specs[name].kind == "conv"][-1]
+    of_muon = {name: np.array(int(name in inner and name != last)) for name in specs}
+    taken = {name: np.array(int(is_orthogonalised(name, spec))) for name, spec in specs.items()}
+    board.all_close("Muon on kernels and matrices inside", taken, of_muon, EXACT, floor=0.0)
     expected = {name: np.array(spec.shape) for name, spec in specs.items()}
     recipe = stress(subject.recipe, "float32")
     for framework, worker in twins.items():

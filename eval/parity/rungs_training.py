@@ -134,8 +134,9 @@ def long_run(steps: int) -> Callable[[Twins, Subject, Board], None]:
         watch = max(1, steps // 30)
         ends: dict[str, list[Any]] = {}
         for dtype in ("float64", "float32"):
-            plain = {"accumulate": 1, "learning_rate": 1e-3, "clip_norm": 1.0, "weight_decay": 0.0, "optimizer": "adam"}
-            recipe = stress(subject.recipe, dtype, steps=steps, warmup_steps=steps // 10, **plain)
+            plain = {"accumulate": 1, "learning_rate": 1e-3, "clip_norm": 1.0, "weight_decay": 0.0}
+            optimizer = "muon" if subject.recipe.training.optimizer == "muon" else "adam"
+            recipe = stress(subject.recipe, dtype, steps=steps, warmup_steps=steps // 10, optimizer=optimizer, **plain)
             images = images_for(recipe, 128)
             options = {"recipe": to_dict(recipe), "first": 0, "steps": steps, "watch": watch}
             ends[dtype] = [arrays for arrays, _ in twins.both("train", images, **options)]

@@ -97,7 +97,7 @@ def stress(recipe: Recipe, dtype: Any, **changes: Any) -> Recipe:
     """The recipe with a training in which everything acts: clip, warm-up, decay, weight decay, accumulation, average.
 
     Dropout is off: each framework draws its own masks. How levels are drawn, and which profiles are kept, is the
-    recipe's.
+    recipe's. The optimizer is muon where the recipe has it, else adamw.
     """
     ways = {
         key: getattr(recipe.training, key)
@@ -107,7 +107,7 @@ def stress(recipe: Recipe, dtype: Any, **changes: Any) -> Recipe:
         steps=20,
         batch_size=4,
         accumulate=2,
-        optimizer="adamw",
+        optimizer="muon" if recipe.training.optimizer == "muon" else "adamw",
         weight_decay=0.1,
         learning_rate=2e-3,
         clip_norm=0.5,

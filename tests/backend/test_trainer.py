@@ -1,5 +1,5 @@
-"""The twin's training step: gradients against finite differences of the NumPy reference, the optimiser against core's
-Adam fed with the twin's own gradients, and everything that a run relies on."""
+"""The twin's training step: gradients against finite differences of the NumPy reference, the optimiser against NumPy's
+Adam and Muon fed with the twin's own gradients, and everything that a run relies on."""
 
 import dataclasses
 import importlib
@@ -15,7 +15,7 @@ from core.diffusion.samplers import make_table
 from core.diffusion.table import run
 from core.networks.specs import initial_weights, param_specs
 from core.networks.unet import ResnetPlan
-from core.training.optim import ema_decay, is_decayed, scalars
+from core.training.optim import ema_decay, is_decayed, muon_stacks, scalars
 from core.training.posthoc_ema import gamma_of
 from core.training.training import Training
 from core.worker.tasks import TrainingTask
@@ -30,7 +30,7 @@ from eval.parity.tolerances import (
     STATISTICS_SIGMA,
 )
 from eval.twins.client import Worker
-from tests.numpy_adam import adam_step, clip_factor
+from tests.numpy_adam import adam_step, clip_factor, muon_step, orthogonalised
 from tests.numpy_unet import NumpyUNet
 
 MODEL = ModelConfig(
@@ -61,6 +61,8 @@ ADAM = dict(weight_decay=0.05, clip_norm=0.4, adam_eps=1e-3, **COMMON)
 TRAININGS = {
     "adam": TrainingConfig(**ADAM),
     "adamw": TrainingConfig(optimizer="adamw", weight_decay=0.1, beta1=0.8, beta2=0.9, clip_norm=0.0, **COMMON),
+    "muon": TrainingConfig(optimizer="muon", muon_momentum=0.9, **ADAM),
+    "muon parts": TrainingConfig(optimizer="muon", muon_momentum=0.9, accumulate=4, ema_profiles=(0.1,), **ADAM),
     "accumulate": TrainingConfig(accumulate=4, **ADAM),
     "checkpointing": TrainingConfig(gradient_checkpointing=True, **ADAM),
     "importance": TrainingConfig(accumulate=2, timestep_sampling="importance", **ADAM),
@@ -99,6 +101,7 @@ def trainers(backend):
         start = weights(TRAININGS[name].dtype)
         zeros = {f"{part}/{n}": np.zeros_like(w) for part in ("exp_avg", "exp_avg_sq") for n, w in start.items()}
         state = {**{f"params/{n}": w for n, w in start.items()}, **zeros}
+        state |= {f"profile_0/{n}": w for n, w in start.items()}
         made[name].load(start, state, {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0})
         return made[name]
 
@@ -165,12 +168,13 @@ def test_every_gradient_is_the_slope_of_the_loss(backend, trainers):
     require_close(np.array(ours), np.array(slopes), FINITE_DIFFERENCE, "slopes")
 
 
-@pytest.mark.parametrize("name", ("adam", "adamw"))
+@pytest.mark.parametrize("name", ("adam", "adamw", "muon"))
 def test_twenty_steps_equal_the_reference_optimiser(backend, trainers, name):
     """Warm-up, decay, clipping, weight decay and the average, whose closed form is a sum over all steps' weights."""
     config, trainer = TRAININGS[name], trainers(name)
     p, history, clipped = weights(), [weights()], 0
     m, v = ({n: np.zeros_like(w) for n, w in p.items()} for _ in range(2))
+    of_muon = {n for names in muon_stacks(config, SPECS).values() for n in names}
     for step in range(20):
         b, values = batch(name, step), scalars(config, step)
         total, g = gradients(backend, trainer, b, values["dropout_seed"])
@@ -180,9 +184,12 @@ def test_twenty_steps_equal_the_reference_optimiser(backend, trainers, name):
         factor = clip_factor(norm, config.clip_norm)
         clipped += factor < 1
         for n, spec in SPECS.items():
-            p[n], m[n], v[n] = adam_step(
-                config, values["lr"], step + 1, is_decayed(spec), p[n], factor * g[n], m[n], v[n]
-            )
+            if n in of_muon:
+                p[n], m[n] = muon_step(config, values["muon_lr"], p[n], factor * g[n], m[n])
+            else:
+                p[n], m[n], v[n] = adam_step(
+                    config, values["lr"], step + 1, is_decayed(spec), p[n], factor * g[n], m[n], v[n]
+                )
         history.append(dict(p))
     assert clipped == 0 if name == "adamw" else 0 < clipped < 20
     ema, state, counters = trainer.state()
@@ -217,14 +224,15 @@ def test_tensorflow_traces_loss_and_update_once(backend, monkeypatch):
     assert calls == (once if backend.name == "tensorflow" else {"losses": 3, "is_decayed": 0})
 
 
-def test_accumulation_changes_nothing(backend, trainers):
-    whole, parts = trainers("adam"), trainers("accumulate")
+@pytest.mark.parametrize(("name", "in_parts"), (("adam", "accumulate"), ("muon", "muon parts")))
+def test_accumulation_changes_nothing(backend, trainers, name, in_parts):
+    whole, parts = trainers(name), trainers(in_parts)
     (total, g), (total_parts, g_parts) = (gradients(backend, t, batch("adam", 0)) for t in (whole, parts))
     require_close(total_parts, total, LOSS_FLOAT64, "loss")
     largest = max(np.abs(x).max() for x in g.values())
     for n in SPECS:  # relative to all gradients: that of a key's bias is rounding
         require_close(g_parts[n] + largest, g[n] + largest, LOSS_FLOAT64, f"gradient {n}")
-    metrics, metrics_parts = take(whole, "adam", range(3)), take(parts, "accumulate", range(3))
+    metrics, metrics_parts = take(whole, name, range(3)), take(parts, in_parts, range(3))
     for one, other in zip(metrics, metrics_parts, strict=True):
         assert all(np.isclose(one[k], other[k], rtol=1e-12) for k in one)
     one, other = copied(whole.state())[0], copied(parts.state())[0]
@@ -232,26 +240,27 @@ def test_accumulation_changes_nothing(backend, trainers):
         require_close(other[n], one[n], LOSS_FLOAT64, n)
 
 
+@pytest.mark.parametrize("name", ("adam", "muon"))
 @pytest.mark.parametrize("key", ("x_0", "eps", "weight"))
 @pytest.mark.parametrize("value", (np.nan, np.inf, 1e200))
-def test_a_step_that_is_not_finite_is_skipped_and_counted(trainers, key, value):
-    trainer = trainers("adam")
-    take(trainer, "adam", range(2))
+def test_a_step_that_is_not_finite_is_skipped_and_counted(trainers, name, key, value):
+    trainer = trainers(name)
+    take(trainer, name, range(2))
     before = copied(trainer.state())
     bad = batch("adam", 2)
     bad[key] = bad[key].copy()
     bad[key].flat[3] = value
     for count in (1, 2):
-        metrics = trainer.step(trainer.put(bad), scalars(TRAININGS["adam"], 2))
+        metrics = trainer.step(trainer.put(bad), scalars(TRAININGS[name], 2))
         assert int(metrics["skipped"]) == int(metrics["skipped_in_a_row"]) == count
         assert not (np.isfinite(float(metrics["loss"])) and np.isfinite(float(metrics["grad_norm"])))
     arrays, counters = copied(trainer.state())
     assert equal(arrays, before[0]) and counters == {"adam_steps": 2, "skipped": 2, "skipped_in_a_row": 2}
-    (metrics,) = take(trainer, "adam", [3])
+    (metrics,) = take(trainer, name, [3])
     assert metrics["skipped"] == 2 and metrics["skipped_in_a_row"] == 0
     after = copied(trainer.state())[0]
-    fresh = trainers("adam")
-    take(fresh, "adam", [0, 1, 3])
+    fresh = trainers(name)
+    take(fresh, name, [0, 1, 3])
     assert equal(copied(fresh.state())[0], after)
 
 
@@ -306,18 +315,19 @@ def as_in_a_new_process(backend, recipe):
     return backend.trainer.Trainer(recipe)
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(backend):
+@pytest.mark.parametrize("name", ("dropout", "muon parts"))
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(backend, name):
     """Into a trainer of another seed, dropout included."""
-    trainer = as_in_a_new_process(backend, recipe("dropout"))
-    take(trainer, "dropout", range(3))
+    trainer = as_in_a_new_process(backend, recipe(name))
+    take(trainer, name, range(3))
     ema, state, counters = trainer.state()
-    metrics = take(trainer, "dropout", range(3, 5))
+    metrics = take(trainer, name, range(3, 5))
     uninterrupted = copied(trainer.state())
-    other = as_in_a_new_process(backend, recipe("dropout", seed=9))
+    other = as_in_a_new_process(backend, recipe(name, seed=9))
     other.load(ema, state, counters)
     arrays, loaded = copied(other.state())
     assert equal(arrays, {**{f"ema/{n}": w for n, w in ema.items()}, **state}) and loaded == counters
-    assert take(other, "dropout", range(3, 5)) == metrics
+    assert take(other, name, range(3, 5)) == metrics
     arrays, counters = copied(other.state())
     assert equal(arrays, uninterrupted[0]) and counters == uninterrupted[1]
 
@@ -355,6 +365,27 @@ def test_profiles_are_averages_of_all_steps_and_go_on_exactly(backend):
     half, info = task(data, {**options, "steps": 4})
     rest, _ = task({**data, **half}, {**options, "first": 4, "steps": 2, **info})
     assert all(np.array_equal(rest[n], w) for n, w in whole.items() if "/" in n)
+
+
+@pytest.mark.parametrize("shape", ((6, 54), (54, 6), (8, 8)))
+def test_singular_values_become_nearly_one_and_singular_vectors_stay(backend, shape):
+    """Against NumPy's SVD; the order of a matrix's columns, in which the twins differ, does not matter."""
+    rng = np.random.default_rng(5)
+    u, s, v = np.linalg.svd(rng.standard_normal((3, *shape)), full_matrices=False)
+    s = np.linspace(1.0, 0.1, s.shape[1]) * 10.0 ** np.arange(-6, 3, 3)[:, None]
+    matrices, order = u * s[:, None] @ v, rng.permutation(shape[1])
+    found = backend.array(backend.muon.orthogonalise(backend.tensor(matrices)))
+    within = u.mT @ found @ v.mT
+    kept = np.diagonal(within, axis1=1, axis2=2)
+    assert kept.min() > 0.68 and kept.max() < 1.13
+    require_close(found, u * kept[:, None] @ v, OPTIMISER_FLOAT64, "singular vectors")
+    for matrix, expected in zip(matrices, found, strict=True):
+        require_close(orthogonalised(matrix), expected, OPTIMISER_FLOAT64, "reference")
+    swapped = backend.array(backend.muon.orthogonalise(backend.tensor(matrices[..., order])))
+    require_close(swapped, found[..., order], OPTIMISER_FLOAT64, "swapped columns")
+    transposed = backend.array(backend.muon.orthogonalise(backend.tensor(np.ascontiguousarray(matrices.mT))))
+    require_close(transposed, found.mT, OPTIMISER_FLOAT64, "transposed")
+    assert not backend.array(backend.muon.orthogonalise(backend.tensor(np.zeros((2, *shape))))).any()
 
 
 def test_the_losses_of_importance_sampling_are_each_image_s(backend, trainers):

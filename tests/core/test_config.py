@@ -153,15 +153,20 @@ BAD = [
         )
     ],
     ("training", {"batch_size": 10, "accumulate": 4}, "training.accumulate = 4: must be a divisor of batch_size 10"),
-    ("training", {"optimizer": "sgd"}, "training.optimizer = 'sgd': must be one of adam, adamw"),
+    ("training", {"optimizer": "sgd"}, "training.optimizer = 'sgd': must be one of adam, adamw, muon"),
     ("training", {"learning_rate": 0.0}, "training.learning_rate"),
     ("training", {"learning_rate": float("inf")}, "training.learning_rate"),
+    ("training", {"muon_learning_rate": 0.0}, "training.muon_learning_rate = 0.0: must be above 0"),
+    ("training", {"muon_learning_rate": float("nan")}, "training.muon_learning_rate"),
     ("training", {"decay": "step"}, "training.decay"),
     *[
         ("training", {key: 1.5}, f"training.{key} = 1.5: must be in [0, 1]")
         for key in ("decay_start", "final_fraction")
     ],
-    *[("training", {key: 1.0}, f"training.{key} = 1.0: must be in [0, 1)") for key in ("beta1", "beta2", "ema_decay")],
+    *[
+        ("training", {key: 1.0}, f"training.{key} = 1.0: must be in [0, 1)")
+        for key in ("muon_momentum", "beta1", "beta2", "ema_decay")
+    ],
     ("training", {"timestep_sampling": "normal"}, "must be one of uniform, log_normal, importance"),
     ("training", {"ema_profiles": [0.3]}, "training.ema_profiles = 0.3: must be above 0 and below 0.2887 each"),
     ("training", {"ema_profiles": [0.1, 0.1]}, "training.ema_profiles = (0.1, 0.1): must be named once each"),

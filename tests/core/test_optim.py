@@ -1,14 +1,15 @@
-"""The scalars of each step, computed by hand, and the reference Adam against torch.optim."""
+"""The scalars of each step, computed by hand, and the reference Adam and Muon against torch.optim."""
 
 import numpy as np
 import pytest
 
-from core.config import TrainingConfig
+from core.config import ModelConfig, TrainingConfig
 from core.networks.parameters import ParamSpec
-from core.training.optim import ema_decay, is_decayed, learning_rate, scalars
+from core.networks.specs import param_specs
+from core.training.optim import ema_decay, is_decayed, is_orthogonalised, learning_rate, muon_stacks, scalars
 from eval.parity.closeness import require_close
 from eval.parity.tolerances import TABLE
-from tests.numpy_adam import adam_step, clip_factor
+from tests.numpy_adam import adam_step, clip_factor, muon_step, orthogonalised
 
 
 @pytest.mark.parametrize(
@@ -121,3 +122,77 @@ def test_the_first_adam_step_by_hand():
     require_close(p, np.array([0.9, 1.1, 0.95]), 1e-8, "weights")  # eps itself moves the first two by 1e-8
     require_close(m, 0.1 * gradient, TABLE, "first moment")
     require_close(v, 0.001 * gradient**2, TABLE, "second moment")
+
+
+def test_the_rate_of_muon_follows_the_learning_rate():
+    config = TrainingConfig(
+        steps=10, learning_rate=8.0, muon_learning_rate=0.5, warmup_steps=2, decay="linear", decay_start=0.6
+    )
+    found = [scalars(config, step)["muon_lr"] for step in range(10)]
+    require_close(np.array(found), np.array([4, 8, 8, 8, 8, 8, 6, 4, 2, 0]) / 16, TABLE, "rate of Muon")
+
+
+def test_muon_trains_the_kernels_and_matrices_inside_the_network():
+    unet = param_specs(ModelConfig(num_class_embeds=3, vector_channels=2, condition_channels=1, in_channels=2))
+    baseline = param_specs(
+        ModelConfig((8, 8), block_out_channels=(8, 16, 32, 32), num_class_embeds=3, architecture="baseline")
+    )
+    outer = [
+        {n for n, spec in specs.items() if len(spec.shape) >= 2 and not is_orthogonalised(n, spec)}
+        for specs in (unet, baseline)
+    ]
+    first = {f"{n}.weight" for n in ("conv_in", "conv_out", "class_embedding")}
+    embeddings = {f"{n}_embedding.linear_{i}.weight" for n in ("time", "vector") for i in (1, 2)}
+    assert outer[0] == first | embeddings | {n for n in unet if n.endswith("time_emb_proj.weight")}
+    times = {f"{n}{i}.emb_layer.1.weight" for n in ("down", "up") for i in (1, 2, 3)}
+    assert outer[1] == times | {"inc.double_conv.0.weight", "outc.weight", "label_emb.weight"}
+    assert not any(is_orthogonalised(n, s) for specs in (unet, baseline) for n, s in specs.items() if len(s.shape) < 2)
+
+
+def test_the_parameters_of_muon_are_stacked_by_their_shape_as_a_matrix():
+    specs = {
+        "a.weight": (8, 4, 3, 3),
+        "b.weight": (8, 36),
+        "c.weight": (4, 8, 1, 1),
+        "c.bias": (4,),
+        "conv_in.weight": (8, 4),
+    }
+    specs = {n: ParamSpec(shape, "conv", "ones") for n, shape in specs.items()}
+    assert muon_stacks(TrainingConfig(), specs) == {}
+    found = muon_stacks(TrainingConfig(optimizer="muon"), specs)
+    assert found == {(8, 36): ["a.weight", "b.weight"], (4, 8): ["c.weight"]}
+
+
+@pytest.mark.parametrize("shape", ((6, 20), (20, 6), (5, 5)))
+def test_the_reference_muon_is_torchs(monkeypatch, shape):
+    """PyTorch's iterates in bfloat16, which float64 replaces here, and limits the norm where ours adds 1e-7 to it.
+
+    Its default adjust_lr_fn is the original's factor, which is ours too.
+    """
+    import torch
+
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    config = TrainingConfig(optimizer="muon", muon_momentum=0.9, weight_decay=0.1)
+    rng = np.random.default_rng(1)
+    p = rng.standard_normal(shape)
+    m, theirs = np.zeros_like(p), torch.nn.Parameter(torch.from_numpy(p.copy()))
+    optimiser = torch.optim.Muon([theirs], lr=1.0, momentum=0.9, weight_decay=0.1)
+    for step in range(10):
+        gradient, lr = 1e6 * rng.standard_normal(shape), 0.02 * (step + 1)
+        theirs.grad = torch.from_numpy(gradient.copy())
+        optimiser.param_groups[0]["lr"] = lr
+        optimiser.step()
+        p, m = muon_step(config, lr, p, gradient, m)
+        require_close(p, theirs.detach().numpy(), TABLE, f"weights after step {step}")
+    require_close(m, optimiser.state[theirs]["momentum_buffer"].numpy(), TABLE, "momentum")
+
+
+def test_the_reference_muon_moves_a_kernel_as_a_matrix_of_its_output_channels():
+    rng = np.random.default_rng(1)
+    p, g, m = (rng.standard_normal((6, 2, 3, 3)) for _ in range(3))
+    config = TrainingConfig(optimizer="muon")
+    new = muon_step(config, 0.1, p, g, m)
+    flat = muon_step(config, 0.1, *(x.reshape(6, 18) for x in (p, g, m)))
+    assert all((a.reshape(6, 18) == b).all() for a, b in zip(new, flat, strict=True))
+    values = np.linalg.svd(orthogonalised(flat[1]), compute_uv=False)
+    assert values.min() > 0.68 and values.max() < 1.13

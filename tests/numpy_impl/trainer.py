@@ -1,4 +1,4 @@
-"""core's Adam on a gradient that depends on the weights and on every part of the batch."""
+"""The reference Adam and Muon on a gradient that depends on the weights and on every part of the batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
-from core.training.optim import is_decayed
+from core.training.optim import is_decayed, muon_stacks
 from core.training.training import Batch, State
-from tests.numpy_adam import adam_step
+from tests.numpy_adam import adam_step, muon_step
 from tests.numpy_impl.pace import PACE
 from tests.numpy_impl.sampler import Network, scaled
 
@@ -42,6 +42,7 @@ class Trainer:
         self.ema = {name: value.copy() for name, value in self.params.items()}
         self.moments = {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in self.params.items()}
         self.counters = {"adam_steps": 0, "skipped": 0, "skipped_in_a_row": 0}
+        self.of_muon = {name for names in muon_stacks(recipe.training, self.specs).values() for name in names}
 
     def put(self, batch: Batch) -> Batch:
         """The batch as it is."""
@@ -60,7 +61,11 @@ class Trainer:
             for name, p in self.params.items():
                 config, count, lr = self.recipe.training, self.counters["adam_steps"], scalars["lr"]
                 decayed = is_decayed(self.specs[name])
-                new, m, v = adam_step(config, lr, count, decayed, p, gradients[name], *self.moments[name])
+                if name in self.of_muon:
+                    m, v = self.moments[name]
+                    new, m = muon_step(config, scalars["muon_lr"], p, gradients[name], m)
+                else:
+                    new, m, v = adam_step(config, lr, count, decayed, p, gradients[name], *self.moments[name])
                 self.params[name], self.moments[name] = new.astype(m.dtype), (m, v)
                 self.ema[name] += (1 - scalars["ema_decay"]) * (self.params[name] - self.ema[name])
         else:

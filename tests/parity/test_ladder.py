@@ -48,8 +48,8 @@ RECIPES = {
     ),
 }
 IMAGE = dataclasses.replace(CONDITIONAL, in_channels=3, condition_channels=2)
-# Beside the default: other processes, losses and ways to draw levels, on all rungs but those of the images. They do not
-# depend on the network, which is smaller.
+# Beside the default: other processes, losses, ways to draw levels, and Muon, on all rungs but those of the images. They
+# do not depend on the network, which is smaller.
 SMALL = dataclasses.replace(CONDITIONAL, num_class_embeds=None, vector_channels=0)
 OBJECTIVES = {
     "flow": Recipe(
@@ -79,6 +79,7 @@ OBJECTIVES = {
         ProcessConfig(20, schedule="cosine", prediction="v", variance="learned", loss="vlb"),
         sampling=SamplingConfig("ddim", 20),
     ),
+    "muon": Recipe(SMALL, ProcessConfig(prediction="v"), training=TrainingConfig(optimizer="muon")),
     "log_normal": Recipe(
         SMALL,
         process=ProcessConfig(schedule="edm", prediction="edm", loss_weight="edm"),
@@ -88,7 +89,7 @@ OBJECTIVES = {
 }
 RUNGS = all_rungs(images=16, ddpm_images=0, long_steps=0)
 LONG_RUNGS = all_rungs(images=2, ddpm_images=8, long_steps=60)[-2:]
-QUICK = ("flow", "hybrid")
+QUICK = ("flow", "hybrid", "muon")
 """Of OBJECTIVES; the others are slow."""
 
 
@@ -152,7 +153,7 @@ def test_every_objective_is_the_same(twins, name):
         rungs_network.gradients,
         rungs_training.steps_of_training,
     )
-    if name == "importance":
+    if name in ("importance", "muon"):
         wanted = (*wanted, rungs_training.going_on)
     hold(climb(twins, subject(name, OBJECTIVES[name]), [(1, rung) for rung in wanted], lambda _: None))
 
