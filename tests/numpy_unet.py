@@ -29,6 +29,20 @@ def gelu(x: Array) -> Array:
 ACTIVATIONS = {"silu": silu, "gelu": gelu}
 
 
+def to_patches(x: Array, p: int) -> Array:
+    """Channel p^2 c + p i + j of a pixel is pixel (i, j) of channel c in its square."""
+    return np.stack([x[:, i::p, j::p, c] for c in range(x.shape[-1]) for i in range(p) for j in range(p)], axis=-1)
+
+
+def from_patches(x: Array, p: int) -> Array:
+    B, H, W, C = x.shape
+    y = np.empty((B, p * H, p * W, C // p**2))
+    for k in range(C):
+        c, i, j = k // p**2, k % p**2 // p, k % p
+        y[:, i::p, j::p, c] = x[..., k]
+    return y
+
+
 def conv2d(x: Array, weight: Array, bias: Array, stride: int = 1, before: int = 0, after: int = 0) -> Array:
     """Cross-correlation by explicit loops over the kernel; zero padding before and after each axis."""
     x = np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
@@ -176,7 +190,7 @@ class NumpyUNet:
         c = self.config
         time = self.time(np.broadcast_to(t, len(x)), labels, vector=vector, keep=keep)
         x = x if image is None else np.concatenate([x, image], axis=-1)
-        x = self.conv("conv_in", 2 * x - 1 if c.center_input_sample else x)
+        x = self.conv("conv_in", to_patches(2 * x - 1 if c.center_input_sample else x, c.patch_size))
         skips = [x]
         for level in range(len(c.block_out_channels)):
             name = f"down_blocks.{level}"
@@ -200,4 +214,5 @@ class NumpyUNet:
                 x = self.conv(f"{name}.upsamplers.0.conv", nearest_x2(x))
             elif f"{name}.upsamplers.0.conv1.weight" in self.w:
                 x = self.resnet(f"{name}.upsamplers.0", x, time, nearest_x2)
-        return self.conv("conv_out", silu(self.norm("conv_norm_out", x, c.norm_num_groups)))
+        x = self.conv("conv_out", silu(self.norm("conv_norm_out", x, c.norm_num_groups)))
+        return from_patches(x, c.patch_size)

@@ -34,6 +34,24 @@ def conv(c_in: int, c_out: int, size: int, dtype: Any, stride: int = 1) -> keras
     return layer
 
 
+def pixel_unshuffle(x: Any, patch: int) -> Any:
+    """Squares of patch pixels a side as channels, in PyTorch's order: (B, H, W, C) -> (B, H / p, W / p, C p^2)."""
+    if patch == 1:
+        return x
+    _, H, W, C = x.shape
+    x = ops.reshape(x, (-1, H // patch, patch, W // patch, patch, C))
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 5, 2, 4)), (-1, H // patch, W // patch, C * patch**2))
+
+
+def pixel_shuffle(x: Any, patch: int) -> Any:
+    """The inverse of pixel_unshuffle(): (B, H, W, C) -> (B, H p, W p, C / p^2)."""
+    if patch == 1:
+        return x
+    _, H, W, C = x.shape
+    x = ops.reshape(x, (-1, H, W, C // patch**2, patch, patch))
+    return ops.reshape(ops.transpose(x, (0, 1, 4, 2, 5, 3)), (-1, H * patch, W * patch, C // patch**2))
+
+
 def linear(c_in: int, c_out: int, dtype: Any) -> keras.layers.Dense:
     """A linear layer, built."""
     layer = keras.layers.Dense(c_out, kernel_initializer="zeros", dtype=dtype)

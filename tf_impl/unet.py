@@ -15,7 +15,7 @@ from core.config import ModelConfig
 from core.config.recipes import from_dict, to_dict
 from core.networks.unet import unet_plan
 from tf_impl.kernel import group_norm
-from tf_impl.layers import Block, GroupNorm, TimeEmbedding, VectorEmbedding, conv
+from tf_impl.layers import Block, GroupNorm, TimeEmbedding, VectorEmbedding, conv, pixel_shuffle, pixel_unshuffle
 
 
 @keras.saving.register_keras_serializable("diptych")
@@ -33,7 +33,7 @@ class UNet(keras.Model):
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
         self.gradient_checkpointing = False
-        self.conv_in = conv(config.in_channels, first, 3, dtype)
+        self.conv_in = conv(config.in_channels * config.patch_size**2, first, 3, dtype)
         self.time_embedding = TimeEmbedding(config, time, dtype)
         classes = config.num_class_embeds
         self.class_embedding = keras.layers.Embedding(classes, time, dtype=dtype) if classes else None
@@ -45,7 +45,7 @@ class UNet(keras.Model):
         self.mid_block = Block(plan.mid, config, time, dtype) if plan.mid else None
         self.up_blocks = [Block(p, config, time, dtype) for p in plan.up]
         self.conv_norm_out = GroupNorm(config.norm_num_groups, first, config.norm_eps, dtype)
-        self.conv_out = conv(first, config.out_channels, 3, dtype)
+        self.conv_out = conv(first, config.out_channels * config.patch_size**2, 3, dtype)
         self.built = True  # every layer has made its variables
 
     def get_config(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class UNet(keras.Model):
             x = ops.concatenate([x, image], axis=-1)
         if self.config.center_input_sample:
             x = 2 * x - 1
-        x = self.conv_in(x)
+        x = self.conv_in(pixel_unshuffle(x, self.config.patch_size))
         skips = [x]
         for block in self.down_blocks:
             for i, resnet in enumerate(block.resnets):
@@ -117,7 +117,8 @@ class UNet(keras.Model):
                 x = self._run(resnet, ops.concatenate([x, skips.pop()], axis=-1), time, training=training)
                 x = self._run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time, training)
-        return self.conv_out(group_norm(self.conv_norm_out, x, ops.silu))
+        x = self.conv_out(group_norm(self.conv_norm_out, x, ops.silu))
+        return pixel_shuffle(x, self.config.patch_size)
 
     def _run(self, layer: keras.layers.Layer, *inputs: Any, **options: Any) -> Any:
         """A layer's output. With gradient checkpointing the backward pass computes it again."""

@@ -32,7 +32,7 @@ class UNet(nn.Module):
         first, time = config.block_out_channels[0], plan.time_channels
         self.config = config
         self.gradient_checkpointing = False
-        self.conv_in = nn.Conv2d(config.in_channels, first, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels * config.patch_size**2, first, 3, padding=1)
         self.time_embedding = TimeEmbedding(config, time)
         self.class_embedding = nn.Embedding(config.num_class_embeds, time) if config.num_class_embeds else None
         self.vector_embedding = VectorEmbedding(config.vector_channels, time) if config.vector_channels else None
@@ -40,7 +40,7 @@ class UNet(nn.Module):
         self.mid_block = Block(plan.mid, config, time) if plan.mid else None
         self.up_blocks = nn.ModuleList([Block(p, config, time) for p in plan.up])
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, first, eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(first, config.out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(first, config.out_channels * config.patch_size**2, 3, padding=1)
 
     def forward(
         self,
@@ -76,7 +76,7 @@ class UNet(nn.Module):
             x = torch.cat([x, image], dim=1)
         if self.config.center_input_sample:
             x = 2 * x - 1
-        x = self.conv_in(x)
+        x = self.conv_in(F.pixel_unshuffle(x, self.config.patch_size))
         skips = [x]
         for block in cast("list[Block]", self.down_blocks):
             for i, resnet in enumerate(block.resnets):
@@ -95,7 +95,8 @@ class UNet(nn.Module):
                 x = self._run(resnet, torch.cat([x, skips.pop()], dim=1), time)
                 x = self._run(block.attentions[i], x) if block.attentions else x
             x = block.resize(x, time)
-        return self.conv_out(group_norm(self.conv_norm_out, x, F.silu))
+        x = self.conv_out(group_norm(self.conv_norm_out, x, F.silu))
+        return F.pixel_shuffle(x, self.config.patch_size)
 
     def _run(self, layer: nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
         """A layer's output. With gradient checkpointing the backward pass computes it again."""

@@ -37,7 +37,7 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
     """
     network = NETWORKS[config.architecture](config).to(getattr(torch, dtype))
     set_weights(network, weights)
-    if math.prod(config.sample_size) * config.block_out_channels[0] >= CHANNELS_LAST_FROM:
+    if math.prod(config.sample_size) // config.patch_size**2 * config.block_out_channels[0] >= CHANNELS_LAST_FROM:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval()
 

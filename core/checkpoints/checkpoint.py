@@ -21,11 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from core.checkpoints.diffusers_config import (
-    DIFFUSERS_VERSION,
-    VECTOR_CLASS,
-    unet_to_diffusers,
-)
+from core.checkpoints.diffusers_config import DIFFUSERS_VERSION, class_name_of, unet_to_diffusers
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.checkpoints.sums import FORMAT_VERSION, check_progress, check_sums, sum_of
 from core.config import ModelConfig, Recipe
@@ -74,7 +70,7 @@ def write_pipeline(
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     scheduler_class = scheduler.get("_class_name", "DDPMScheduler")
     pipeline, text = _pipeline(model, scheduler)
-    class_name = VECTOR_CLASS if model.vector_channels else NETWORKS[model.architecture].class_name
+    class_name = class_name_of(model)
     index = {
         "_class_name": pipeline,
         "_diffusers_version": DIFFUSERS_VERSION,
@@ -95,6 +91,8 @@ def _pipeline(model: ModelConfig, scheduler: Mapping[str, Any]) -> tuple[str, st
         return network.class_name.removesuffix("UNet") + "Pipeline", f"The {model.architecture} network: {ours}"
     if model.vector_channels:
         return "DiptychConditionalPipeline", f"Conditioned on numbers: {ours}"
+    if model.patch_size > 1:
+        return "DiptychPipeline", f"The squares of {model.patch_size} pixels a side are channels in the network: {ours}"
     opens = "UNet2DModel.from_pretrained opens `unet`."
     if model.conditional:
         kind = "Class-conditional" if model.num_class_embeds else "Conditioned on an image"

@@ -13,7 +13,9 @@ from core.reading import shown
 DIFFUSERS_VERSION = "0.42.1"
 VECTOR_CLASS = "DiptychVectorUNet"
 """The U-Net with vector_channels: diffusers' keys, and parameters that UNet2DModel does not have."""
-OWN_KEYS = ("vector_channels", "condition_channels")
+PATCH_CLASS = "DiptychPatchUNet"
+"""The U-Net with a patch_size above 1: diffusers' keys, and other shapes than UNet2DModel has with them."""
+OWN_KEYS = ("patch_size", "vector_channels", "condition_channels")
 """What diffusers does not know of a U-Net; recipe.json alone has it."""
 
 # UNet2DModel's own defaults, for keys that a configuration file leaves out.
@@ -58,8 +60,14 @@ def unet_to_diffusers(config: ModelConfig) -> dict[str, Any]:
     network, row = NETWORKS[config.architecture], ARCHITECTURES[config.architecture]
     if not network.in_diffusers:
         return {"_class_name": network.class_name, **{key: value for key, value in values.items() if row.takes(key)}}
-    class_name = VECTOR_CLASS if config.vector_channels else network.class_name
-    return {"_class_name": class_name, "_diffusers_version": DIFFUSERS_VERSION, **values}
+    return {"_class_name": class_name_of(config), "_diffusers_version": DIFFUSERS_VERSION, **values}
+
+
+def class_name_of(config: ModelConfig) -> str:
+    """The class of the network that its files name."""
+    if config.patch_size > 1:
+        return PATCH_CLASS
+    return VECTOR_CLASS if config.vector_channels else NETWORKS[config.architecture].class_name
 
 
 def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> ModelConfig:
@@ -74,7 +82,7 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
     """
     class_name = values.get("_class_name", "UNet2DModel")
     ours = {row.class_name: name for name, row in NETWORKS.items() if not row.in_diffusers}
-    if class_name not in ("UNet2DModel", VECTOR_CLASS, *ours):
+    if class_name not in ("UNet2DModel", VECTOR_CLASS, PATCH_CLASS, *ours):
         raise ValueError(f"{where}: _class_name = {shown(class_name)}: only UNet2DModel can be read")
     known = {key: value for key, value in values.items() if not key.startswith("_")}
     if class_name in ours:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
-from core.checkpoints.diffusers_config import OWN_KEYS, VECTOR_CLASS, unet_from_diffusers
+from core.checkpoints.diffusers_config import OWN_KEYS, PATCH_CLASS, VECTOR_CLASS, unet_from_diffusers
 from core.checkpoints.sums import check_sums
 from core.config import ModelConfig
 from core.config.recipes import load_recipe
@@ -146,10 +146,8 @@ def read_network(
     if (root / "recipe.json").is_file():  # what diffusers' keys do not say
         model = load_recipe(root / "recipe.json").model
         config = dataclasses.replace(config, **{key: getattr(model, key) for key in OWN_KEYS})
-    elif values.get("_class_name") == VECTOR_CLASS:
-        raise ValueError(
-            f"{folder}: conditioned on numbers, and no recipe.json that names them; name the whole checkpoint"
-        )
+    elif values.get("_class_name") in (VECTOR_CLASS, PATCH_CLASS):
+        raise ValueError(f"{folder}: no recipe.json, which completes its config.json; name the whole checkpoint")
     if kind == "ema":
         weights = read_weights(files, read_pickle)
     else:

@@ -36,7 +36,7 @@ def _check_unet(config: ModelConfig) -> None:
     need(config.mid_block_type in ("UNetMidBlock2D", None), "mid_block_type", "UNetMidBlock2D or null")
     for key, allowed in _ALLOWED.items():
         need(getattr(config, key) in allowed, key, f"one of {allowed}")
-    for key in ("layers_per_block", "norm_num_groups"):
+    for key in ("patch_size", "layers_per_block", "norm_num_groups"):
         need(getattr(config, key) >= 1, key, "at least 1")
     groups = config.attn_norm_num_groups
     need(groups is None or groups >= 1, "attn_norm_num_groups", "at least 1, or null")

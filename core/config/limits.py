@@ -37,6 +37,7 @@ LARGEST: dict[str, int] = {
     "norm_num_groups": 16_384,
     "num_class_embeds": 10_000_000,
     "out_channels": 8_192,
+    "patch_size": 256,
     "probes": 100_000,
     "repetitions": 10_000,
     "resample": 1_000,

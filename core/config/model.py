@@ -15,11 +15,14 @@ class ModelConfig:
     """The network, in the keys of diffusers' `UNet2DModel` configuration."""
 
     sample_size: tuple[int, int] = (64, 64)
-    """Image height and width in pixels; each must be divisible by 2^(levels - 1)."""
+    """Image height and width in pixels; each must be divisible by patch_size 2^(levels - 1)."""
     in_channels: int = 1
     """Channels of the network's input: the image's plus condition_channels."""
     out_channels: int = 1
     """Channels of the network's output: the image's, or twice as many where process.variance is learned."""
+    patch_size: int = 1
+    """Side in pixels of the squares that become channels at the network's input, and pixels again at its output. With 2
+    every level has half the resolution, so that a step costs less. diffusers knows only 1."""
     center_input_sample: bool = False
     """Map the input from [0, 1] to [-1, 1] inside the network. Images are mapped outside already, so keep false."""
     freq_shift: int = 0
@@ -107,15 +110,16 @@ class ModelConfig:
 
     @property
     def downscale(self) -> int:
-        """Factor by which the lowest level is smaller than the image: 2^(levels - 1)."""
-        return 1 << (len(self.block_out_channels) - 1)
+        """Factor by which the lowest level is smaller than the image: patch_size 2^(levels - 1)."""
+        return self.patch_size << (len(self.block_out_channels) - 1)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError, naming sizes that fit, where the network cannot take an image of this size."""
+        patches = f" and patch_size {self.patch_size}" if self.patch_size > 1 else ""
         for name, value in (("height", height), ("width", width)):
             if value < self.downscale or value % self.downscale:
                 low = max(self.downscale, value // self.downscale * self.downscale)
                 raise ValueError(
                     f"model.sample_size: {name} {value} is not divisible by {self.downscale}, which a network of "
-                    f"{len(self.block_out_channels)} levels needs; {low} or {low + self.downscale} fits"
+                    f"{len(self.block_out_channels)} levels{patches} needs; {low} or {low + self.downscale} fits"
                 )

@@ -177,7 +177,8 @@ def unet_specs(config: ModelConfig) -> dict[str, ParamSpec]:
 
 def _specs(plan: UNetPlan) -> Iterator[tuple[str, ParamSpec]]:
     config, first, time = plan.config, plan.config.block_out_channels[0], plan.time_channels
-    yield from _layer("conv_in", "conv", (first, config.in_channels, 3, 3))
+    pixels = config.patch_size**2
+    yield from _layer("conv_in", "conv", (first, config.in_channels * pixels, 3, 3))
     yield from _layer("time_embedding.linear_1", "linear", (time, first))
     yield from _layer("time_embedding.linear_2", "linear", (time, time))
     if config.num_class_embeds is not None:
@@ -196,4 +197,4 @@ def _specs(plan: UNetPlan) -> Iterator[tuple[str, ParamSpec]]:
             c = block.resampler.channels
             yield from _layer(f"{block.resampler.name}.conv", "conv", (c, c, 3, 3))
     yield from _norm("conv_norm_out", first)
-    yield from _layer("conv_out", "conv", (config.out_channels, first, 3, 3), zero=True)
+    yield from _layer("conv_out", "conv", (config.out_channels * pixels, first, 3, 3), zero=True)

@@ -21,7 +21,8 @@ class UNetGraph:
     def __init__(self, graph: Graph, config: ModelConfig) -> None:
         self.graph, self.config = graph, config
         self.activation = {"silu": graph.silu, "gelu": graph.gelu}[config.act_fn]
-        self.size = config.sample_size  # of the image at the level being written
+        height, width = config.sample_size
+        self.size = (height // config.patch_size, width // config.patch_size)  # of the level being written
 
     def write(self) -> str:
         """Add all operations; returns the name of the output (B, C, H, W)."""
@@ -30,7 +31,7 @@ class UNetGraph:
             x = g.op("Concat", x, "image", axis=1)
         if self.config.center_input_sample:
             x = g.op("Sub", g.op("Mul", x, np.array(2.0)), np.array(1.0))
-        x = g.conv("conv_in", x)
+        x = g.conv("conv_in", self._patches(x))
         skips = [x]
         for block in plan.down:
             for i, resnet in enumerate(block.resnets):
@@ -50,7 +51,17 @@ class UNetGraph:
                 x = self._attention(block.attentions[i], x) if block.attentions else x
             if block.resampler is not None:
                 x = self._resize(block.resampler, x, time)
-        return g.conv("conv_out", g.silu(self._norm("conv_norm_out", x)))
+        x = g.conv("conv_out", g.silu(self._norm("conv_norm_out", x)))
+        patch = self.config.patch_size
+        return x if patch == 1 else g.op("DepthToSpace", x, blocksize=patch, mode="CRD")
+
+    def _patches(self, x: str) -> str:
+        """The squares of patch_size pixels a side as channels."""
+        g, patch, (H, W), C = self.graph, self.config.patch_size, self.size, self.config.in_channels
+        if patch == 1:
+            return x
+        x = g.op("Transpose", g.reshape(x, 0, C, H, patch, W, patch), perm=[0, 1, 3, 5, 2, 4])
+        return g.reshape(x, 0, C * patch * patch, H, W)
 
     def _time(self) -> str:
         """The embedding of the timestep, class and parameters, after the activation function: (B, time_channels)."""

@@ -103,3 +103,17 @@ CONFIGURATIONS: dict[str, ModelConfig] = {
     for number, row in enumerate(_ROWS, 1)
 }
 """Name -> network; 8 or 16 channels, images of 8x8 to 16x8."""
+
+# patch_size touches the first and last layer only, whose one neighbour is the number of channels.
+CONFIGURATIONS["patches"] = ModelConfig(
+    sample_size=(8, 12),
+    in_channels=3,
+    out_channels=3,
+    patch_size=2,
+    block_out_channels=(8, 16),
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=4,
+    norm_num_groups=4,
+)

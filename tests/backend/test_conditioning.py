@@ -218,5 +218,5 @@ def test_a_checkpoint_is_opened_with_its_own_options_and_not_without_its_recipe(
     assert not {"vector_channels", "condition_channels", "architecture"} & config.keys()
     assert index["unet"] == ["diptych", "DiptychVectorUNet"] and index["_class_name"] == "DiptychConditionalPipeline"
     assert (folder / "README").read_text().count("\n") == 1 and "numbers" in (folder / "README").read_text()
-    with pytest.raises(ValueError, match=r"conditioned on numbers, and no recipe\.json"):
+    with pytest.raises(ValueError, match=r"no recipe\.json, which completes its config\.json"):
         backend.weights.load_unet(folder / "unet")

@@ -21,7 +21,7 @@ from core.random import gaussian
 from eval.parity.closeness import require_close
 from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.tolerances import NETWORK_FLOAT32, NETWORK_FLOAT64, PIPELINE_FLOAT32, PIPELINE_FLOAT64
-from tests.numpy_unet import NumpyUNet
+from tests.numpy_unet import NumpyUNet, from_patches, to_patches
 
 UNCONDITIONAL = next(n for n, c in CONFIGURATIONS.items() if c.num_class_embeds is None and c.in_channels == 1)
 
@@ -44,6 +44,11 @@ def make_inputs(config, dtype=np.float64):
 
 
 def peer_keys(config):
+    """UNet2DModel's keys. It has no patches, so it gets their pixels as channels."""
+    pixels, (height, width) = config.patch_size**2, config.sample_size
+    size = (height // config.patch_size, width // config.patch_size)
+    channels = {f"{way}_channels": getattr(config, f"{way}_channels") * pixels for way in ("in", "out")}
+    config = dataclasses.replace(config, sample_size=size, patch_size=1, **channels)
     return {k: v for k, v in unet_to_diffusers(config).items() if not k.startswith("_")}
 
 
@@ -85,7 +90,8 @@ def test_the_network_equals_diffusers(backend, name):
     peer = in_float64(UNet2DModel(**peer_keys(config)), config)
     peer.load_state_dict({n: torch.from_numpy(w) for n, w in weights.items()})
     inputs = make_inputs(config)
-    expected = peer_output(backend, peer, *inputs)
+    x, *others = inputs
+    expected = from_patches(peer_output(backend, peer, to_patches(x, config.patch_size), *others), config.patch_size)
     network = backend.weights.build_unet(config, weights, "float64")
     require_close(output(backend, network, *inputs), expected, NETWORK_FLOAT64, name)
     require_close(NumpyUNet(config, weights)(*inputs), expected, NETWORK_FLOAT64, name)

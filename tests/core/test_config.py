@@ -37,6 +37,7 @@ BAD = [
     ("model", {"in_channels": 0}, "model.in_channels = 0: must be at least 1"),
     ("model", {"out_channels": 0}, "model.out_channels = 0"),
     ("model", {"layers_per_block": 0}, "model.layers_per_block = 0"),
+    ("model", {"patch_size": 0}, "model.patch_size = 0"),
     ("model", {"norm_num_groups": 0}, "model.norm_num_groups = 0"),
     ("model", {"norm_num_groups": 24}, "a divisor of every block_out_channels (32, 64, 64)"),
     ("model", {"attn_norm_num_groups": 7}, "model.attn_norm_num_groups = 7: must be a divisor of 64"),

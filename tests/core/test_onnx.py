@@ -47,6 +47,7 @@ UNETS = {
         SMALL, in_channels=3, out_channels=4, num_class_embeds=4, vector_channels=3, condition_channels=1
     ),
     "few": dataclasses.replace(SMALL, mid_block_type=None, center_input_sample=True, layers_per_block=2),
+    "patches": dataclasses.replace(SMALL, patch_size=2, num_class_embeds=4),
     "no-attention": dataclasses.replace(SMALL, add_attention=False, attn_norm_num_groups=2),
 }
 BASELINE = ModelConfig((8, 16), 2, 2, architecture="baseline", block_out_channels=(4, 8, 16, 16), num_class_embeds=3)

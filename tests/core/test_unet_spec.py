@@ -61,6 +61,7 @@ def test_every_option_of_the_network_is_a_factor():
         "mid_block_type",
         "add_attention",  # down_*, up_* and mid
         "architecture",  # these are options of the unet; tests/backend/test_baseline.py has the other one
+        "patch_size",  # the network "patches"
         "vector_channels",
         "condition_channels",  # tests/backend/test_conditioning.py
         "dropout",  # a network drawn from is deterministic; tests/backend/test_trainer.py
@@ -81,7 +82,9 @@ def test_names_and_shapes_are_diffusers(name):
     from diffusers import UNet2DModel
 
     config = NETWORKS[name]
-    keys = {k: v for k, v in unet_to_diffusers(config).items() if not k.startswith("_")}
+    pixels = config.patch_size**2  # UNet2DModel has no patches, so it gets their pixels as channels
+    channels = {"in_channels": config.in_channels * pixels, "out_channels": config.out_channels * pixels}
+    keys = {k: v for k, v in unet_to_diffusers(config).items() if not k.startswith("_")} | channels
     with torch.device("meta"):
         peer = UNet2DModel(**keys)
     assert {n: tuple(v.shape) for n, v in peer.state_dict().items()} == {
@@ -155,8 +158,10 @@ def test_the_plan_of_the_middle_attention():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_network_survives_diffusers_configuration_file(name):
-    values = unet_to_diffusers(NETWORKS[name])
-    assert values["_class_name"] == "UNet2DModel" and unet_from_diffusers(values) == NETWORKS[name]
+    config = NETWORKS[name]
+    values = unet_to_diffusers(config)
+    assert values["_class_name"] == ("UNet2DModel" if config.patch_size == 1 else "DiptychPatchUNet")
+    assert unet_from_diffusers(values) == dataclasses.replace(config, patch_size=1)  # recipe.json has the patches
 
 
 @pytest.mark.diffusers
