@@ -18,19 +18,36 @@ from core.files import write_atomically
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
-def to_unit(x: FloatArray) -> FloatArray:
+def to_unit(x: FloatArray, stretch: float = 0.0) -> FloatArray:
     """Network range to [0, 1], clipped.
 
     Args:
         x: any shape, float, nominally in [-1, 1].
+        stretch: offset of the square-root stretch that from_unit() applied; 0 for none.
     Returns:
         Same shape and dtype, in [0, 1].
     """
-    return np.clip((x + 1) / 2, 0, 1)
+    y = np.clip((x + 1) / 2, 0, 1)
+    if not stretch:
+        return y
+    low, high = math.sqrt(stretch), math.sqrt(1 + stretch)
+    root = y * (high - low)  # sqrt(x + a) - sqrt(a)
+    return np.clip(root * (root + 2 * low), 0, 1)
 
 
-def from_unit(x: FloatArray) -> FloatArray:
-    """[0, 1] to the network's range [-1, 1]; same shape and dtype."""
+def from_unit(x: FloatArray, stretch: float = 0.0) -> FloatArray:
+    """[0, 1] to the network's range [-1, 1].
+
+    Args:
+        x: any shape, float; with a stretch, values below 0 count as 0.
+        stretch: offset a of y = (sqrt(x + a) - sqrt(a)) / (sqrt(1 + a) - sqrt(a)); 0 leaves y = x.
+    Returns:
+        2 y - 1, same shape and dtype.
+    Source: Anscombe 1948: the square root of a Poisson variable has nearly the same variance at every mean.
+    """
+    if stretch:
+        low, high = math.sqrt(stretch), math.sqrt(1 + stretch)
+        x = (np.sqrt(np.maximum(x, 0) + stretch) - low) / (high - low)
     return x * 2 - 1
 
 

@@ -93,6 +93,8 @@ def _pipeline(model: ModelConfig, scheduler: Mapping[str, Any]) -> tuple[str, st
         return "DiptychConditionalPipeline", f"Conditioned on numbers: {ours}"
     if model.patch_size > 1:
         return "DiptychPipeline", f"The squares of {model.patch_size} pixels a side are channels in the network: {ours}"
+    if scheduler.get("stretch"):
+        return "DiptychPipeline", f"process.stretch: pixel values are stretched in the network: {ours}"
     opens = "UNet2DModel.from_pretrained opens `unet`."
     if model.conditional:
         kind = "Class-conditional" if model.num_class_embeds else "Conditioned on an image"

@@ -75,8 +75,9 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
         sampling: sampler, spacing, variance and clip are read; diffusers takes steps and eta when it is called. A
             sampler or spacing that its pipelines do not know is written as DDIM or trailing.
     """
+    stretch = {"stretch": process.stretch} if process.stretch else {}
     if not process.variance_preserving:
-        return _not_preserving(process)
+        return _not_preserving(process) | stretch
     learned = process.variance == "learned"  # which DDPMScheduler alone knows
     named: Sampler = "ddpm" if learned else sampling.sampler if sampling.sampler in SCHEDULERS else "ddim"
     betas, solver = None, named == "dpmsolver++"
@@ -103,6 +104,7 @@ def scheduler_to_diffusers(process: ProcessConfig, sampling: SamplingConfig) -> 
         "clip_sample": sampling.clip,
         "clip_sample_range": 1.0,
         **own,
+        **stretch,
     }
 
 
@@ -121,7 +123,7 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("_class_name", "_diffusers_version", "beta_schedule", "prediction_type"), str),
     **dict.fromkeys(("timestep_spacing", "variance_type"), str),
     **dict.fromkeys(("num_train_timesteps", "steps_offset"), int),
-    **dict.fromkeys(("beta_start", "beta_end", "clip_sample_range", "sample_max_value"), float),
+    **dict.fromkeys(("beta_start", "beta_end", "clip_sample_range", "sample_max_value", "stretch"), float),
     **dict.fromkeys(("rescale_betas_zero_snr", "clip_sample", "thresholding", "set_alpha_to_one"), bool),
 }
 """The type of every value that is read here."""
@@ -153,6 +155,7 @@ def process_from_diffusers(values: dict[str, Any], where: str = "scheduler_confi
         "timesteps": values.get("num_train_timesteps", 1000),
         "beta_start": values.get("beta_start", 1e-4),
         "beta_end": values.get("beta_end", 0.02),
+        "stretch": values.get("stretch", 0.0),
         "prediction": predictions[prediction],
         "schedule": names[schedule],
     }

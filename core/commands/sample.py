@@ -146,7 +146,8 @@ def sample(twin: Twin, argv: list[str]) -> int:
         generator.weak(table, condition, guide)
     except ValueError as error:  # it names the parameter: guide or guidance
         raise ValueError(f"--{error}") from error
-    with Film(table, -(-command.n // sampling.batch_size), command.gif) as film:
+    stretch = generator.process.config.stretch
+    with Film(table, -(-command.n // sampling.batch_size), command.gif, stretch) as film:
         images = generator.draw(samples, command.seed, condition, sampling, guide, film.after)
     manifest = {
         **manifest_of(generator.trained, sampling, table, started),

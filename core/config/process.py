@@ -39,6 +39,11 @@ class ProcessConfig:
     """Largest sigma of the edm schedule."""
     sigma_data: float = 0.5
     """Standard deviation of the images in [-1, 1], by which the edm schedule, prediction and loss weight scale."""
+    stretch: float = 0.0
+    """Offset a of the square-root stretch of pixel values, y = (sqrt(x + a) - sqrt(a)) / (sqrt(1 + a) - sqrt(a)); 0 for
+    none. The network sees stretched images, and drawn images are stretched back. Photon noise is then equally strong in
+    sky and source, so that it is learned sooner. Take a of about the sky's share of the brightest pixel's noise
+    variance, such as 0.02."""
     prediction: Prediction = "eps"
     """What the network predicts: the noise (eps), the image (x0), v, a flow's noise - image (flow), or EDM's F."""
     variance: Literal["fixed", "learned"] = "fixed"
@@ -69,11 +74,13 @@ class ProcessConfig:
         require(0 < ends[0] < ends[1], f"process.{sigmas}", ends, "0 < sigma_min < sigma_max")
         for key in ("sigma_data", "shift", "min_snr_gamma", "p2_k", "vlb_weight"):
             need(getattr(self, key) > 0, key, "above 0")
-        need(self.p2_gamma >= 0, "p2_gamma", "at least 0")
+        for key in ("p2_gamma", "stretch"):
+            need(getattr(self, key) >= 0, key, "at least 0")
         where = f"where schedule is {self.schedule}"
         need(self.shift == 1 or self.schedule == "flow", "shift", f"1 {where}; only flow has it")
         if self.variance == "learned":
             need(self.loss != "simple", "loss", "hybrid or vlb where variance is learned; simple teaches none")
+            need(self.stretch == 0, "stretch", "0 where variance is learned, since the bound's grey levels are even")
             need(self.variance_preserving, "variance", f"fixed {where}")
         else:
             need(self.loss == "simple", "loss", "simple where variance is fixed")

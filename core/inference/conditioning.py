@@ -89,16 +89,19 @@ def shrunk(images: npt.NDArray[Any], factor: int) -> npt.NDArray[np.float64]:
     return resize(images, images.shape[1] // factor, images.shape[2] // factor)
 
 
-def image_beside(small: npt.NDArray[Any], size: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+def image_beside(
+    small: npt.NDArray[Any], size: tuple[int, int], dtype: npt.DTypeLike, stretch: float = 0.0
+) -> npt.NDArray[Any]:
     """The condition `image` of a super-resolution network.
 
     Args:
         small: (N, h, w, C) images in [0, 1].
         size: (H, W) of the result, which is (N, H, W, C) in [-1, 1].
         dtype: dtype of the result.
+        stretch: process.stretch.
     Source: Saharia et al. 2021, SR3, section 2.
     """
-    return from_unit(resize(small, *size)).astype(dtype)
+    return from_unit(resize(small, *size), stretch).astype(dtype)
 
 
 def training_condition(
@@ -142,7 +145,7 @@ def own_images_condition(
         found["keep"] = np.ones(len(chosen), dtype)
     if recipe.data.low_resolution:
         small = shrunk(images, recipe.data.low_resolution)
-        found["image"] = image_beside(small, recipe.model.sample_size, dtype)
+        found["image"] = image_beside(small, recipe.model.sample_size, dtype, recipe.process.stretch)
     return found
 
 
@@ -171,7 +174,8 @@ def own_condition(recipe: Recipe, dataset: Dataset, samples: Sequence[int], seed
     if recipe.data.low_resolution:
         pool = dataset.held_out if len(dataset.held_out) else dataset.train
         images = np.stack([dataset.images[pool[i % len(pool)]] for i in samples])
-        found["image"] = image_beside(shrunk(images, recipe.data.low_resolution), recipe.model.sample_size, dtype)
+        small = shrunk(images, recipe.data.low_resolution)
+        found["image"] = image_beside(small, recipe.model.sample_size, dtype, recipe.process.stretch)
     return found
 
 

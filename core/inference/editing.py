@@ -24,7 +24,7 @@ from core.diffusion.editing import (
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table, steps_of
 from core.diffusion.table import After, SamplingTable
-from core.images import from_unit, grid, to_unit
+from core.images import from_unit, grid
 from core.inference.sampling import Conditioned, KeyedNoise, Part, finished, run_table
 from core.reading import check_file, reading
 
@@ -52,6 +52,14 @@ class Editor:
         """The noise of N images, of the shape of `images` (N, H, W, C)."""
         samples, on_device = range(self.first, self.first + len(images)), self.sampling.noise == "device"
         return KeyedNoise(self.seed, samples, images.shape[1:], self.dtype, on_device)
+
+    def from_images(self, images: Images) -> Images:
+        """Images in [0, 1] in the network's range."""
+        return from_unit(images, self.process.config.stretch)
+
+    def to_images(self, x: Images) -> Images:
+        """The inverse of from_images(); see finished()."""
+        return finished(x, self.process.config.stretch)
 
     def run(
         self,
@@ -119,9 +127,9 @@ def reconstruct(editor: Editor, images: Images) -> Edited:
         images: (N, H, W, C) in [0, 1].
     """
     table = encode_table(editor.process, editor.sampling)
-    noise = editor.run(table, from_unit(images))
+    noise = editor.run(table, editor.from_images(images))
     back = decode_table(editor.process, editor.sampling)
-    found = finished(editor.run(back, noise))
+    found = editor.to_images(editor.run(back, noise))
     error = float(np.sqrt(np.mean((found - images) ** 2)) * 255)
     shown = np.clip(0.5 + noise / 6, 0, 1)  # three deviations either way
     facts = {"rms_error_grey_levels": error, "encode_nfe": table.nfe, "latent_deviation": float(noise.std())}
@@ -139,14 +147,14 @@ def interpolate(editor: Editor, images: Images, frames: int) -> Edited:
     if frames < 2:
         raise ValueError(f"--frames {frames}: must be at least 2")
     table = encode_table(editor.process, editor.sampling)
-    noise = editor.run(table, from_unit(images))
+    noise = editor.run(table, editor.from_images(images))
     shares = np.linspace(0, 1, frames)
     between = np.stack([slerp(noise[::2], noise[1::2], float(share)) for share in shares], axis=1)
     nearest = (np.arange(0, len(images), 2)[:, None] + (shares > 0.5)).ravel()
     back = decode_table(editor.process, editor.sampling)
     own = editor.network
     given = Conditioned(own.network, {name: value[nearest] for name, value in own.condition.items()})
-    found = finished(editor.run(back, between.reshape(-1, *images.shape[1:]), given))
+    found = editor.to_images(editor.run(back, between.reshape(-1, *images.shape[1:]), given))
     rows = found.reshape(between.shape)
     columns = [images[::2], *(rows[:, i] for i in range(frames)), images[1::2]]
     return Edited(found, columns, back, editor, {"frames": frames, "encode_nfe": table.nfe})
@@ -159,9 +167,11 @@ def img2img(editor: Editor, images: Images, strength: float) -> Edited:
     """
     table, level = tail_table(editor.process, editor.sampling, strength)
     noise = editor.noise(images)("edit", np.arange(len(images)))
-    start = level.signal * from_unit(images) + level.noise * noise
-    found = finished(editor.run(table, start))
-    return Edited(found, [images, to_unit(start), found], table, editor, {"strength": strength, "start_t": level.t})
+    start = level.signal * editor.from_images(images) + level.noise * noise
+    found = editor.to_images(editor.run(table, start))
+    return Edited(
+        found, [images, editor.to_images(start), found], table, editor, {"strength": strength, "start_t": level.t}
+    )
 
 
 def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int | None, resample: int) -> Edited:
@@ -178,9 +188,9 @@ def inpaint(editor: Editor, images: Images, hole: NDArray[np.bool_], jump: int |
     noise, where = editor.noise(images), hole[None, :, :, None]
 
     def hook(part: Part) -> After:
-        return keep_known(from_unit(images[part]), where, reached, lambda row: noise("edit", part, row))
+        return keep_known(editor.from_images(images[part]), where, reached, lambda row: noise("edit", part, row))
 
-    found = finished(editor.run(table, noise("x_T", np.arange(len(images))), hook=hook))
+    found = editor.to_images(editor.run(table, noise("x_T", np.arange(len(images))), hook=hook))
     chosen = "given" if jump is not None else "fits the steps"
     facts = {"jump": back, "jump_chosen": chosen, "resample": resample, "painted_share": float(hole.mean())}
     return Edited(found, [images, np.where(where, HOLE_GREY, images), found], table, editor, facts)
@@ -194,8 +204,8 @@ def upscale(editor: Editor, beside: Images, originals: Images | None) -> Edited:
         beside: (N, H, W, C) in [-1, 1], the small images resized to the full size.
         originals: (N, H, W, C) in [0, 1], the images before they were made small; None where they are not known.
     """
-    table, shown = make_table(editor.process, editor.sampling), to_unit(beside)
-    found = finished(editor.run(table, editor.noise(shown)("x_T", np.arange(len(shown)))))
+    table, shown = make_table(editor.process, editor.sampling), editor.to_images(beside)
+    found = editor.to_images(editor.run(table, editor.noise(shown)("x_T", np.arange(len(shown)))))
     if originals is None:
         return Edited(found, [shown, found], table, editor)
     errors = [float(np.sqrt(np.mean((values - originals) ** 2)) * 255) for values in (shown, found)]

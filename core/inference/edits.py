@@ -82,7 +82,7 @@ class Edits:
         if small.shape[1:3] != (size[0] // factor, size[1] // factor):
             low = f"{size[0] // factor}x{size[1] // factor}"
             raise ValueError(f"upscale: images of {images.shape[1]}x{images.shape[2]} pixels: must have {low}")
-        beside = image_beside(small, size, self.trained.dtype)
+        beside = image_beside(small, size, self.trained.dtype, self.trained.process.stretch)
         editor = self._editor(images, how, {"image": beside})
         return editing.upscale(editor, beside, images if whole else None)
 

@@ -141,7 +141,7 @@ class Generator:
             start=None if start is None else lambda part: start(noise, part),
             after=None if after is None else lambda part: after,
         )
-        return finished(images)
+        return finished(images, trained.process.stretch)
 
     def weak(self, table: SamplingTable, condition: Condition, guide: Generator | None) -> Conditioned | None:
         """The weaker network for guidance: the network without its condition, or the guide with the same condition.
@@ -193,6 +193,11 @@ class Generator:
         """
         if condition is None and self.model.conditional:
             raise ValueError("condition: missing, and the network is conditional")
+        if self.trained.process.stretch:
+            raise ValueError(
+                f"process.stretch = {self.trained.process.stretch}: the likelihood is that of 256 even grey levels, and "
+                "a stretch makes them uneven; use a network trained without it"
+            )
         given = Conditioned(self.twin_network, condition or {})
         if method == "vlb":
             learned = self.model.out_channels == 2 * images.shape[-1]

@@ -27,12 +27,13 @@ class Film:
         table: the sampling table.
         batches: number of batches.
         wanted: whether to keep some 25 evenly spaced frames of the first 16 images.
+        stretch: process.stretch.
     """
 
-    def __init__(self, table: SamplingTable, batches: int, wanted: bool) -> None:
+    def __init__(self, table: SamplingTable, batches: int, wanted: bool, stretch: float = 0.0) -> None:
         from tqdm import tqdm
 
-        self.rows, self.wanted = table.nfe, wanted
+        self.rows, self.wanted, self.stretch = table.nfe, wanted, stretch
         self.frames: list[np.ndarray] = []
         self.bar = tqdm(total=batches * table.nfe, desc="sample", unit="eval", dynamic_ncols=True)
 
@@ -49,7 +50,7 @@ class Film:
         if self.wanted and self.bar.n < self.rows:
             spaced = row * FRAMES // self.rows != (row - 1) * FRAMES // self.rows
             if len(self.frames) <= FRAMES and (spaced or row == self.rows - 1):
-                self.frames.append(grid(to_unit(x_0[:16])))
+                self.frames.append(grid(to_unit(x_0[:16], self.stretch)))
         self.bar.update()
         return x
 

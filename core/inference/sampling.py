@@ -189,8 +189,8 @@ def run_table(
     return images
 
 
-def finished(images: np.ndarray) -> np.ndarray:
-    """Map images (N, H, W, C) from [-1, 1] to [0, 1], and clip them.
+def finished(images: np.ndarray, stretch: float = 0.0) -> np.ndarray:
+    """Map images (N, H, W, C) from [-1, 1] to [0, 1], and clip them; `stretch` is process.stretch.
 
     Raises:
         RunError: an image is not finite.
@@ -201,4 +201,4 @@ def finished(images: np.ndarray) -> np.ndarray:
             f"{broken} of {len(images)} images have values that are not finite: the weights have diverged; "
             "use an earlier checkpoint, or train again with a lower training.learning_rate"
         )
-    return to_unit(images)
+    return to_unit(images, stretch)

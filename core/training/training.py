@@ -157,7 +157,7 @@ class Training:
             images = symmetry(images, symmetry_codes(seed, step, config.batch_size, square))
         t, importance = self.levels.draw(step)
         batch = {
-            "x_0": from_unit(images.astype(config.dtype)),
+            "x_0": from_unit(images.astype(config.dtype), recipe.process.stretch),
             "eps": gaussian(seed, "training_eps", samples, step, recipe.image_shape, config.dtype),
             "t": t,
             **coefficients(process, t, config.dtype),

@@ -129,6 +129,15 @@ def test_augmentation_draws_every_symmetry_and_nothing_else(size, count):
         )
 
 
+def test_a_stretch_is_applied_to_the_images_alone():
+    options = recipe()
+    plain = batch(options, 3)
+    found = batch(dataclasses.replace(options, process=dataclasses.replace(options.process, stretch=0.1)), 3)
+    y = (np.sqrt((plain["x_0"] + 1) / 2 + 0.1) - 0.1**0.5) / (1.1**0.5 - 0.1**0.5)
+    np.testing.assert_allclose(found.pop("x_0"), 2 * y - 1, atol=1e-12)
+    assert all(np.array_equal(value, plain[name]) for name, value in found.items())
+
+
 def test_levels_are_uniform():
     t = np.concatenate([batch(recipe(batch_size=100), step)["t"] for step in range(50)])
     assert t.min() == 0 and t.max() == 49

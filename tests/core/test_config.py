@@ -103,6 +103,8 @@ BAD = [
     ),
     ("process", {"p2_k": 0.0}, "process.p2_k = 0.0: must be above 0"),
     ("process", {"p2_gamma": -1.0}, "process.p2_gamma = -1.0: must be at least 0"),
+    ("process", {"stretch": -0.1}, "process.stretch = -0.1: must be at least 0"),
+    ("process", {"stretch": 0.1, "variance": "learned", "loss": "vlb"}, "process.stretch = 0.1: must be 0 where"),
     ("process", {"min_snr_gamma": 0.0}, "process.min_snr_gamma"),
     ("process", {"zero_terminal_snr": True}, "use prediction v or x0"),
     ("data", {"low_resolution": 1}, "data.low_resolution = 1: must be 0, or at least 2"),

@@ -145,6 +145,22 @@ def test_edits_return_images(generator, name, arguments, count):
         np.testing.assert_allclose(edited.images[:, outside], images[:, outside], atol=1e-6)
 
 
+def test_images_of_a_stretched_network_are_stretched_back(generator):
+    plain, images = generator.sample(4, seed=2), generator.sample(4, seed=3)
+    process = dataclasses.replace(generator.trained.process, stretch=0.05)
+    stretched = dataclasses.replace(generator, trained=dataclasses.replace(generator.trained, process=process))
+    low, high = 0.05**0.5, 1.05**0.5
+    np.testing.assert_allclose(stretched.sample(4, seed=2), (plain * (high - low) + low) ** 2 - 0.05, atol=1e-6)
+    there = (np.sqrt(images + 0.05) - low) / (high - low)  # what the network sees of the images
+    expected = generator.edit.reconstruct(there, steps=5).images
+    back = (expected * (high - low) + low) ** 2 - 0.05
+    np.testing.assert_allclose(stretched.edit.reconstruct(images, steps=5).images, back, atol=1e-5)
+    hole = np.eye(8, 16, dtype=bool)
+    np.testing.assert_allclose(stretched.edit.inpaint(images, hole=hole).images[:, ~hole], images[:, ~hole], atol=1e-6)
+    with pytest.raises(ValueError, match="stretch"):
+        stretched.likelihood(images, condition=generator.condition(range(4), 0))
+
+
 def test_upscaling_wants_a_network_trained_for_it(generator):
     with pytest.raises(ValueError, match=r"data\.low_resolution"):
         generator.edit.upscale(np.zeros((1, 4, 8, 1)))

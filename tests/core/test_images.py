@@ -1,5 +1,7 @@
 """Rounding, resizing, grids and files, against the written rule and pillow."""
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +23,23 @@ def test_unit_is_the_inverse_of_network_range():
     x = np.linspace(-1, 1, 11)
     np.testing.assert_allclose(from_unit(to_unit(x)), x, atol=1e-15)
     assert to_unit(np.float32([-3, 3])).tolist() == [0, 1] and to_unit(np.float32([0])).dtype == np.float32
+
+
+def test_the_stretch_is_anscombes():
+    """Photon counts have the variance 1 / 4 after the square root, at every mean."""
+    unit = np.linspace(0, 1, 11)
+    for a in (0.02, 0.5):
+        y = from_unit(unit, a)
+        np.testing.assert_allclose(to_unit(y, a), unit, atol=1e-15)
+        np.testing.assert_allclose(y[[0, -1]], [-1, 1], atol=1e-15)
+        np.testing.assert_allclose((y + 1) / 2, (np.sqrt(unit + a) - a**0.5) / ((1 + a) ** 0.5 - a**0.5), atol=1e-15)
+    assert from_unit(np.float32([-0.1]), 0.02).tolist() == [-1] and from_unit(np.float32([0]), 0.02).dtype == np.float32
+    assert to_unit(np.float32([-3, 3]), 0.02).tolist() == [0, 1] and to_unit(np.float32([0]), 0.02).dtype == np.float32
+    full, sky = 900, 0.05  # counts of a pixel are full (x + sky)
+    counts = np.random.default_rng(0).poisson(full * (np.array([0.1, 0.3, 0.6, 0.9]) + sky), (100_000, 4))
+    deviation = from_unit(counts / full - sky, sky).std(axis=0)
+    expected = 1 / math.sqrt(full) / (math.sqrt(1 + sky) - math.sqrt(sky))  # 2 (range) times 1 / 2
+    np.testing.assert_allclose(deviation, expected, rtol=0.02)
 
 
 def test_values_that_are_not_finite_are_not_drawn():

@@ -41,6 +41,8 @@ def test_a_batch_has_its_images_in_low_resolution_beside_them():
 def test_a_flat_image_stays_as_it_is():
     flat = np.full((1, 8, 12, 1), 0.3)
     np.testing.assert_allclose(image_beside(shrunk(flat, 4), (8, 12), "float64"), -0.4, atol=1e-14)
+    y = (0.5**0.5 - 0.2**0.5) / (1.2**0.5 - 0.2**0.5)  # flat is 0.3
+    np.testing.assert_allclose(image_beside(shrunk(flat, 4), (8, 12), "float64", 0.2), 2 * y - 1, atol=1e-14)
 
 
 def test_images_drawn_while_it_trains_are_held_out_ones():
