@@ -7,7 +7,7 @@ both is not done again, so a race that was cut off goes on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +44,32 @@ def read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def done_before(start: Start, path: Path) -> bool:
-    """Whether a start is done; one whose file or images are damaged is done again.
+def is_whole(path: Path) -> bool:
+    """Whether a start is done: its result and its images are there and undamaged."""
+    try:
+        read_result(path)
+    except ValueError as error:
+        if path.exists():
+            log.warning("%s; it does not count", error)
+        return False
+    return True
+
+
+def check_folder(out: Path, courses: Mapping[SetName, Course], n: int, threads: int) -> None:
+    """Demand that the results of a folder can stand in one table with those to come.
 
     Raises:
-        ValueError: the result that is there was made with other settings.
+        ValueError: one was made with other images, another recipe, or another number of images or threads.
     """
-    if not path.exists():
-        return False
-    try:
-        found = read_result(path)["made_from"]
-    except ValueError as error:
-        log.warning("%s; it is done again", error)
-        return False
-    wanted = start.made_from()
-    changed = [key for key, value in wanted.items() if found.get(key) != value]
-    if changed:
-        values = ", ".join(f"{key} {found.get(key)!s:.20} there, {wanted[key]!s:.20} here" for key in changed)
-        raise ValueError(f"{path}: was made with other settings ({values}); name another --out")
-    return True
+    for path in results_in(out):
+        found = read_json(path)["made_from"]
+        wanted: dict[str, Any] = {"n": n, "threads": threads}
+        if found["set"] in courses:
+            wanted["course_sha256"] = courses[found["set"]].fingerprint()
+        changed = [key for key, value in wanted.items() if found.get(key) != value]
+        if changed:
+            values = ", ".join(f"{key} {found.get(key)!s:.12} there, {wanted[key]!s:.12} here" for key in changed)
+            raise ValueError(f"{path}: was made with other settings ({values}); name another --out")
 
 
 def starts_of(
@@ -134,39 +141,33 @@ def race(
             raise ValueError(
                 f"--n {n}: must be at most {most}, the images on either side of the split of {SETS[name].config}"
             )
+    check_folder(out, courses, n, threads)
     starts = starts_of(list(courses.values()), minutes, contestants, seeds, n=n, threads=threads, root=root)
-    for start in starts:
-        done_before(start, out / f"{start.key}.json")  # other settings are said now, too
     out.mkdir(parents=True, exist_ok=True)
     for i, start in enumerate(starts, 1):
-        path = out / f"{start.key}.json"
-        if done_before(start, path):
-            log.info("%d/%d %s: done before", i, len(starts), start.key)
-            continue
-        log.info("%d/%d %s: train", i, len(starts), start.key)
-        watch = Watch()
-        facts = train_and_draw(start, path.with_suffix(""))
-        watch.note()
-        samples = path.with_suffix("") / "samples.npy"
-        result = {"made_from": start.made_from(), "facts": facts, "machine": watch.record()}
-        write_json(path, result | {"samples_sha256": file_hash(samples), "measured": {}})
+        _run(start, out / f"{start.key}.json", f"{i}/{len(starts)} {start.key}")
     for course in courses.values():
         for length in minutes:
             measure_cell(course, [path for path in results_in(out) if _in_cell(path, course.name, length)])
     return [read_result(path) for path in results_in(out)]
 
 
+def _run(start: Start, path: Path, title: str) -> None:
+    """Train, draw and write the result, unless it is there."""
+    if is_whole(path):
+        log.info("%s: done before", title)
+        return
+    log.info("%s: train", title)
+    work, watch = path.with_suffix(""), Watch()
+    facts = train_and_draw(start, work)
+    watch.note()
+    result = {"made_from": start.made_from(), "facts": facts, "machine": watch.record()}
+    write_json(path, result | {"samples_sha256": file_hash(work / "samples.npy"), "measured": {}})
+
+
 def results_in(out: Path) -> list[Path]:
     """The result files of a folder, those that are whole."""
-    found = []
-    for path in sorted(out.glob("*min-*-seed*.json")):
-        try:
-            read_result(path)
-        except ValueError as error:
-            log.warning("%s; it is left out", error)
-            continue
-        found.append(path)
-    return found
+    return [path for path in sorted(out.glob("*min-*-seed*.json")) if is_whole(path)]
 
 
 def _in_cell(path: Path, name: SetName, minutes: float) -> bool:

@@ -42,7 +42,8 @@ def measure_cell(course: Course, paths: Sequence[Path]) -> None:
     """
     results = {path: read_json(path) for path in paths}
     n = smallest_n(list(results.values()))
-    missing = [path for path, result in results.items() if str(n) not in result["measured"]]
+    known_by = course.classifier_record()
+    missing = [path for path, result in results.items() if not _measured_by(result, n, known_by)]
     if not missing:
         return
     data = course.dataset
@@ -55,10 +56,18 @@ def measure_cell(course: Course, paths: Sequence[Path]) -> None:
         for path in missing:
             log.info("%s: measure at N = %s", path.stem, f"{n:,}")
             images = drawn(path, n, course.about.eight_bit)
-            found = {"features": {name: _distance(extracts[name], known[name], images) for name in extracts}}
+            found: dict[str, Any] = {
+                "features": {name: _distance(extracts[name], known[name], images) for name in extracts}
+            }
             share = float((nearest_images(images, seen)[0] < yardstick).mean())
-            results[path]["measured"][str(n)] = {**found, "nearest_share": share}
+            found |= {"nearest_share": share, "classifier": course.classifier_record()}
+            results[path]["measured"][str(n)] = found
             write_json(path, results[path])
+
+
+def _measured_by(result: Mapping[str, Any], n: int, classifier: Mapping[str, Any]) -> bool:
+    """Whether a result is measured at N by this classifier."""
+    return str(n) in result["measured"] and result["measured"][str(n)]["classifier"] == classifier
 
 
 def drawn(path: Path, n: int, eight_bit: bool) -> Images:

@@ -32,7 +32,7 @@ Extract = Callable[[Images], npt.NDArray[np.float64]]
 """Images (N, H, W, C) in [0, 1] -> features (N, d)."""
 
 CLASSIFIER = "tests.peers.race_classifier"
-EPOCHS = 4
+EPOCHS = 3
 """Length of the classifier's training."""
 NEVER = 10**9
 """Steps between checkpoints: a contestant writes one after its last step."""
@@ -81,13 +81,19 @@ class Course:
     @contextlib.contextmanager
     def _open(self, name: Feature) -> Iterator[Extract]:
         if name == "classifier":
-            with Worker("torch", module=CLASSIFIER, timeout=3600.0) as worker:
+            threads = self.recipe.training.threads
+            with Worker("torch", module=CLASSIFIER, threads=threads, timeout=3600.0) as worker:
                 weights = {f"weights/{key}": value for key, value in self.classifier(worker)[0].items()}
                 yield lambda images: _classifier_features(worker, weights, images)
             return
         extractor = open_extractor(name)
         with open_features(extractor, "torch") as (taps, _):
             yield lambda images: np.asarray(taps(images)[extractor.taps[0]])
+
+    def classifier_record(self) -> dict[str, Any]:
+        """What is known of the classifier, its accuracy on held-out images too; empty for a set without one."""
+        path = self.folder / f"classifier-{self.name}.json"
+        return read_json(path) if "classifier" in self.about.features and path.is_file() else {}
 
     def classifier(self, worker: Worker) -> tuple[dict[str, Images], dict[str, Any]]:
         """Weights of the classifier and what is known of it; trained once on the training images and their labels."""

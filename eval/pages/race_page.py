@@ -117,17 +117,19 @@ def race_text(results: Sequence[Result]) -> str:
     """Markdown: a table for each set, the floors, and the machine."""
     prose, parts = Prose("race"), []
     for name in names_of(results):
-        parts += [f"## {name}", prose.floors(floors=_floors(results, name)), markdown_table(*table(results, name))]
+        parts += [f"## {name}", prose.floors(**_floors(results, name)), markdown_table(*table(results, name))]
     return "\n\n".join([*parts, prose.counted(**_settings(results))])
 
 
-def _floors(results: Sequence[Result], name: SetName) -> list[dict[str, Any]]:
-    """The floor at each N and feature of a set."""
-    known = {}
+def _floors(results: Sequence[Result], name: SetName) -> dict[str, Any]:
+    """The floor at each N and feature of a set, and the classifier's accuracy, None where there is no classifier."""
+    known, accuracy = {}, None
     for group in groups_of(results, name):
-        for feature, entry in group.measured()[0]["features"].items():
-            known[group.n, feature] = {**entry["floor"], "n": group.n, "feature": feature}
-    return list(known.values())
+        entry = group.measured()[0]
+        accuracy = entry["classifier"].get("accuracy")
+        for feature, numbers in entry["features"].items():
+            known[group.n, feature] = {**numbers["floor"], "n": group.n, "feature": feature}
+    return {"floors": list(known.values()), "accuracy": accuracy}
 
 
 def _settings(results: Sequence[Result]) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def write_race_page(folder: Path, results: Sequence[Result]) -> Path:
     for name in names_of(results):
         figures = [Figure(markup, f"By {f} features", prose.plot()) for n, f, markup in drawn if n == name]
         sections += [
-            Figures(figures, name, prose.floors(floors=_floors(results, name)), wide=True),
+            Figures(figures, name, prose.floors(**_floors(results, name)), wide=True),
             Table(*table(results, name)),
         ]
     path = folder / "report.html"

@@ -106,6 +106,10 @@ def run_program(
     except KeyboardInterrupt:
         child.wait()  # Ctrl-C reached the child too; it saves before it ends
         raise
+    except SystemExit:  # a signal that reached this process alone, see leaving_on_signals()
+        child.terminate()
+        child.wait()
+        raise
     last = tail.lines()
     if child.returncode == 130:
         raise KeyboardInterrupt

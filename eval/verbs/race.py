@@ -43,11 +43,13 @@ class Race(Interpreters):
 
     def execute(self) -> str:
         """Race, or what is left of it."""
+        from eval.measure.machine import leaving_on_signals
         from eval.measure.race import race
         from eval.measure.race_table import CONTESTANTS
         from eval.pages.race_page import race_text, write_race_page
 
         contestants = self.contestant or tuple(CONTESTANTS)
         folder, sets, minutes = output_folder(self.out), self.set or ("lens-32",), self.minutes or (3.0,)
-        results = race(sets, minutes, contestants, self.seed or (0,), self.n, self.threads, folder)
+        with leaving_on_signals():
+            results = race(sets, minutes, contestants, self.seed or (0,), self.n, self.threads, folder)
         return f"{race_text(results)}\n\nwrote {write_race_page(folder, results)}"

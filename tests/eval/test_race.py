@@ -3,8 +3,12 @@
 import dataclasses
 import json
 import logging
+import os
+import signal
 import subprocess
+import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -18,9 +22,11 @@ from eval.measure.race import race
 from eval.measure.race_contestants import FACTS, without_first_step
 from eval.measure.race_sets import Course, open_course
 from eval.measure.race_table import Contestant, RaceSet
+from eval.pages.page import Prose
 from eval.pages.race_page import race_text, write_race_page
 from eval.twins import features as fid_features
 from eval.twins import race_environment
+from eval.twins.interpreters import ROOT
 from eval.twins.race_environment import peers_python
 from tests.eval.html import read_page
 from tests.eval.test_fid import PixelWorker
@@ -131,6 +137,8 @@ def test_the_tables_and_the_page_have_every_contestant(raced):
         and len(page.tables[0]) == 4
     )
     assert (root / "race" / "race.md").read_text() == text + "\n"
+    known = {"floors": [], "accuracy": 0.9017}
+    assert Prose("race").floors(**known).endswith("The classifier is right on 90.2 % of held-out images.")
     svg = (root / "race" / "race-lens-32-lens.svg").read_text()
     assert "peer True" in svg and "seconds of training" in svg
 
@@ -146,13 +154,16 @@ def test_a_race_goes_on_and_does_damaged_parts_again(raced, tables, caplog):
         again = run(root)
     new = log.read_text()[len(calls) :].splitlines()
     assert [line.split()[0] for line in new] == ["peer", "peer"], "the twin's start was whole"
-    assert sum("it is done again" in record.message for record in caplog.records) >= 2
+    assert sum("it does not count" in record.message for record in caplog.records) >= 2
     kept = [{key: result[key] for key in ("made_from", "facts", "samples_sha256")} for result in again]
     assert kept == [{key: result[key] for key in kept[0]} for result in before]
     path = path_of(root, "diffusers")
     result = json.loads(path.read_text())
-    write_json(path, result | {"measured": {}})  # measured again, without training
-    assert run(root) == again and len(log.read_text()[len(calls) :].splitlines()) == 2
+    entry = result["measured"][str(FEWER)] | {"classifier": {"accuracy": 0.5}}
+    for measured in ({}, {str(FEWER): entry}):  # measured again, without training
+        write_json(path, result | {"measured": measured})
+        assert run(root) == again
+    assert len(log.read_text()[len(calls) :].splitlines()) == 2
 
 
 def test_other_settings_need_another_folder(raced, tables):
@@ -160,6 +171,12 @@ def test_other_settings_need_another_folder(raced, tables):
     for options, named in (({"n": 25}, "n 30 there, 25 here"), ({"threads": 2}, "threads 1 there, 2 here")):
         with pytest.raises(ValueError, match=rf"{named}.*name another --out"):
             run(root, **options)
+    recipe = root / "tiny.toml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("steps = 3", "steps = 4"))
+    with pytest.raises(ValueError, match=r"course_sha256 \w+ there, \w+ here\); name another --out"):
+        run(root, ("tensorflow",))
+    recipe.write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +214,21 @@ def test_a_peer_that_fails_or_draws_something_else_ends_the_race(raced, tables):
         script.write_text(whole)
 
 
+def test_a_signal_to_the_race_ends_the_contestant_too(tmp_path):
+    program = tmp_path / "slow.py"
+    program.write_text("import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)\n")
+    race_of_one = "import sys\nfrom pathlib import Path\nfrom eval.measure.machine import leaving_on_signals\n"
+    race_of_one += "from eval.twins.client import run_program\nwith leaving_on_signals():\n"
+    race_of_one += f"    run_program([sys.executable, {str(program)!r}], 'slow', root=Path({str(tmp_path)!r}))\n"
+    process = subprocess.Popen([sys.executable, "-c", race_of_one], cwd=ROOT)
+    while not (tmp_path / "pid").exists() or not (pid := (tmp_path / "pid").read_text()):
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+
+
 def test_the_seconds_of_a_training_leave_out_what_compiles():
     lines = [{"step": 10, "seconds": 25.0}, {"step": 20, "seconds": 30.0}, {"step": 40, "seconds": 40.0}]
     assert without_first_step(lines, 41.0) == 20.0
@@ -221,6 +253,7 @@ def test_the_classifier_is_trained_once_and_again_where_its_file_is_damaged(race
     for trainings in (1, 1):
         weights, known = course.classifier(FakeWorker())
         assert FakeWorker.trained == trainings and known["accuracy"] == 0.9 and weights["w"][0] == trainings
+    assert course.classifier_record() == {}, "this set is not measured by it"
     np.savez(tmp_path / "classifier-lens-32.npz", w=np.zeros(3))
     assert course.classifier(FakeWorker())[0]["w"][0] == 2
     assert isinstance(course, Course) and course.classifier(FakeWorker())[1]["epochs"] == race_sets.EPOCHS

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from core.worker.protocol import Arrays, serve, with_prefix
 from tests.peers.contestant import set_threads
 
-FEATURES, BATCH_SIZE, LEARNING_RATE, SEED = 64, 128, 2e-3, 0
+FEATURES, BATCH_SIZE, LEARNING_RATE, SEED = 64, 128, 3e-3, 0
 
 
 class Classifier(torch.nn.Module):
@@ -23,7 +23,7 @@ class Classifier(torch.nn.Module):
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int) -> None:
         super().__init__()
-        widths = (channels, 32, 64, 64)
+        widths = (channels, 16, 32, 64)
         pairs = itertools.pairwise(widths)
         self.convolutions = torch.nn.ModuleList(torch.nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         self.features = torch.nn.Linear(widths[-1] * (size[0] // 8) * (size[1] // 8), FEATURES)
