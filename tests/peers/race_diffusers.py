@@ -47,9 +47,7 @@ def matched_network(model: ModelConfig) -> torch.nn.Module:
 
     if model.architecture != "unet":
         raise ValueError(f"diffusers: has no network like architecture = {model.architecture!r}")
-    if getattr(model, "patch_size", 1) != 1:
-        model = dataclasses.replace(model, patch_size=1)
-    return UNet2DModel.from_config(unet_to_diffusers(model))
+    return UNet2DModel.from_config(unet_to_diffusers(dataclasses.replace(model, patch_size=1)))
 
 
 def make(job: Job, recipe: Recipe, shape: tuple[int, int, int]) -> Entry:
