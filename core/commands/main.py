@@ -14,6 +14,7 @@ from core.twin import Twin
 
 VERBS = {
     "train": "train a network, or continue a run",
+    "distil": "train a network that draws as a run does, in few evaluations",
     "sample": "draw images from a run or a checkpoint",
     "likelihood": "measure bits per dimension of images, by the variational bound or by the ODE",
     "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale",
@@ -43,6 +44,8 @@ def _command(name: str) -> Callable[[Twin, list[str]], int]:
     """The function of a verb, its file imported now and no other."""
     if name == "train":
         from core.commands.train import train as command
+    elif name == "distil":
+        from core.commands.distil import distil as command
     elif name == "sample":
         from core.commands.sample import sample as command
     elif name == "likelihood":

@@ -12,6 +12,7 @@ from pathlib import Path
 from core.command_line import given, output_folder, read_flags
 from core.config import (
     DataConfig,
+    DistillationConfig,
     EvaluationConfig,
     ModelConfig,
     ProcessConfig,
@@ -65,6 +66,7 @@ class TrainCommand:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
 
 def train(twin: Twin, argv: list[str]) -> int:
@@ -84,21 +86,38 @@ def train(twin: Twin, argv: list[str]) -> int:
     recipe = Recipe(**{name: getattr(command, name) for name in parts})
     if command.retune and not resume:
         raise ValueError("--retune: is for --resume RUN; a new run takes any value")
-    _check_minutes(command.minutes, argv)
+    check_minutes(command.minutes, argv, ("--resume", "--training.steps"))
     twin = twin.on(command.device)
     stem = Path(config).stem if config else "default"
     named = resume or command.run or f"runs/{stem}-{twin.package.removesuffix('_impl')}"
     run = None if command.dry_run else output_folder(named, "--run")
-    if command.minutes:
-        recipe = _fit(twin, recipe, command.minutes, run)
+    if resume and run:
+        from core.training.run import check_resumable
+
+        check_resumable(base, recipe, command.retune)
+    return train_recipe(twin, recipe, run, command.minutes, bool(resume), command.retune)
+
+
+def train_recipe(
+    twin: Twin, recipe: Recipe, run: Path | None, minutes: float = 0.0, resume: bool = False, retune: bool = False
+) -> int:
+    """Train in a run's folder, or make a dry run where there is none; returns the exit code.
+
+    Args:
+        twin: the framework.
+        recipe: the recipe to train.
+        run: folder of the run.
+        minutes: length of the training, which chooses the number of steps; 0 keeps those of the recipe.
+        resume, retune: as in train_in().
+    """
+    if minutes:
+        recipe = _fit(twin, recipe, minutes, run)
     if run is None:
         return _dry_run(twin, recipe)
     from core.checkpoints.checkpoint import resolve_checkpoint
-    from core.training.run import check_resumable, train_in
+    from core.training.run import train_in
 
-    if resume:
-        check_resumable(base, recipe, command.retune)
-    signum = train_in(twin, recipe, run, bool(resume), command.retune)
+    signum = train_in(twin, recipe, run, resume, retune)
     if not signum:
         print(f"wrote {resolve_checkpoint(run)}")
         return 0
@@ -107,11 +126,11 @@ def train(twin: Twin, argv: list[str]) -> int:
     return 128 + signum
 
 
-def _check_minutes(minutes: float, argv: list[str]) -> None:
+def check_minutes(minutes: float, argv: list[str], flags: tuple[str, ...]) -> None:
     """Refuse a length of the training that cannot be, or beside another option that says the number of steps."""
     if not 0 <= minutes <= MOST_MINUTES:
         raise ValueError(f"--minutes {minutes:g}: must be above 0 and at most {MOST_MINUTES:,}; 0 is off")
-    for flag in ("--resume", "--training.steps") if minutes else ():
+    for flag in flags if minutes else ():
         if given(argv, flag) is not None:
             raise ValueError(f"--minutes with {flag}: --minutes chooses the steps of a new run; give one of the two")
 

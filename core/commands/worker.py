@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from core.twin import Twin
 
 
@@ -10,11 +12,12 @@ def worker(twin: Twin, argv: list[str]) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {twin.prog} worker [--threads N]\n\nReads requests from stdin, writes answers to stdout.")
         return 0
+    from core.training.distillation import make_training
     from core.worker import tasks, timing
     from core.worker.protocol import Task, serve
 
     own: dict[str, Task] = {
-        "train": tasks.TrainingTask(twin.make_trainer),
+        "train": tasks.TrainingTask(twin.make_trainer, partial(make_training, twin)),
         "sample": tasks.SamplingTask(twin.make_network),
         "run_table": tasks.TableTask(twin.make_network),
         "features": tasks.FeaturesTask(twin.make_extractor),

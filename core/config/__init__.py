@@ -7,6 +7,7 @@ no framework and no other room.
 
 from core.config.architectures import ARCHITECTURES, DOWN_BLOCKS, UP_BLOCKS, Architecture
 from core.config.data import DataConfig, Fit, Normalise
+from core.config.distillation import DistillationConfig
 from core.config.evaluation import EvaluationConfig, ExtractorName, Resize
 from core.config.model import ModelConfig
 from core.config.process import Loss, LossWeight, Prediction, ProcessConfig, Schedule
@@ -23,6 +24,7 @@ __all__ = [
     "Architecture",
     "Autocast",
     "DataConfig",
+    "DistillationConfig",
     "EvaluationConfig",
     "ExtractorName",
     "Fit",

@@ -53,6 +53,7 @@ LARGEST: dict[str, int] = {
     "starts": 10_000,
     "step": 10**9,
     "steps": 100_000,
+    "teacher_nfe": 100_000,
     "threads": 4_096,
     "timesteps": 100_000,
     "training.steps": 10**9,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from core.config.architectures import ARCHITECTURES
 from core.config.data import DataConfig
+from core.config.distillation import DistillationConfig
 from core.config.evaluation import EvaluationConfig
 from core.config.model import ModelConfig
 from core.config.process import ProcessConfig
@@ -24,6 +25,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
         need, model, training = requirements(self), self.model, self.training
@@ -48,6 +50,22 @@ class Recipe:
                 "change; use false"
             )
         self._check_condition()
+        if self.distillation.teacher:
+            self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        """The student's steps must be those of DDIM on levels of the teacher's grid."""
+        need, sampling, teacher_nfe = requirements(self), self.sampling, self.distillation.teacher_nfe
+        need(sampling.sampler == "ddim" and sampling.eta == 0, "sampling.sampler", "ddim with eta 0, to be distilled")
+        need(sampling.spacing == "trailing", "sampling.spacing", "trailing, to be distilled")
+        need(sampling.nfe == 0, "sampling.nfe", "0 in a distillation, whose sampling.steps counts")
+        multiple = f"a multiple of sampling.steps {sampling.steps}, and at least twice as many"
+        need(teacher_nfe % sampling.steps == 0 and teacher_nfe > sampling.steps, "distillation.teacher_nfe", multiple)
+        most = f"at most process.timesteps {self.process.timesteps}"
+        need(teacher_nfe <= self.process.timesteps, "distillation.teacher_nfe", most)
+        need(self.process.variance == "fixed", "process.variance", "fixed, to be distilled")
+        uniform = "uniform in a distillation, over the timesteps of sampling.steps"
+        need(self.training.timestep_sampling == "uniform", "training.timestep_sampling", uniform)
 
     def _check_condition(self) -> None:
         need, model, data = requirements(self), self.model, self.data
@@ -66,6 +84,7 @@ class Recipe:
         need(conditional or not drops, "training.condition_dropout", nothing)
         untrained = "1 without training.condition_dropout, since no unconditional output was trained"
         need(drops or self.sampling.guidance == 1, "sampling.guidance", untrained)
+        need(drops or self.distillation.guidance == 1, "distillation.guidance", untrained)
         two = "at least 2 with training.condition_dropout, one of them for no class"
         need(self.classes != 0, "model.num_class_embeds", two)
 

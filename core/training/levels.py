@@ -31,14 +31,17 @@ class LevelSampler:
     Args:
         config: timestep_sampling, stratified, p_mean, p_std, seed and batch_size are read.
         process: the forward process.
+        among: the timesteps of a distillation, drawn equally often; None draws from all timesteps.
     """
 
-    def __init__(self, config: TrainingConfig, process: Process) -> None:
-        self.config, self.count = config, process.timesteps
+    def __init__(self, config: TrainingConfig, process: Process, among: NDArray[np.integer[Any]] | None = None) -> None:
+        self.config, self.count, self.among = config, process.timesteps, among
         self.importance = config.timestep_sampling == "importance"
         self._fixed = np.full(self.count, 1 / self.count)
         if config.timestep_sampling == "log_normal":
             self._fixed = log_normal(process, config.p_mean, config.p_std)
+        if among is not None:
+            self._fixed = np.isin(np.arange(self.count), among) / len(among)
         self.history = np.zeros((self.count, HISTORY))
         self.counts = np.zeros(self.count, np.int64)
 
@@ -61,7 +64,7 @@ class LevelSampler:
             otherwise 1.
         """
         config, samples = self.config, range(self.config.batch_size)
-        if config.timestep_sampling == "uniform" and not config.stratified:
+        if config.timestep_sampling == "uniform" and not config.stratified and self.among is None:
             return integers(config.seed, "training_t", samples, step, self.count), np.ones(len(samples))
         if config.stratified:
             # Kingma et al. 2021, appendix I.1: one uniform number a step; the batch is evenly spaced from it.

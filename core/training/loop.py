@@ -25,8 +25,9 @@ from core.config.training import MUCH_WAITING
 from core.data.dataset import open_dataset
 from core.exits import RunError
 from core.images import grid, save_png
-from core.inference.conditioning import check_condition, data_record, own_condition
+from core.inference.conditioning import check_condition, own_condition
 from core.inference.generator import Generator
+from core.training.distillation import make_training
 from core.training.evaluation import Evaluation
 from core.training.stopping import stop_on_signals
 from core.training.training import Trainer, Training, check_memory_of
@@ -75,8 +76,7 @@ class TrainingRun:
 
     def generator(self) -> Generator:
         """A generator over the averaged weights as they are now."""
-        record = data_record(self.recipe, self.training.dataset)
-        return Generator(self.trainer.ema_network(), of_recipe(self.recipe, record))
+        return Generator(self.trainer.ema_network(), of_recipe(self.recipe, self.training.record()))
 
     def draw(self, n: int, seed: int) -> np.ndarray:
         """Draw images (n, H, W, C) in [0, 1] from the averaged weights, conditioned as images of the data are."""
@@ -88,8 +88,8 @@ class TrainingRun:
         """The checkpoint of this step; `seconds` is the wall-clock time of the training so far."""
         ema, state, counters = self.trainer.state()
         progress = make_progress(self.recipe, self.step, counters, seconds)
-        record = data_record(self.recipe, self.training.dataset)
-        return Checkpoint(self.recipe, ema, state | self.training.levels.state(), progress, record)
+        state |= self.training.levels.state()
+        return Checkpoint(self.recipe, ema, state, progress, self.training.record())
 
 
 def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
@@ -97,9 +97,11 @@ def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
     check_memory_of(recipe)
     dataset = open_dataset(recipe.data, recipe.image_shape)
     check_condition(recipe, dataset)
-    training = Training(recipe, dataset)
+    training = make_training(twin, recipe, dataset)
     twin.prepare(recipe.training.threads)
-    return TrainingRun(training, twin.make_trainer(recipe))
+    run = TrainingRun(training, twin.make_trainer(recipe))
+    training.begin(run.trainer)
+    return run
 
 
 class Meter:

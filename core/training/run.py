@@ -18,6 +18,7 @@ from core.files import write_json, writing_to
 from core.inference.conditioning import check_condition
 from core.networks.specs import count_parameters
 from core.reading import reading
+from core.training.distillation import make_training
 from core.training.evaluation import Evaluation, make_extract
 from core.training.loop import TrainingRun, train
 from core.training.training import Training, check_memory_of
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 RESUMABLE = (
     *(f"training.{key}" for key in ("steps", "log_every", "sample_every", "sample_count", "checkpoint_every")),
-    *("training.keep_checkpoints", "training.threads", "evaluation.every"),
+    *("training.keep_checkpoints", "training.threads", "evaluation.every", "distillation.teacher"),
 )
 """Keys of a recipe that may change when a run is resumed. The results of a step do not depend on them."""
 RETUNABLE = (
@@ -80,10 +81,15 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
             check_memory_of(recipe)
             dataset = open_dataset(recipe.data, recipe.image_shape)
             check_condition(recipe, dataset)
-            training = Training(recipe, dataset)
+            training = make_training(twin, recipe, dataset)
             if checkpoint and checkpoint.data.get("sha256") != training.dataset.manifest.get("sha256"):
                 raise ValueError(
                     f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})"
+                )
+            if checkpoint and _teacher_of(checkpoint.data) != _teacher_of(training.record()):
+                raise ValueError(
+                    f"{path}: the teacher has changed since the checkpoint (other weights in "
+                    f"{recipe.distillation.teacher})"
                 )
             if checkpoint:
                 with reading(path / "checkpoints", "the state of this training", "use another checkpoint"):
@@ -93,6 +99,12 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
         go_on = f"go on with: {twin.prog} train --resume {path}"
         after = f"; no checkpoint is harmed: put it right, then {go_on}" if (path / "recipe.json").is_file() else ""
         raise RunError(f"{error.filename or path}: {error.strerror or error}{after}") from error
+
+
+def _teacher_of(record: dict[str, Any]) -> Any:
+    """The sum of the teacher's weights in a record of the data; None without a teacher."""
+    distilled = record.get("distilled")
+    return distilled.get("weights_sha256") if isinstance(distilled, dict) else None
 
 
 def check_resumable(trained: Recipe, recipe: Recipe, retune: bool = False) -> dict[str, tuple[Any, Any]]:
@@ -144,6 +156,8 @@ def _train(
     if checkpoint:
         run.trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
         run = dataclasses.replace(run, step=step, seconds=checkpoint.progress["seconds"])
+    else:
+        training.begin(run.trainer)
     write_json(path / "run.json", twin.environment())
     parameters, images = count_parameters(recipe.model), len(training.dataset.train)
     verb = "goes on" if checkpoint else "starts"

@@ -19,7 +19,7 @@ from core.data.order import batch_indices, symmetry, symmetry_codes
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
 from core.images import from_unit
-from core.inference.conditioning import training_condition
+from core.inference.conditioning import data_record, training_condition
 from core.inference.sampling import Network
 from core.networks.specs import count_parameters
 from core.random import gaussian
@@ -107,6 +107,13 @@ class Training:
         self.process = make_process(recipe.process)
         self.levels = LevelSampler(recipe.training, self.process)
         self._ahead: tuple[Trainer, Ahead[Any]] | None = None
+
+    def begin(self, trainer: Trainer) -> None:
+        """Prepare a new trainer. Its weights are drawn from the seed already, so that nothing is left to do."""
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint records of the data."""
+        return data_record(self.recipe, self.dataset)
 
     def advance(self, trainer: Trainer, step: int) -> dict[str, Any]:
         """Take one optimiser step (0-based).

@@ -52,8 +52,12 @@ class TrainingTask:
     `first` above 0 and no state continues from the last call, without loading a state.
     """
 
-    def __init__(self, make_trainer: Callable[[Recipe], Trainer]) -> None:
-        self.make_trainer = make_trainer
+    def __init__(
+        self,
+        make_trainer: Callable[[Recipe], Trainer],
+        make_training: Callable[[Recipe, Dataset], Training] = Training,
+    ) -> None:
+        self.make_trainer, self.make_training = make_trainer, make_training
         self.recipe: Recipe | None = None
         self.next_step = 0
         self.levels: LevelSampler
@@ -61,9 +65,10 @@ class TrainingTask:
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Train; info: counters."""
         recipe, first = from_dict(Recipe, options["recipe"]), options.get("first", 0)
-        training, fresh = Training(recipe, as_dataset(arrays)), recipe != self.recipe
+        training, fresh = self.make_training(recipe, as_dataset(arrays)), recipe != self.recipe
         if fresh:
             self.trainer = self.make_trainer(recipe)
+            training.begin(self.trainer)
             self.recipe, self.start, self.next_step = recipe, self.trainer.state(), 0
         if given := with_prefix(arrays, "ema/"):
             self.trainer.load(given, arrays, options["counters"])

@@ -11,7 +11,7 @@ from typing import Any
 from core.config.recipes import to_dict
 from core.networks.specs import count_parameters
 from eval.pages.page import render, write_result
-from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
+from eval.parity import rungs_core, rungs_distillation, rungs_images, rungs_network, rungs_training
 from eval.parity.closeness import NotCloseError
 from eval.parity.ladder import Board, Measurement, Rung, climb, start_twins
 from eval.parity.page import ladder_text, sections
@@ -34,6 +34,7 @@ def all_rungs(images: int, ddpm_images: int, long_steps: int) -> list[tuple[int,
         (3, rungs_core.keys),
         (3, rungs_core.batches),
         (4, rungs_core.samplers),
+        (4, rungs_distillation.distillation),
         (5, rungs_network.layers),
         (5, rungs_network.network),
         (6, rungs_network.gradients),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
-from eval.parity import rungs_core, rungs_images, rungs_network, rungs_training
+from eval.parity import rungs_core, rungs_distillation, rungs_images, rungs_network, rungs_training
 from eval.parity.configurations import CONFIGURATIONS
 from eval.parity.ladder import Board, climb
 from eval.parity.report import all_rungs
@@ -150,6 +150,7 @@ def test_every_objective_is_the_same(twins, name):
         rungs_core.tables,
         rungs_core.batches,
         rungs_core.samplers,
+        rungs_distillation.distillation,
         rungs_network.gradients,
         rungs_training.steps_of_training,
     )
