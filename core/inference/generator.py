@@ -195,8 +195,8 @@ class Generator:
             raise ValueError("condition: missing, and the network is conditional")
         if self.trained.process.stretch:
             raise ValueError(
-                f"process.stretch = {self.trained.process.stretch}: the likelihood is that of 256 even grey levels, and "
-                "a stretch makes them uneven; use a network trained without it"
+                f"process.stretch = {self.trained.process.stretch}: must be 0, since the likelihood is that of 256 even "
+                "grey levels; use a network trained without a stretch"
             )
         given = Conditioned(self.twin_network, condition or {})
         if method == "vlb":
