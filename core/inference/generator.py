@@ -195,8 +195,8 @@ class Generator:
             raise ValueError("condition: missing, and the network is conditional")
         if self.trained.process.stretch:
             raise ValueError(
-                f"process.stretch = {self.trained.process.stretch}: must be 0, since the likelihood is that of 256 even "
-                "grey levels; use a network trained without a stretch"
+                f"process.stretch = {self.trained.process.stretch}: must be 0, since the likelihood is that of 256 "
+                "even grey levels; use a network trained without a stretch"
             )
         given = Conditioned(self.twin_network, condition or {})
         if method == "vlb":
