@@ -116,11 +116,11 @@ class Screening(Interpreters):
             return held
         run, samples, timed = folder / "run", folder / "samples", folder / "timed.json"
         base = ["train", "--config", self.config, "--run", str(run), "--training.threads", "1", *flags]
-        if not timed.is_file():
+        if not timed.is_file() or read_json(timed)["asked"] != asked:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             recipe, _ = json.JSONDecoder().raw_decode(run_verb("torch", [*base, "--dry-run"]))
-            write_json(timed, {"step": step_seconds(from_dict(Recipe, recipe))})
+            write_json(timed, {"asked": asked, "step": step_seconds(from_dict(Recipe, recipe))})
         step = read_json(timed)["step"]
         steps = max(int(self.seconds / step), 1)
         log.info("%s: %d steps of %.3f s", name, steps, step)
