@@ -60,7 +60,7 @@ RECIPES: dict[str, Recipe] = {
         ProcessConfig(timesteps=100),
         sampling=SamplingConfig("ddpm", 10, variance="fixed_large"),
     ),
-    # The optimiser Muon, on the network of "classes".
+    # The optimiser Muon, on the network of "classes" without its classes.
     "muon": Recipe(
         dataclasses.replace(_SMALL, mid_block_type=None),
         ProcessConfig(timesteps=100, prediction="v"),

@@ -247,6 +247,9 @@ def test_another_rate_is_taken_where_it_is_asked_for_and_noted(runs, tmp_path):
     assert json.loads(line)["training.learning_rate"] == {"old": pytest.approx(2e-4), "new": 1e-5}
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["lr"] <= 1e-5
+    flags = ("--resume", folder, "--training.steps", 7, "--training.muon-learning-rate", 0.01)
+    assert "--retune allows it" in refused(2, "train", *flags)
+    assert run("train", *flags, "--retune")[0] == 0
     assert "--retune: is for --resume" in refused(2, "train", "--config", folder / "recipe.json", "--retune")
 
 
