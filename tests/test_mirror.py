@@ -27,6 +27,7 @@ EXCEPTIONS: dict[str, str] = {
     "layers.py: Identity*": "torch.nn.Identity serves",
     "layers.py: gelu": "torch's gelu is exact; keras.ops.gelu is off by 5e-9 in float64",
     "layers.py: conv": "torch pads as asked; Keras takes a rule, chosen here by the stride",
+    "layers.py: pixel_*": "torch.nn.functional has both",
     "layers.py: linear": "torch.nn.Linear serves; a Keras layer has its weights only once it is built",
     "weights.py: CHANNELS_LAST_FROM": "TensorFlow's images are channels last always",
     "weights.py: variables": "Keras knows variables by path, not by attribute; torch has named_parameters",
