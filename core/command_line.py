@@ -202,8 +202,11 @@ def output_folder(folder: str | Path, flag: str = "--out") -> Path:
     """The folder that a flag names.
 
     Raises:
-        ValueError: it is a file, or lies in one, or in a folder that may not be written.
+        ValueError: it is a file, or lies in one, or in a folder that may not be written, or is pretrained:NAME.
     """
+    from core.checkpoints.pretrained import refuse_pretrained
+
+    refuse_pretrained(folder, flag)
     folder = Path(folder)
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir():

@@ -35,7 +35,7 @@ class Library:
         """Open a trained network, to draw and edit images and to measure their likelihood.
 
         Args:
-            path: a run, a checkpoint, or a diffusers pipeline folder.
+            path: a run, a checkpoint, a diffusers pipeline folder, or pretrained:NAME.
             weights: ema, the weights averaged over training; or raw, those of the last step.
             changed_weights: whether to accept weights that were changed after the checkpoint was saved.
             device: cuda, mps, cpu, or auto, which is cuda where there is one and otherwise cpu.

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from core.checkpoints.diffusers_config import DIFFUSERS_VERSION, class_name_of, unet_to_diffusers
+from core.checkpoints.pretrained import MOST_BYTES, is_pretrained, pretrained_folder
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.checkpoints.sums import FORMAT_VERSION, check_progress, check_sums, sum_of
 from core.config import ModelConfig, Recipe
@@ -127,6 +128,31 @@ def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
         write_json(folder / "training_state.json", {"format": FORMAT_VERSION, "files": sums, **checkpoint.progress})
 
 
+def save_pretrained(target: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint without training state and with its weights in float16, atomically.
+
+    Args:
+        target: the folder's final name; a folder of that name is replaced.
+        checkpoint: its averaged weights are written.
+    Raises:
+        ValueError: the folder is larger than MOST_BYTES, or float16 cannot hold a weight.
+        OSError: disk full or not writable.
+    """
+    recipe = checkpoint.recipe
+    with np.errstate(over="ignore"):
+        halves = {name: value.astype(np.float16) for name, value in checkpoint.ema.items()}
+    check_weights(halves, recipe.model, f"{target}: weights in float16")
+    with atomic_folder(target) as folder:
+        write_pipeline(folder, recipe.model, halves, scheduler_to_diffusers(recipe.process, recipe.sampling))
+        write_json(folder / "recipe.json", to_dict(recipe))
+        write_json(folder / "data.json", checkpoint.data)
+        sums = {name: sum_of(folder / name) for name in SUMMED if name != "training_state.safetensors"}
+        write_json(folder / "training_state.json", {"format": FORMAT_VERSION, "files": sums, **checkpoint.progress})
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if size > MOST_BYTES:
+            raise ValueError(f"{target}: {size:,} bytes: must be at most {MOST_BYTES:,}; train a smaller network")
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint folder, training state included.
 
@@ -180,11 +206,15 @@ def checkpoints_of(run: Path) -> list[Path]:
 
 
 def resolve_checkpoint(path: str | Path) -> Path:
-    """The checkpoint folder that a path names: a run (its `latest`), the `best` of a run, or a checkpoint itself.
+    """The checkpoint folder that a path names.
 
+    Args:
+        path: a run (its `latest`), the `best` of a run, a checkpoint itself, or pretrained:NAME.
     Raises:
-        ValueError: neither; the message says what is missing.
+        ValueError: none of these; the message says what is missing.
     """
+    if is_pretrained(path):
+        return pretrained_folder(path)
     path = Path(path)
     if path.name == "best" and path.is_file():
         name = named_in(path)

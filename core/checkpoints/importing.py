@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.checkpoints import pretrained
 from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
 from core.checkpoints.diffusers_config import OWN_KEYS, PATCH_CLASS, VECTOR_CLASS, unet_from_diffusers
 from core.checkpoints.sums import check_sums
@@ -92,13 +93,14 @@ def read_weights(files: list[Path], read_pickle: Callable[[Path], Tensors] = ref
 
 
 def _widened(tensors: Mapping[str, np.ndarray], path: Path) -> Tensors:
-    """Half precision as float32, and said so; float32 and float64 as they are."""
+    """Half precision as float32, with a warning unless it is pretrained:NAME; float32 and float64 as they are."""
     for name, value in tensors.items():  # TensorFlow gives NumPy a bfloat16
         if value.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
             raise ValueError(f"{path}: {name} is of type {value.dtype}, not of floating point")
     half = {name: value for name, value in tensors.items() if value.dtype.name in ("float16", "bfloat16")}
+    level = logging.INFO if path.is_relative_to(pretrained.FOLDER) else logging.WARNING
     for kind in sorted({value.dtype.name for value in half.values()}):
-        logger.warning("%s: %s weights are made float32", path, kind)
+        logger.log(level, "%s: %s weights are made float32", path, kind)
     return {**tensors, **{name: value.astype(np.float32) for name, value in half.items()}}
 
 

@@ -26,6 +26,7 @@ from core.checkpoints.checkpoint import (
     named_in,
     save_checkpoint,
 )
+from core.checkpoints.pretrained import refuse_pretrained
 from core.config import Recipe
 from core.config.recipes import to_dict
 from core.files import remove_folder, remove_leftovers, write_json, write_tensors, write_text_atomic
@@ -71,7 +72,8 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def check_new(self) -> None:
-        """Raise ValueError where the folder already holds a run."""
+        """Raise ValueError where the folder already holds a run, or is pretrained:NAME."""
+        refuse_pretrained(self.path, "--run")
         if (self.path / "recipe.json").exists():
             raise ValueError(
                 f"{self.path}: already holds a run; go on with --resume {self.path}, or name another --run"

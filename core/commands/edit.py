@@ -37,10 +37,11 @@ def edit(twin: Twin, argv: list[str]) -> int:
         raise ValueError(f"{name}: no run or checkpoint given; for example: {name} runs/mine")
     from tqdm import tqdm
 
+    from core.checkpoints.pretrained import results_folder
     from core.inference.generator import open_generator
     from core.inference.samples import manifest_of, write_samples
 
-    out = output_folder(command.out or f"{command.checkpoint}/edit-{kind}-seed{command.seed}")
+    out = output_folder(command.out or results_folder(command.checkpoint) / f"edit-{kind}-seed{command.seed}")
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
     twin = twin.on(command.device)

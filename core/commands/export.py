@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.checkpoints.pretrained import refuse_pretrained
 from core.command_line import name_the_checkpoint, read_flags
 from core.config import ModelConfig, ProcessConfig
 from core.config.recipes import load_recipe, to_dict
@@ -111,6 +112,7 @@ def _targets(command: ExportCommand, formats: dict[str, str]) -> tuple[Path, Pat
         raise ValueError(f"--format {command.format or '(none)'}: must be one of {', '.join(formats)}")
     if not command.out:
         raise ValueError("--out is missing: give the file to write, for example --out mine" + formats[command.format])
+    refuse_pretrained(command.out, "--out")
     out, suffix = Path(command.out), formats[command.format]
     if out.suffix != suffix and suffix:
         raise ValueError(f"--out {out}: must end in {suffix} for --format {command.format}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.checkpoints.pretrained import refuse_pretrained
 from core.command_line import name_the_checkpoint, read_flags
 from core.twin import Twin
 
@@ -46,6 +47,7 @@ def import_(twin: Twin, argv: list[str]) -> int:
     command = read_flags(ImportCommand(), twin.package, name_the_checkpoint(ImportCommand, argv, "import"), "import")
     if not command.checkpoint or not command.out:
         raise ValueError("import: needs a folder and --out; for example: import ddpm-cifar10-32 --out cifar10")
+    refuse_pretrained(command.out, "--out")
     out = Path(command.out)
     if out.exists():
         raise ValueError(f"--out {out}: exists already; name another")

@@ -7,7 +7,6 @@ import json
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.command_line import name_the_checkpoint, read_flags
@@ -110,6 +109,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     if not command.checkpoint:
         raise ValueError("likelihood: no run or checkpoint given; for example: likelihood runs/mine")
     from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.checkpoints.pretrained import results_folder
     from core.files import file_hash, write_json
     from core.inference.generator import open_generator
     from core.inference.given_images import given_images
@@ -122,7 +122,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     given = given_images(command.data, folder, generator.model, command.first, command.n)
     if given.condition is None and generator.model.conditional:
         raise ValueError(f"--data {command.data}: must be held-out, since the network is conditional")
-    path = Path(command.checkpoint) / FILE
+    path = results_folder(command.checkpoint) / FILE
     before = read_json(path) if path.is_file() else {}  # before the work, which a damaged file would cost
     found, more = _compute(command, generator, given)
     result: dict[str, Any] = {

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from core.command_line import given, name_the_checkpoint, output_folder, read_flags, sampling_flags
@@ -33,9 +32,10 @@ class SampleCommand:
     """
 
     checkpoint: str = ""
-    """Run, checkpoint or pipeline folder. The first word after `sample` names it too."""
+    """Run, checkpoint or pipeline folder, or pretrained:NAME. The first word after `sample` names it too."""
     out: str = ""
-    """Folder for samples.npy, grid.png and manifest.json. Default: CHECKPOINT/samples-SAMPLER-EVALUATIONS-seedSEED."""
+    """Folder for samples.npy, grid.png and manifest.json. Default: CHECKPOINT/samples-SAMPLER-EVALUATIONS-seedSEED;
+    for pretrained:NAME in runs/pretrained-NAME."""
     n: int = 64
     """Number of images."""
     first: int = 0
@@ -117,6 +117,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
     command = read_flags(_defaults(argv), twin.package, argv, "sample", flat=True)
     if not command.checkpoint:
         raise ValueError("sample: no run or checkpoint given; for example: sample runs/mine --out images")
+    from core.checkpoints.pretrained import results_folder
     from core.diffusion.samplers import make_table
     from core.inference.conditioning import numbers_of
     from core.inference.generator import open_generator
@@ -130,7 +131,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
     generator = open_generator(executor, command.checkpoint, *options)
     table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
-    out = output_folder(command.out or Path(command.checkpoint) / name)
+    out = output_folder(command.out or results_folder(command.checkpoint) / name)
     if (out / "samples.npy").exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
     height, width, channels = generator.trained.image_shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.checkpoints.pretrained import refuse_pretrained
 from core.command_line import name_the_word, read_flags
 from core.config import WIDEST_PROFILE
 from core.twin import Twin
@@ -42,6 +43,7 @@ def synthesise_ema(twin: Twin, argv: list[str]) -> int:
     command = read_flags(SynthesiseCommand(), twin.package, argv, "synthesise-ema")
     if not command.run or not command.out:
         raise ValueError("synthesise-ema: needs a run and --out; for example: synthesise-ema runs/mine --out averaged")
+    refuse_pretrained(command.out, "--out")
     path, out = Path(command.run), Path(command.out)
     if out.exists():
         raise ValueError(f"--out {out}: exists already; name another")

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.checkpoints.pretrained import refuse_pretrained
 from core.command_line import given, output_folder, read_flags
 from core.config import (
     DataConfig,
@@ -78,6 +79,7 @@ def train(twin: Twin, argv: list[str]) -> int:
     config, resume = given(argv, "--config"), given(argv, "--resume")
     if config and resume:
         raise ValueError("--config with --resume: a resumed run keeps its own recipe; give one of the two")
+    refuse_pretrained(resume or "", "--resume")
     if resume and not (Path(resume) / "recipe.json").is_file():
         raise ValueError(f"--resume {resume}: no run there (no recipe.json)")
     base = load_recipe(Path(resume) / "recipe.json") if resume else load_recipe(config) if config else Recipe()

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.arrays import read_npz
+from core.checkpoints.pretrained import is_pretrained, pretrained_folder
 from core.config.recipes import load_recipe
 from core.data.cache import IMAGES, MANIFEST
 from core.data.dataset import open_dataset
@@ -34,8 +35,8 @@ Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 Role = Literal["real", "generated"]
 
 FORMS = (
-    "a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy, .npz or IDX file, "
-    "or saved statistics (.npz with mu and sigma)"
+    "a run, pretrained:NAME, a folder with samples.npy, a folder or zip of .npy files or pictures, "
+    "a .npy, .npz or IDX file, or saved statistics (.npz with mu and sigma)"
 )
 INCEPTION_FEATURES = 2048
 GREY_STEPS = 255
@@ -99,7 +100,7 @@ def read_image_set(
         ValueError: one line that names the file and what to change.
     """
     place = Path(path)
-    if not place.exists():
+    if not is_run(place) and not place.exists():
         raise ValueError(f"{path}: no such file or folder: must be {FORMS}")
     if is_run(place):
         if role == "real":
@@ -158,13 +159,13 @@ def read_named(specs: Sequence[str], reserved: Sequence[str], draw: Callable[[Pa
 
 
 def is_run(path: Path) -> bool:
-    """Whether a path is a run's folder with a checkpoint."""
-    return (path / "recipe.json").is_file() and (path / "latest").is_file()
+    """Whether a path is a run's folder with a checkpoint, or pretrained:NAME."""
+    return is_pretrained(path) or ((path / "recipe.json").is_file() and (path / "latest").is_file())
 
 
 def _held_out(path: Path) -> ImageSet:
     """The held-out images of a run's data; its training images are the others."""
-    recipe = load_recipe(path / "recipe.json")
+    recipe = load_recipe((pretrained_folder(path) if is_pretrained(path) else path) / "recipe.json")
     dataset = open_dataset(recipe.data, recipe.image_shape)
     if len(dataset.held_out) < 2:
         raise ValueError(

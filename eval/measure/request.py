@@ -11,9 +11,9 @@ class DistanceRequest:
     """Two sets of images, and how they are measured."""
 
     real: str
-    """Real images. A run stands for the images held out of its training."""
+    """Real images. A run, or pretrained:NAME, stands for the images held out of its training."""
     generated: str
-    """Generated images. A run stands for images drawn from it, up to 2,000."""
+    """Generated images. A run, or pretrained:NAME, stands for images drawn from it, up to 2,000."""
     extractor: Literal["lens", "inception", "pixels"] = "lens"
     """Network that takes the features. The lens extractor is trained on simulated lenses and needs no download;
     inception is FID's, fetched once; pixels compares thumbnails of 16 x 16 and serves images that neither network

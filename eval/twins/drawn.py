@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.checkpoints.checkpoint import WEIGHTS_FILE, resolve_checkpoint
+from core.checkpoints.pretrained import is_pretrained, results_folder
 from core.files import file_hash
 from core.reading import read_json
 from eval.twins.client import run_verb
@@ -28,18 +29,18 @@ def draw_from(run: Path, n: int, framework: Framework, name: str = "fid-samples"
     """The folder with the first n images of seed 0 that a run draws.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or pretrained:NAME, whose images lie in runs/pretrained-NAME.
         n: how many images.
         framework: the twin that draws.
-        name: the folder's name inside the run.
+        name: name of the folder of images.
         sampling: flags of `sample` in place of the recipe's values, such as sampler and nfe.
     Raises:
         ValueError: an option that the user must change. RunError: the twin failed.
     """
-    out = run / name
+    out, network = results_folder(run) / name, run if is_pretrained(run) else run.resolve()
     made_from = {"framework": framework, "n": n, "seed": 0, "weights_sha256": weights_hash(run)}
     if not holds(out, made_from | sampling):
-        words = ["sample", str(run.resolve()), "--n", str(n), "--seed", "0", "--out", str(out.resolve()), "--overwrite"]
+        words = ["sample", str(network), "--n", str(n), "--seed", "0", "--out", str(out.resolve()), "--overwrite"]
         flags = [word for key, value in sampling.items() for word in (f"--{key}", str(value))]
         run_verb(framework, words + flags)
     return out
