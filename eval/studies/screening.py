@@ -63,7 +63,7 @@ CHANGES: dict[str, Change] = {
     "scale-shift": Change("the timestep scales and shifts", "--model.resnet-time-scale-shift scale_shift"),
     "min-snr": Change("min-SNR weight", "--process.loss-weight min_snr"),
     "flow": Change("flow matching", "--process.schedule flow --process.prediction flow --sampling.sampler flow_heun"),
-    "decay-at-once": Change("learning rates decay from the first step", "--training.decay-start 0"),
+    "late-decay": Change("learning rates decay from 0.4 of the steps on", "--training.decay-start 0.4"),
 }
 
 
