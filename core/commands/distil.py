@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from core.command_line import name_the_checkpoint, output_folder, read_flags
 from core.commands.train import check_minutes, train_recipe
@@ -72,22 +71,24 @@ def distil(twin: Twin, argv: list[str]) -> int:
     if not command.checkpoint or not (command.run or command.dry_run):
         raise ValueError("distil: needs a run and --run; for example: distil runs/mine --nfe 4 --run runs/mine-4")
     from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.checkpoints.pretrained import is_pretrained
     from core.config.recipes import load_recipe
 
     folder = resolve_checkpoint(command.checkpoint)
     if not (folder / "recipe.json").is_file():
         raise ValueError(f"{folder}: no recipe.json, so the data that it was trained on are unknown; distil a run")
-    recipe = student(load_recipe(folder / "recipe.json"), folder, command)
+    name = command.checkpoint if is_pretrained(command.checkpoint) else str(folder)
+    recipe = student(load_recipe(folder / "recipe.json"), name, command)
     run = None if command.dry_run else output_folder(command.run, "--run")
     return train_recipe(twin.on(command.device), recipe, run, command.minutes)
 
 
-def student(teacher: Recipe, folder: Path, command: DistilCommand) -> Recipe:
+def student(teacher: Recipe, name: str, command: DistilCommand) -> Recipe:
     """The recipe of a distillation.
 
     Args:
         teacher: the recipe of the network to distil.
-        folder: its checkpoint.
+        name: its checkpoint, or pretrained:NAME.
         command: the flags.
     Raises:
         ValueError: numbers of evaluations that do not go together, or a network that cannot be distilled.
@@ -120,5 +121,5 @@ def student(teacher: Recipe, folder: Path, command: DistilCommand) -> Recipe:
         teacher,
         training=training,
         sampling=drawn,
-        distillation=DistillationConfig(str(folder), teacher_nfe, guidance),
+        distillation=DistillationConfig(name, teacher_nfe, guidance),
     )

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from core.checkpoints.checkpoint import resolve_checkpoint
+from core.checkpoints import pretrained
+from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint, save_pretrained
 from core.checkpoints.trained import Trained
 from core.config import DistillationConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.config.recipes import load_recipe
@@ -242,6 +243,14 @@ def test_a_distilled_run_is_an_ordinary_run(teacher, tmp_path):
     assert second["teacher_nfe"] == 2 and second["teacher_distilled"] == distilled
     said = refused(2, "distil", student, "--nfe", 1, "--teacher-nfe", 4, "--run", tmp_path / "new")
     assert "distillation.teacher_nfe = 4: must be 2" in said
+
+
+def test_a_network_that_comes_with_the_software_can_be_distilled(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "box")
+    save_pretrained(tmp_path / "box" / "tiny", load_checkpoint(resolve_checkpoint(teacher)))
+    code, _, err = run("distil", "pretrained:tiny", "--nfe", 1, "--run", tmp_path / "student")
+    assert code == 0, err
+    assert load_recipe(tmp_path / "student" / "recipe.json").distillation.teacher == "pretrained:tiny"
 
 
 def test_a_student_starts_from_its_teacher(teacher, tmp_path):
