@@ -98,7 +98,7 @@ def _widened(tensors: Mapping[str, np.ndarray], path: Path) -> Tensors:
         if value.dtype.name not in ("float16", "bfloat16", "float32", "float64"):
             raise ValueError(f"{path}: {name} is of type {value.dtype}, not of floating point")
     half = {name: value for name, value in tensors.items() if value.dtype.name in ("float16", "bfloat16")}
-    level = logging.INFO if path.is_relative_to(pretrained.FOLDER) else logging.WARNING
+    level = logging.DEBUG if path.is_relative_to(pretrained.FOLDER) else logging.WARNING
     for kind in sorted({value.dtype.name for value in half.values()}):
         logger.log(level, "%s: %s weights are made float32", path, kind)
     return {**tensors, **{name: value.astype(np.float32) for name, value in half.items()}}

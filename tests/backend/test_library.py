@@ -6,6 +6,8 @@ import importlib
 import numpy as np
 import pytest
 
+from core.checkpoints import pretrained
+from core.checkpoints.checkpoint import load_checkpoint, resolve_checkpoint, save_pretrained
 from core.commands.main import main
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 
@@ -43,6 +45,15 @@ def test_two_lines_draw_what_the_command_line_draws(package, run, tmp_path):
     argv = ["sample", str(run), "--n", "3", "--seed", "1", "--sampler", "unipc", "--nfe", "5", "--out", str(tmp_path)]
     assert main(package.__name__, argv) == 0
     assert np.array_equal(np.load(tmp_path / "samples.npy"), images)
+
+
+def test_a_network_that_comes_with_the_software_opens_by_its_name(package, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    save_pretrained(tmp_path / "tiny", load_checkpoint(resolve_checkpoint(run)))
+    images = package.load("pretrained:tiny").sample(2)
+    assert np.array_equal(package.load(tmp_path / "tiny").sample(2), images)
+    assert 0 < np.abs(package.load(run).sample(2) - images).max() < 0.01, "the weights are rounded to float16"
+    assert package.load_unet("pretrained:tiny") is not None
 
 
 @pytest.mark.parametrize(("option", "largest"), [("precision=bf16", 0.05), ("runtime=onnx", 0.01 / 255)])

@@ -40,7 +40,7 @@ def box(trained, tmp_path, monkeypatch):
 
 def test_the_weights_are_the_average_in_float16_and_open_as_float32(trained, box, caplog):
     exact = load_checkpoint(resolve_checkpoint(trained))
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         found = open_trained(resolve_checkpoint("pretrained:tiny"))
     assert not caplog.records and found.sampling == exact.recipe.sampling and found.data == exact.data
     assert {value.dtype.name for value in read_tensors(box / "tiny" / WEIGHTS).values()} == {"float16"}
