@@ -67,14 +67,16 @@ def test_only_a_process_of_its_own_leaves_a_framework_out_of_garbage_collection(
             [],
             [
                 "no verb given",
-                "train, sample, likelihood, edit, features, import, synthesise-ema, export, gpu-check, fetch, worker",
+                "train, distil, sample, likelihood, edit, features, import, synthesise-ema,",
+                ", synthesise-ema, export, gpu-check, fetch, worker;",
             ],
         ),
         (
             ["trian"],
             [
                 "unknown verb 'trian'",
-                "train, sample, likelihood, edit, features, import, synthesise-ema, export, gpu-check, fetch, worker",
+                "train, distil, sample, likelihood, edit, features, import, synthesise-ema,",
+                ", synthesise-ema, export, gpu-check, fetch, worker;",
                 "--help",
             ],
         ),
