@@ -27,6 +27,7 @@ from core.reading import read_json
 from eval.measure.compare import compare
 from eval.measure.image_sets import ImageSet
 from eval.measure.machine import machine
+from eval.studies.reference_speed import images_per_second
 from eval.studies.results_page import Found, Outcome, page
 from eval.studies.results_picture import COLUMNS, save_picture, shown
 from eval.studies.results_place import Place, ResultsOptions, SetName
@@ -56,11 +57,14 @@ def train(place: Place, recipe: Recipe) -> None:
         log.info("%s, %s: trained before, %d steps", place.name, TITLES[place.framework], done)
         return
     log.info("%s, %s: train from step %d to %d", place.name, TITLES[place.framework], done, steps)
+    before = images_per_second() if place.way.minutes else 0.0
     if done:
         place.verb("train", "--resume", place.run)
     else:
         shutil.rmtree(place.run, ignore_errors=True)
         place.verb(*place.training())
+    if place.way.minutes:
+        write_json(place.speeds, {"before": before, "after": images_per_second()})
 
 
 def draw(place: Place) -> None:
@@ -125,13 +129,14 @@ def find(place: Place, recipe: Recipe) -> Found:
         read_json(place.samples / "manifest.json"),
         read_json(place.result),
         place.commands(),
+        read_json(place.speeds) if place.way.minutes else {},
     )
 
 
 def outcome(study: ResultsOptions, name: SetName, root: Path, folder: Path) -> Outcome:
     """Do what is missing of one set, write its picture, and gather what the page says of it."""
     places = [Place(study, name, framework, root) for framework in FRAMEWORKS]
-    recipe = load_recipe(places[0].config)
+    recipe = places[0].recipe
     here = dataclasses.replace(recipe.data, cache=str(root / recipe.data.cache))
     if not here.source.startswith("simulate:"):
         here = dataclasses.replace(here, source=str(root / here.source))
@@ -151,7 +156,7 @@ def outcome(study: ResultsOptions, name: SetName, root: Path, folder: Path) -> O
     }
     save_picture(picture, pictures, columns, places[0].way.colours)
     found = {TITLES[place.framework]: find(place, recipe) for place in places}
-    return Outcome(name, found, beside(study, name, places, dataset), counts, picture.name)
+    return Outcome(name, places[0].way, found, beside(study, name, places, dataset), counts, picture.name)
 
 
 def make_study(study: ResultsOptions, root: Path = ROOT) -> Path:
@@ -177,15 +182,14 @@ def make_study(study: ResultsOptions, root: Path = ROOT) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultsStudy(ResultsOptions, Interpreters):
-    """Train both frameworks on both sets, draw from them, measure, and write a page in Markdown with a picture a set.
+    """Train both frameworks on all sets, draw from them, measure, and write a page in Markdown with a picture a set.
 
-    The recipes are configs/results-SET.toml. It takes some 50 minutes on two CPU cores; a study that was cut off goes
-    on.
+    Lenses are trained on for 5, 30 and 120 reference minutes. The whole takes some six hours on two CPU cores; a study
+    that was cut off goes on. Without other work on the machine, the times count.
 
     Examples:
-      python -m eval.studies.results
       python -m eval.studies.results --page docs/results.md
-      python -m eval.studies.results --sets lensing --n 500 --out runs/quick
+      python -m eval.studies.results --sets lens-64-5 --out runs/quick
     """
 
     def execute(self) -> str:

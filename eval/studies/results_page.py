@@ -12,6 +12,8 @@ from core.networks.specs import count_parameters
 from eval.measure.metrics import rows as metric_rows
 from eval.pages.page import fill_template
 from eval.pages.tables import markdown_table, number
+from eval.studies.reference_speed import REFERENCE
+from eval.studies.results_place import Way
 
 COMMAND = "python -m eval.studies.results --page docs/results.md"
 BESIDE = ("power_spectrum", "pixel_values")
@@ -32,6 +34,12 @@ class Found:
     result: dict[str, Any]
     """Of `eval fid`."""
     commands: list[str]
+    speeds: dict[str, float]
+    """The machine's speed before and after the training, in images a second of the reference step; or nothing."""
+
+    def reference_minutes(self) -> float:
+        """Length of the training in reference minutes."""
+        return self.seconds / 60 * statistics.fmean(self.speeds.values()) / REFERENCE
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,7 @@ class Outcome:
     """One set of images."""
 
     name: str
+    way: Way
     found: Mapping[str, Found]
     """Framework's title -> its network."""
     beside: Mapping[str, Any]
@@ -113,8 +122,13 @@ def costs(outcome: Outcome) -> str:
         drawn = found.manifest
         return f"{1000 * drawn['seconds'] / drawn['n'] / drawn['nfe']:.2f}"
 
-    rows = [
-        row("Training, s", lambda found: f"{found.seconds:,.0f}"),
+    rows = [row("Training, s", lambda found: f"{found.seconds:,.0f}")]
+    if outcome.way.minutes:
+        rows += [
+            row("Training, reference minutes", lambda found: f"{found.reference_minutes():.1f}"),
+            row("Reference speed before and after", lambda found: " ".join(map(number, found.speeds.values()))),
+        ]
+    rows += [
         row("images/s in training, median of the log's lines", speed),
         row("Drawing, s", lambda found: f"{found.manifest['seconds']:,.0f}"),
         row("ms an image and evaluation", pace),
@@ -130,6 +144,7 @@ def section(outcome: Outcome) -> dict[str, Any]:
     warnings = {text for found in outcome.found.values() for text in found.result["warnings"]}
     return {
         "name": outcome.name,
+        "way": outcome.way,
         "recipe": one.recipe,
         "parameters": count_parameters(one.recipe.model),
         "counts": outcome.counts,

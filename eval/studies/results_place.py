@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from core.config import Recipe
+from core.config.recipes import load_recipe
 from eval.twins.client import run_verb
 from eval.twins.drawn import weights_hash
 from eval.twins.features import FeatureName
 from eval.twins.interpreters import PACKAGES, Framework
 
-SetName = Literal["lensing", "fashion-mnist"]
+SetName = Literal["lens-64-5", "lens-64-30", "lens-64-120", "fashion-mnist"]
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a set is measured and shown."""
+    """How a set is trained on, measured and shown."""
 
+    recipe: str
+    """Name of the recipe in configs/."""
     extractor: FeatureName
     eight_bit: bool
     """Round both sides to 256 grey levels: the real images are stored so."""
     colours: str
     """Of the picture: a map of matplotlib's."""
+    minutes: int = 0
+    """Reference minutes within which each framework trains; 0 for no such limit."""
+    steps: int = 0
+    """Number of optimiser steps; 0 takes the recipe's."""
 
 
 # Clothes are nothing that the lens extractor has seen.
-WAYS: dict[SetName, Way] = {"lensing": Way("lens", False, "inferno"), "fashion-mnist": Way("pixels", True, "gray")}
+WAYS: dict[SetName, Way] = {
+    "lens-64-5": Way("lens-64-fast", "lens", False, "inferno", 5),
+    "lens-64-30": Way("lens-64-fast", "lens", False, "inferno", 30, 5_400),
+    "lens-64-120": Way("lens-64-fast", "lens", False, "inferno", 120, 21_600),
+    "fashion-mnist": Way("results-fashion-mnist", "pixels", True, "gray"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +53,7 @@ class ResultsOptions:
     """Folder of runs, images and result files."""
     page: Path | None = None
     """File of the page, with its pictures beside it; OUT/results.md where not given."""
-    sets: tuple[SetName, ...] = ("lensing", "fashion-mnist")
+    sets: tuple[SetName, ...] = tuple(WAYS)
     """Sets of images."""
     n: int = 2000
     """Images to draw from every network, and real ones that they are measured against."""
@@ -65,8 +79,15 @@ class Place:
 
     @property
     def config(self) -> Path:
-        """The recipe."""
-        return self.root / "configs" / f"results-{self.name}.toml"
+        """The recipe's file."""
+        return self.root / "configs" / f"{self.way.recipe}.toml"
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, with the set's number of steps."""
+        recipe = load_recipe(self.config)
+        steps = self.way.steps or recipe.training.steps
+        return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, steps=steps))
 
     @property
     def run(self) -> Path:
@@ -83,6 +104,11 @@ class Place:
         """What `eval fid` finds."""
         return self.study.out / self.name / f"fid-{self.framework}.json"
 
+    @property
+    def speeds(self) -> Path:
+        """The machine's speed before and after the training."""
+        return self.study.out / self.name / f"speed-{self.framework}.json"
+
     def weights(self) -> str:
         """SHA-256 of the trained weights."""
         return weights_hash(self.run)
@@ -93,7 +119,8 @@ class Place:
 
     def training(self) -> list[str | Path]:
         """The words of its training."""
-        return ["train", "--config", self.config, "--run", self.run]
+        steps = ["--training.steps", str(self.way.steps)] if self.way.steps else []
+        return ["train", "--config", self.config, "--run", self.run, *steps]
 
     def drawing(self) -> list[str | Path]:
         """The words of its drawing."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from core.data.dataset import Dataset
+from eval.studies import results
 from eval.studies.results import ResultsStudy, make_study
 from eval.studies.results_picture import shown
 from eval.twins import features as fid_features
@@ -26,8 +27,8 @@ def make_sets(root):
     lenses = TINY.replace("simulate_count = 40", "simulate_count = 130")
     clothes = TINY.replace("simulate_count = 40", 'source = "data/clothes-images-idx3-ubyte"\n    fit = "pad"')
     clothes = clothes.replace("sample_size = 8", f"sample_size = 8\n    num_class_embeds = {CLASSES}")
-    for name, text in (("lensing", lenses), ("fashion-mnist", clothes)):
-        path = root / "configs" / f"results-{name}.toml"
+    for name, text in (("lens-64-fast", lenses), ("results-fashion-mnist", clothes)):
+        path = root / "configs" / f"{name}.toml"
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(line.strip() for line in text.splitlines()))
     rng, n = np.random.default_rng(0), 130
@@ -44,6 +45,7 @@ def checkout(tmp_path, monkeypatch, this_python):
     root = make_sets(tmp_path / "checkout")
     monkeypatch.chdir(root)
     monkeypatch.setattr(fid_features, "Worker", PixelWorker)
+    monkeypatch.setattr(results, "images_per_second", lambda: 260.0)
     return root
 
 
@@ -54,13 +56,14 @@ def made(tmp_path_factory, this_python):
         root = make_sets(tmp_path_factory.mktemp("results") / "checkout")
         patch.chdir(root)
         patch.setattr(fid_features, "Worker", PixelWorker)
+        patch.setattr(results, "images_per_second", lambda: 260.0)
         page = make_study(study(root), root)
         assert page == root / "results" / "results.md"
         yield root, page.read_text()
 
 
-def study(root, **options):
-    return ResultsStudy(out=root / "results", n=N, **options)
+def study(root, sets=("lens-64-5", "fashion-mnist"), **options):
+    return ResultsStudy(out=root / "results", n=N, sets=sets, **options)
 
 
 def calls(root):
@@ -76,15 +79,15 @@ def rows_of(text, name):
 
 def test_the_page_has_the_commands_as_a_reader_types_them(made):
     root, text = made
-    train = "python -m torch_impl train --config configs/results-lensing.toml --run results/lensing/torch"
+    train = "python -m torch_impl train --config configs/lens-64-fast.toml --run results/lens-64-5/torch"
     sample = f"python -m tf_impl sample {SETS}/tensorflow --n {N} --seed 0 --out {SETS}/tensorflow/samples-fid"
-    fid = "python -m eval fid results/lensing/torch results/lensing/torch/samples-fid --extractor lens"
-    fid += f" --n {N} --framework torch --out results/lensing/fid-torch.json"
+    fid = "python -m eval fid results/lens-64-5/torch results/lens-64-5/torch/samples-fid --extractor lens"
+    fid += f" --n {N} --framework torch --out results/lens-64-5/fid-torch.json"
     assert all(line in text.splitlines() for line in (train, sample, fid))
     assert str(root) not in text, "no path of this machine"
 
 
-@pytest.mark.parametrize("name", ["lensing", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["lens-64-5", "fashion-mnist"])
 def test_the_numbers_of_the_page_are_those_of_the_files(made, name):
     root, text = made
     rows, result = rows_of(text, name), json.loads((root / "results" / name / "fid-tensorflow.json").read_text())
@@ -96,10 +99,14 @@ def test_the_numbers_of_the_page_are_those_of_the_files(made, name):
     latest = next((root / "results" / name / "torch" / "checkpoints").glob("step-*6"))
     seconds = json.loads((latest / "training_state.json").read_text())["seconds"]
     assert rows["Training, s"][0] == f"{seconds:,.0f}"
+    if name == "lens-64-5":  # the machine is twice as fast as the reference
+        assert rows["Training, reference minutes"][0] == f"{seconds / 30:.1f}"
+        assert rows["Reference speed before and after"][0] == "260 260"
+    assert ("Training, reference minutes" in rows) == (name == "lens-64-5")
 
 
 def test_each_set_has_its_extractor_and_its_picture(made):
-    for name, extractor in (("lensing", "lens"), ("fashion-mnist", "pixels")):
+    for name, extractor in (("lens-64-5", "lens"), ("fashion-mnist", "pixels")):
         result = json.loads((made[0] / "results" / name / "fid-torch.json").read_text())
         assert result["extractor"]["name"] == extractor and result["eight_bit"] is (extractor == "pixels")
         assert (made[0] / "results" / f"results-{name}.png").stat().st_size > 1000
@@ -111,11 +118,11 @@ def test_a_finished_study_only_writes_its_page_again(made):
     before, elsewhere = calls(root), root / "docs" / "results.md"
     assert make_study(study(root, page=elsewhere), root) == elsewhere
     assert elsewhere.read_text() == text and calls(root) == before, "nothing was trained or drawn twice"
-    assert (elsewhere.parent / "results-lensing.png").is_file()
+    assert (elsewhere.parent / "results-lens-64-5.png").is_file()
 
 
 def test_what_was_cut_off_goes_on(checkout, monkeypatch):
-    settings = study(checkout, sets=("lensing",))
+    settings = study(checkout, sets=("lens-64-5",))
     monkeypatch.setenv("FAKE_FAILURE", "tensorflow 4")
     with pytest.raises(RuntimeError, match="the disk is on fire"):
         make_study(settings, checkout)
@@ -127,23 +134,25 @@ def test_what_was_cut_off_goes_on(checkout, monkeypatch):
     assert log.count("step torch") == 6 and log.count("step tensorflow") == 5 + 3
     assert "Fashion" not in text
     drawn = log.count("sample torch")
-    (checkout / "results" / "lensing" / "fid-torch.json").unlink()
+    (checkout / "results" / "lens-64-5" / "fid-torch.json").unlink()
     assert make_study(settings, checkout).read_text() == text, "measured again from the same images"
-    manifest = checkout / "results" / "lensing" / "torch" / "samples-fid" / "manifest.json"
+    manifest = checkout / "results" / "lens-64-5" / "torch" / "samples-fid" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"weights_sha256": "', '"weights_sha256": "0'))
     make_study(settings, checkout)
     assert (checkout / "calls.log").read_text().count("sample torch") == 2 * drawn
     make_study(dataclasses.replace(settings, n=N - 1), checkout)
-    assert json.loads((checkout / "results" / "lensing" / "fid-torch.json").read_text())["n"]["real"] == N - 1
+    assert json.loads((checkout / "results" / "lens-64-5" / "fid-torch.json").read_text())["n"]["real"] == N - 1
 
 
 def test_another_recipe_or_folder_or_too_many_images_are_refused(made, tmp_path):
     root, _ = made
-    settings = study(root, sets=("lensing",))
-    with pytest.raises(ValueError, match=r"--n 60: must be at most \d\d, the images on either side of .*lensing.toml"):
+    settings = study(root, sets=("lens-64-5",))
+    with pytest.raises(
+        ValueError, match=r"--n 60: must be at most \d\d, the images on either side of .*lens-64-fast.toml"
+    ):
         make_study(dataclasses.replace(settings, n=60, out=root / "more"), root)
-    assert not (root / "more" / "lensing").exists()
-    recipe = root / "configs" / "results-lensing.toml"
+    assert not (root / "more" / "lens-64-5").exists()
+    recipe = root / "configs" / "lens-64-fast.toml"
     text = recipe.read_text()
     recipe.write_text(text.replace("warmup_steps = 2", "warmup_steps = 1"))
     with pytest.raises(ValueError, match="holds a run of another recipe"):
