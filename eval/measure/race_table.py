@@ -33,7 +33,7 @@ class RaceSet:
 
 
 SETS: dict[SetName, RaceSet] = {
-    "lens-32": RaceSet("configs/demo.toml", ("lens",), False),
+    "lens-32": RaceSet("configs/lens-32-fast.toml", ("lens",), False),
     "lens-64": RaceSet("configs/lens-64-fast.toml", ("lens",), False),
     "fashion-mnist-32": RaceSet("configs/results-fashion-mnist.toml", ("pixels", "classifier"), True),
 }

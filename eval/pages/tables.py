@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from core.files import write_text_atomic
 
 
 def number(value: float | None) -> str:
@@ -41,3 +44,20 @@ def side_by_side(columns: Mapping[str, Mapping[str, Any]], keys: Sequence[str] =
     """
     shown = keys or list(dict.fromkeys(key for values in columns.values() for key in values))
     return [[key.replace("_", " "), *(str(values.get(key, "–")) for values in columns.values())] for key in shown]
+
+
+def replace_between(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two lines of a page.
+
+    Args:
+        page: file to change.
+        begin, end: the two lines, with their line ends. They stay.
+        text: what then stands between them, without its last line end.
+    Raises:
+        ValueError: the page lacks one of the lines.
+    """
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page}: must have the lines {begin.strip()} and {end.strip()}")
+    write_text_atomic(page, f"{before}{begin}{text}\n{end}{after}")

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from core.files import write_text_atomic
 from core.reading import read_json
 from eval.measure.speed import LIMIT
 from eval.pages.benchmark_page import title_of
-from eval.pages.tables import markdown_table, number
+from eval.pages.tables import markdown_table, number, replace_between
 from eval.twins.interpreters import ROOT
 from eval.verbs import main
 
@@ -58,8 +57,7 @@ def tables(results: Results) -> str:
 
 def write_tables(page: Path, results: Results) -> None:
     """Replace the tables of a page, which has the lines BEGIN and END."""
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    write_text_atomic(page, f"{before}{BEGIN}{tables(results)}\n{END}{rest.split(END)[1]}")
+    replace_between(page, BEGIN, END, tables(results))
 
 
 @dataclass(frozen=True, kw_only=True)

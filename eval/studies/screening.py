@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from core.config import Recipe
 from core.config.recipes import from_dict, to_dict
 from core.files import write_json, write_text_atomic
 from core.reading import read_json
-from eval.pages.tables import markdown_table, number
+from eval.pages.tables import markdown_table, number, replace_between
 from eval.twins.client import Worker, run_verb
 from eval.twins.interpreters import ROOT, Interpreters
 from eval.verbs import main
@@ -79,8 +79,6 @@ class Screening(Interpreters):
       python -m eval.studies.screening --only recipe adam --page docs/recipe.md
     """
 
-    REPEATED: ClassVar[bool] = False
-
     config: str = "configs/lens-64-fast.toml"
     """The recipe."""
     only: tuple[str, ...] = tuple(CHANGES)
@@ -104,7 +102,7 @@ class Screening(Interpreters):
         if self.page is None:
             write_text_atomic(target, table(results) + "\n")
         else:
-            write_table(target, table(results))
+            replace_between(target, BEGIN, END, table(results))
         return f"wrote {target}"
 
     def _result(self, name: str) -> Mapping[str, Any]:
@@ -148,19 +146,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table with a row a change."""
     rows = []
     for name, result in results.items():
-        frechet, batch = result["frechet"], result["steps"]
+        frechet = result["frechet"]
         interval = f"{number(frechet['value'])} [{number(frechet['low'])}, {number(frechet['high'])}]"
-        rows.append([CHANGES[name].what, f"{1000 * result['step']:.0f}", f"{batch:,}", interval])
+        rows.append([CHANGES[name].what, f"{1000 * result['step']:.0f}", f"{result['steps']:,}", interval])
     return markdown_table(["Change", "ms a step", "Steps", "Fréchet distance [95 % interval]"], rows)
-
-
-def write_table(page: Path, text: str) -> None:
-    """Replace the table of a page, which has the lines BEGIN and END."""
-    before, found, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"--page {page}: must have the lines {BEGIN.strip()} and {END.strip()}")
-    write_text_atomic(page, f"{before}{BEGIN}{text}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from core.commands.train import TrainCommand
 from core.config import Recipe
 from core.config.recipes import load_recipe, to_dict
 from core.files import write_json
+from eval.pages.tables import replace_between
 from eval.studies import reference_speed, screening
 from eval.twins.interpreters import ROOT
 
@@ -69,11 +70,11 @@ def test_equal_time_is_given_and_finished_results_stay(programs, tmp_path):
 def test_a_page_s_table_is_replaced(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{screening.BEGIN}old\n{screening.END}after\n")
-    screening.write_table(page, "new")
+    replace_between(page, screening.BEGIN, screening.END, "new")
     assert page.read_text() == f"before\n{screening.BEGIN}new\n{screening.END}after\n"
     page.write_text("nothing")
     with pytest.raises(ValueError, match="screening: begin"):
-        screening.write_table(page, "new")
+        replace_between(page, screening.BEGIN, screening.END, "new")
 
 
 def test_a_reference_minute_is_half_as_long_on_a_machine_twice_as_fast(monkeypatch):
