@@ -6,6 +6,7 @@ import numpy as np
 
 from core.metrics.pixels import check_images
 from eval.measure.image_sets import GREY_STEPS, Images, ImageSet
+from eval.measure.saved import NETWORK
 
 
 def is_eight_bit(images: Images) -> bool:
@@ -30,6 +31,12 @@ def _prepared_alike(real: ImageSet, generated: ImageSet) -> bool | None:
 
 def assumptions(real: ImageSet, generated: ImageSet) -> list[str]:
     """What a distance takes for granted of how the images were prepared, since no manifest says it."""
+    nameless = [side.path for side in (real, generated) if side.features is not None and not _network(side)]
+    if nameless:
+        return [
+            f"No manifest says which network made the features of {' and '.join(nameless)}: both sides are taken as of "
+            "one network, from images that were prepared alike."
+        ]
     if _prepared_alike(real, generated) is not None:
         return []
     silent = " and ".join(side.path for side in (real, generated) if side.about.get("normalise") is None)
@@ -49,13 +56,43 @@ def assumptions(real: ImageSet, generated: ImageSet) -> list[str]:
     return found
 
 
+def _network(side: ImageSet) -> dict[str, str]:
+    """What a side says of the network that made its features, or those of its statistics."""
+    said = side.about.get("extractor")
+    return {key: said[key] for key in NETWORK if said.get(key)} if isinstance(said, dict) else {}
+
+
+def named(real: ImageSet, generated: ImageSet) -> dict[str, str]:
+    """The network that made given features, as a side with features names it; empty for images."""
+    return next((said for side in (real, generated) if side.features is not None and (said := _network(side))), {})
+
+
+def _check_features(real: ImageSet, generated: ImageSet) -> None:
+    """Refuse another number of features, or features of another network; a side may hold statistics."""
+    counts = [len(side.statistics[0]) if side.statistics else side.rows().shape[1] for side in (real, generated)]
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{generated.path}: {counts[1]:,} features an image where {real.path} has {counts[0]:,}: must be of the "
+            "same network and layer"
+        )
+    first, second = _network(real), _network(generated)
+    for key in first.keys() & second.keys():
+        if first[key] != second[key]:
+            raise ValueError(
+                f"{generated.path}: features with {key} {second[key]!r} where {real.path} has {first[key]!r}: must be "
+                "of the same network"
+            )
+
+
 def check_comparable(real: ImageSet, generated: ImageSet) -> None:
     """Refuse two sets whose distance would mean nothing.
 
     Raises:
-        ValueError: manifests that name another normalisation, images of other sizes, values out of range, or 8 bits on
-            one side only.
+        ValueError: manifests that name another normalisation or network, images of other sizes, another number of
+            features, values out of range, or 8 bits on one side only.
     """
+    if real.features is not None or generated.features is not None:
+        _check_features(real, generated)
     if _prepared_alike(real, generated) is False:
         raise ValueError(
             f"{generated.path}: its manifest says data.normalise = {generated.about['normalise']!r}, and that of "

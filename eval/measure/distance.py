@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from core.extractors.lens import PARAMETERS
 from core.metrics.frechet import frechet_distance, frechet_distance_from_features
 from core.metrics.intervals import frechet_floor, frechet_infinity, frechet_interval
 from core.metrics.moments import moments_of
 from core.random import generator
-from eval.measure.image_sets import Images, ImageSet, Moments
+from eval.measure.image_sets import Images, ImageSet
 from eval.measure.metrics import Metric, measure_all, rows
+from eval.measure.saved import Features, Moments
 
-Features = npt.NDArray[Any]
 Taps = Mapping[str, Features]
 
 PROTOCOL_N = 2000
@@ -35,7 +34,7 @@ LINE_SIZES = 4
 
 @dataclass(frozen=True)
 class Cut:
-    """The images that are compared, and more real images for the floor."""
+    """The images, or the features of images, that are compared, and more real ones for the floor."""
 
     real: Images
     generated: Images
@@ -54,7 +53,7 @@ def cut(real: ImageSet, generated: ImageSet, n: int, seed: int) -> Cut:
     Raises:
         ValueError: n is above what there is, fewer images than LEAST, or a side holds saved statistics.
     """
-    images, drawn = real.all_images(), generated.all_images()
+    images, drawn = real.rows(), generated.rows()
     most, there = min(len(images), len(drawn)), f"{len(images):,} real and {len(drawn):,} generated images"
     if most < LEAST:
         raise ValueError(f"{there}: must be at least {LEAST} on each side")

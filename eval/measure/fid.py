@@ -13,12 +13,13 @@ import numpy as np
 
 from core.reading import check_kinds, read_json
 from eval.measure import distance
-from eval.measure.comparable import assumptions, check_comparable
-from eval.measure.image_sets import Images, ImageSet, check_statistics, is_run, read_image_set
+from eval.measure.comparable import assumptions, check_comparable, named
+from eval.measure.image_sets import Images, ImageSet, is_run, read_image_set
 from eval.measure.metrics import measure_all, rows
 from eval.measure.request import DistanceRequest
+from eval.measure.saved import check_given, check_statistics
 from eval.twins.drawn import draw_from
-from eval.twins.features import FeatureExtractor, Taps, open_extractor, open_features
+from eval.twins.features import GIVEN, FeatureExtractor, Taps, open_extractor, open_features
 from eval.twins.interpreters import ROOT, Framework, first_framework
 
 OF_DRAWING = ("sampler", "steps", "nfe", "spacing", "eta", "variance", "clip", "weights", "seed", "first", "dtype")
@@ -65,15 +66,15 @@ def _sides(request: DistanceRequest, framework: Framework) -> tuple[ImageSet, Im
     generated = read_image_set(request.generated, "generated", draw)
     size = generated.images.shape[1:3] if generated.images is not None and how != "exact" else None
     real = held_out or read_image_set(request.real, "real", draw, size, how)
-    if request.train:
-        train = read_image_set(request.train, "real", draw, size, how)
+    train = read_image_set(request.train, "real", draw, size, how) if request.train else None
+    if train:
         split = f"apart from {request.train}, as the command says"
-        real = dataclasses.replace(real, others=train.all_images(), about={**real.about, "split": split})
+        real = dataclasses.replace(real, others=train.rows(), about={**real.about, "split": split})
     if request.eight_bit:
         real, generated = real.rounded(), generated.rounded()
     check_comparable(real, generated)
-    if request.train:
-        check_comparable(ImageSet(request.train, real.others), generated)
+    if train:
+        check_comparable(train.rounded() if request.eight_bit else train, generated)
     return real, generated
 
 
@@ -84,9 +85,12 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
         ValueError: input that the user must change. RunError: a twin failed.
     """
     framework = first_framework(request.framework)
-    extractor = open_extractor(request.extractor, request.resize, request.weights)
-    for side in (request.real, request.generated):
-        check_statistics(side, extractor.name, extractor.resize)
+    if check_given(request):
+        extractor = GIVEN
+    else:
+        extractor = open_extractor(request.extractor, request.resize, request.weights)
+        for side in (request.real, request.generated):
+            check_statistics(side, extractor.name, extractor.resize)
     real, generated = _sides(request, framework)
     for images in (real.images, generated.images):
         if images is not None:
@@ -104,7 +108,7 @@ def evaluate(request: DistanceRequest) -> tuple[dict[str, Any], dict[str, Any]]:
     result = {
         **numbers,
         "n_why": {"real": _why(real, "REAL", request.n), "generated": _why(generated, "GENERATED", request.n)},
-        "extractor": extractor.about() | {"features": dim},
+        "extractor": extractor.about() | named(real, generated) | {"features": dim},
         "real": _about(real),
         "generated": _about(generated),
         "eight_bit": request.eight_bit,
@@ -146,7 +150,7 @@ def _first(side: ImageSet, n: int) -> Images:
     Raises:
         ValueError: fewer than n images.
     """
-    images = side.all_images()
+    images = side.rows()
     if n > len(images):
         raise ValueError(f"--n {n}: must be at most {len(images):,}, the images of {side.path}")
     return images[: n or len(images)]
@@ -164,13 +168,13 @@ def _why(side: ImageSet, name: str, n: int) -> str:
     """Why a side's N is what it is."""
     if side.statistics is not None:
         return f"{name} is saved statistics" + (", which do not say it" if _count(side, n) is None else "")
-    return f"--n, of the {len(side.all_images()):,} images of {name}" if n else f"all images of {name}"
+    return f"--n, of the {len(side.rows()):,} images of {name}" if n else f"all images of {name}"
 
 
 def _about(side: ImageSet) -> dict[str, Any]:
     """Where a side comes from and what its pixels are."""
     kept = {key: value for key, value in side.about.items() if key in OF_DRAWING + OF_ORIGIN}
-    shape = list(side.images.shape) if side.images is not None else None
+    shape = None if side.statistics else list(side.rows().shape)
     return {"path": side.path, "shape": shape, "sha256": side.fingerprint(), **kept}
 
 

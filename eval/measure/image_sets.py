@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from core.arrays import read_npz
 from core.checkpoints.pretrained import is_pretrained, pretrained_folder
 from core.config.recipes import load_recipe
 from core.data.cache import IMAGES, MANIFEST
@@ -28,51 +26,60 @@ from core.data.pixels import to_float
 from core.data.sources import open_source
 from core.images import to_uint8
 from core.reading import read_json, reading, shown
+from eval.measure.saved import Features, Moments, read_saved
 
 Images = npt.NDArray[Any]
-Moments = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""Mean (d,) and covariance (d, d) of features."""
 Role = Literal["real", "generated"]
 
 FORMS = (
     "a run, pretrained:NAME, a folder with samples.npy, a folder or zip of .npy files or pictures, "
-    "a .npy, .npz or IDX file, or saved statistics (.npz with mu and sigma)"
+    "a .npy, .npz or IDX file, features (.npz with features), or saved statistics (.npz with mu and sigma)"
 )
-INCEPTION_FEATURES = 2048
 GREY_STEPS = 255
 """Steps between the 256 grey levels of an 8-bit image."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, or statistics that someone saved of them, with the account of how they were made."""
+    """Images, or features or statistics that someone saved of them, with the account of how they were made."""
 
     path: str
     images: Images | None = None
-    """(N, H, W, C) floats in [0, 1]; None where there are statistics alone."""
+    """(N, H, W, C) floats in [0, 1]; None where there are features or statistics alone."""
+    features: Features | None = None
+    """(N, d) float64, one row an image, made by any network."""
     statistics: Moments | None = None
     """As pytorch-fid and clean-fid save them."""
-    others: Images | None = None
-    """More real images, none of them among `images`. They measure the floor."""
+    others: Images | Features | None = None
+    """More real images or rows, none of them among `images` or `features`. They measure the floor."""
     about: dict[str, Any] = field(default_factory=dict)
-    """manifest.json of drawn images, data and split of a run, or what saved statistics say of themselves."""
+    """manifest.json of drawn images, data and split of a run, or what a saved file says of itself."""
 
     def all_images(self) -> Images:
         """The images.
 
         Raises:
-            ValueError: saved statistics, which hold none.
+            ValueError: features or saved statistics, which hold none.
         """
         if self.images is None:
-            raise ValueError(f"{self.path}: holds saved statistics: must be images")
+            held = "saved statistics" if self.features is None else "features"
+            raise ValueError(f"{self.path}: holds {held}: must be images")
         return self.images
 
+    def rows(self) -> Images | Features:
+        """The images, or the features of each.
+
+        Raises:
+            ValueError: saved statistics, which hold neither.
+        """
+        return self.all_images() if self.features is None else self.features
+
     def fingerprint(self) -> str:
-        """SHA-256 of the images as float32, or of the statistics as float64."""
+        """SHA-256 of the images as float32, or of the features or the statistics as float64."""
         digest = hashlib.sha256()
-        for part in self.statistics or (self.all_images(),):
+        for part in self.statistics or (self.rows(),):
             for start in range(0, len(part), 256):
-                kind = "<f8" if self.statistics else "<f4"
+                kind = "<f4" if self.images is not None else "<f8"
                 digest.update(np.ascontiguousarray(part[start : start + 256], kind).data)
         return digest.hexdigest()
 
@@ -106,10 +113,8 @@ def read_image_set(
         if role == "real":
             return _held_out(place)
         place = draw(place)
-    if place.suffix == ".npz" and place.is_file():
-        statistics = _read_statistics(place)
-        if statistics is not None:
-            return statistics
+    if saved := read_saved(place):
+        return ImageSet(path, features=saved.features, statistics=saved.statistics, about=saved.about)
     manifest: dict[str, Any] = {}
     file = place / MANIFEST
     if (place / "samples.npy").is_file():
@@ -190,52 +195,6 @@ def _of_cache(manifest: dict[str, Any]) -> dict[str, Any]:
         "data_sha256": manifest.get("sha256"),
         "normalise": preparation.get("normalise") if isinstance(preparation, dict) else None,
     }
-
-
-def _read_statistics(path: Path) -> ImageSet | None:
-    """Saved statistics, or None where the file holds something else."""
-    with reading(path, "a whole .npz file of plain arrays"), zipfile.ZipFile(path) as archive:
-        if not {"mu.npy", "sigma.npy"} <= set(archive.namelist()):
-            return None
-    with reading(path, "saved statistics"):
-        arrays = read_npz(path)
-        mu, sigma = arrays["mu"], arrays["sigma"]
-        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)) or not len(mu):
-            raise ValueError(f"{path}: mu {mu.shape} and sigma {sigma.shape}: must be (d,) and (d, d)")
-        for name, values in (("mu", mu), ("sigma", sigma)):
-            if values.dtype.kind != "f" or not np.isfinite(values).all():
-                raise ValueError(f"{path}: {name} is of {values.dtype}: must be finite numbers of floating point")
-        if not np.allclose(sigma, sigma.T, rtol=1e-3) or (np.diag(sigma) < 0).any():
-            raise ValueError(f"{path}: sigma is no covariance: must be symmetric, its diagonal at least 0")
-        about = json.loads(str(arrays["about"])) if "about" in arrays else {}
-        if not isinstance(about, dict):
-            raise ValueError(f"{path}: about holds no JSON object; save the statistics again")
-    return ImageSet(str(path), statistics=(mu.astype(np.float64), sigma.astype(np.float64)), about=about)
-
-
-def check_statistics(path: str, extractor: str, resize: str) -> None:
-    """Refuse saved statistics of another extractor; other files are not looked at.
-
-    Args:
-        path: a side of the comparison.
-        extractor, resize: name of the extractor that will take the features, and how it resizes.
-    Raises:
-        ValueError: the message names both extractors.
-    """
-    place = Path(path)
-    found = _read_statistics(place) if place.suffix == ".npz" and place.is_file() else None
-    if found is None or found.statistics is None:
-        return
-    said = found.about.get("extractor")
-    said = said if isinstance(said, dict) else {}
-    width = len(found.statistics[0])
-    name = said.get("name", "inception" if width == INCEPTION_FEATURES else extractor)  # others' files name nothing
-    if name != extractor:
-        raise ValueError(
-            f"{path}: statistics of {width} features of {name}, not of {extractor}: give --extractor {name}"
-        )
-    if said.get("resize", resize) != resize:
-        raise ValueError(f"{path}: statistics with --resize {said['resize']}, not {resize}: give the same")
 
 
 def _read_files(place: Path, path: str, size: tuple[int, int] | None, how: str, manifest: dict[str, Any]) -> ImageSet:

@@ -90,7 +90,7 @@ def score(place: Place) -> None:
     fid = Fid(
         real=str(place.brief(place.run)),
         generated=str(place.brief(place.samples)),
-        extractor=extractor.name,
+        extractor=place.way.extractor,
         n=study.n,
         eight_bit=place.way.eight_bit,
         framework=place.framework,

@@ -24,14 +24,19 @@ Taps = Mapping[str, npt.NDArray[Any]]
 FeatureName = Literal["lens", "inception", "pixels"]
 """The twins' extractors, and pixels: thumbnails of at most 16 x 16."""
 
-TAPS = {"lens": ["features", "parameters", "logits"], "inception": ["2048", "logits_unbiased"], "pixels": ["thumbnail"]}
+TAPS = {
+    "lens": ["features", "parameters", "logits"],
+    "inception": ["2048", "logits_unbiased"],
+    "pixels": ["thumbnail"],
+    "given": ["features"],
+}
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
     """What takes the features: its name, its weights and how images are resized for it. Pixels have no weights."""
 
-    name: FeatureName
+    name: FeatureName | Literal["given"]
     weights: Path | None = None
     sha256: str | None = None
     resize: str = "area"
@@ -43,12 +48,16 @@ class FeatureExtractor:
 
     def check_channels(self, channels: int) -> None:
         """Raise ValueError where it does not take images with this number of channels."""
-        if self.name != "pixels":
+        if self.name == "lens" or self.name == "inception":
             EXTRACTORS[self.name].check_channels(channels)
 
     def about(self) -> dict[str, Any]:
         """For the result file."""
         return {"name": self.name, "tap": self.taps[0], "weights_sha256": self.sha256, "resize": self.resize}
+
+
+GIVEN = FeatureExtractor("given", resize="unknown")
+"""For rows that are features already."""
 
 
 def open_extractor(name: FeatureName, resize: str = "clean", weights: str | None = None) -> FeatureExtractor:
@@ -99,9 +108,9 @@ def open_features(
     extractor: FeatureExtractor, framework: Framework
 ) -> Iterator[tuple[Callable[[npt.NDArray[Any]], Taps], dict[str, Any]]]:
     """A function that takes the features of images, and the environment that the result file names."""
-    if extractor.name == "pixels":
+    if extractor.name in ("pixels", "given"):
         versions = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
-        yield thumbnail_taps, versions
+        yield thumbnail_taps if extractor.name == "pixels" else lambda rows: {"features": rows}, versions
         return
     with Worker(framework, timeout=24 * 3600.0) as worker:
         yield FeatureWorker(worker, extractor), worker.call("describe")[1]

@@ -17,14 +17,16 @@ class Fid(DistanceRequest, Interpreters):
     """The Fréchet distance of generated images from real ones, with everything that it depends on.
 
     REAL and GENERATED are each a run, a folder with samples.npy, a folder or zip of .npy files or pictures, a .npy,
-    .npz or IDX file, or saved statistics (.npz with mu and sigma, as pytorch-fid and clean-fid publish them). With the
-    distance come the N of either side, its interval, its floor (real images against other real images), KID,
-    precision, recall, density and coverage. Images of one channel are given to Inception three times over. Two sets
-    whose distance would mean nothing are refused; whatever weakens the number is printed as a warning.
+    .npz or IDX file, features made by any network (.npz with `features`, one row an image), or saved statistics (.npz
+    with mu and sigma, as pytorch-fid and clean-fid publish them). With the distance come the N of either side, its
+    interval, its floor (real images against other real images), KID, precision, recall, density and coverage. Images of
+    one channel are given to Inception three times over. Two sets whose distance would mean nothing are refused;
+    whatever weakens the number is printed as a warning.
 
     Examples:
       python -m eval fid runs/lens-64-torch runs/lens-64-torch --out fid.json
       python -m eval fid real.zip images --fit resize --extractor inception
+      python -m eval fid real-dinov2.npz generated-dinov2.npz
       python -m eval fid runs/lens-64-torch runs/lens-64-torch --expect published.json
     """
 

@@ -547,17 +547,32 @@ def make_statistics(folder: Path) -> None:
     write_npz(folder / "plain.npz", gaussian)
 
 
+def make_given_features(folder: Path) -> None:
+    """Features of another network, with an account of themselves."""
+    rows = np.random.default_rng(5).random((40, 5))
+    write_npz(folder / "features.npz", {"features": rows, "manifest": np.array('{"extractor": "dinov2", "n": 40}')})
+
+
 def read_set(folder: Path, target: str) -> Any:
     """A set of images or statistics as `eval` reads it."""
     found = read_image_set(
         str(folder if target.startswith(("samples", "manifest")) else folder / target), "generated", Path
     )
-    return {"images": found.images, "statistics": found.statistics, "about": found.about}
+    values = {"images": found.images, "statistics": found.statistics, "about": found.about}
+    return values | ({} if found.features is None else {"features": found.features})
 
 
 def samples_consistent(case: Case, found: Any) -> bool:
     """Whether images are whole ones, and the account of them is a JSON object."""
     return whole_images(case, found) if case.target.endswith(".npy") else isinstance(found["about"], dict)
+
+
+def features_consistent(case: Case, found: Any) -> bool:
+    """Whether features are finite numbers of a whole file."""
+    if "features" not in found:
+        return whole_images(case, found)
+    rows = found["features"]
+    return whole(case.target, case.data or b"") and rows.ndim == 2 and bool(np.isfinite(rows).all())
 
 
 def statistics_consistent(case: Case, found: Any) -> bool:
@@ -698,6 +713,7 @@ READERS: dict[str, Reader] = {
     "extractor": Reader(make_extractor, ("lens.safetensors",), read_extractor, pipeline_consistent, 0.3),
     "samples": Reader(make_samples, ("manifest.json", "samples.npy"), read_set, samples_consistent),
     "statistics": Reader(make_statistics, ("own.npz", "plain.npz"), read_set, statistics_consistent),
+    "features": Reader(make_given_features, ("features.npz",), read_set, features_consistent),
     "result": Reader(make_result, ("fid.json",), read_result, always),
     "averages": Reader(make_averages, ("averages/step-00000002.safetensors",), read_averages, averages_consistent, 0.5),
     "demo": Reader(make_demo, ("demo.json", "metrics.jsonl"), read_demo, demo_consistent, 0.5),

@@ -10,7 +10,8 @@ import pytest
 from core.images import to_uint8
 from eval.__main__ import main
 from eval.measure.comparable import check_comparable, is_eight_bit
-from eval.measure.image_sets import ImageSet, check_statistics, read_image_set, read_named
+from eval.measure.image_sets import ImageSet, read_image_set, read_named
+from eval.measure.saved import check_statistics
 from tests.eval.pictures import save_pictures
 
 GREY = to_uint8(np.random.default_rng(1).random((60, 8, 8)))
