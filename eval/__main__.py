@@ -13,6 +13,7 @@ PROG = "python -m eval"
 VERBS = {
     "compare": "hold generated images against real ones: a table and a page",
     "fid": "Fréchet distance with its interval and its floor, and other metrics",
+    "pairs": "hold restored images against the truth, image by image",
     "sweep": "distance against evaluations of the network, for several samplers",
     "parity": "compare both frameworks from their tables to whole trainings",
     "benchmark": "time training and sampling in both frameworks",
@@ -33,6 +34,10 @@ def command_of(name: str) -> type[Command]:
         from eval.verbs.fid import Fid
 
         return Fid
+    if name == "pairs":
+        from eval.verbs.pairs import Pairs
+
+        return Pairs
     if name == "sweep":
         from eval.verbs.sweep import Sweep
 

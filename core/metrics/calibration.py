@@ -51,7 +51,7 @@ def rank_shares(truth: npt.ArrayLike, draws: npt.ArrayLike) -> FloatArray:
         here = tied.ravel() >= extra
         weights = 1.0 / (tied.ravel()[here] + 1)
         shares += np.bincount(place[here] + extra, weights, count * (k + 1)).reshape(count, k + 1)
-    return shares / values
+    return np.asarray(shares / values)
 
 
 def coverage(shares: FloatArray) -> Coverage:

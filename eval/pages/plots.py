@@ -173,7 +173,14 @@ def interval_plot(rows: Mapping[str, Mapping[str, Any]], xlabel: str, *, label: 
         return _svg(figure, label)
 
 
-def histogram_plot(edges: npt.ArrayLike, shares: Mapping[str, npt.ArrayLike], xlabel: str, *, label: str) -> str:
+def histogram_plot(
+    edges: npt.ArrayLike,
+    shares: Mapping[str, npt.ArrayLike],
+    xlabel: str,
+    *,
+    label: str,
+    ylabel: str = "share of images, %",
+) -> str:
     """Histograms of several sets on the same bins.
 
     Args:
@@ -181,13 +188,14 @@ def histogram_plot(edges: npt.ArrayLike, shares: Mapping[str, npt.ArrayLike], xl
         shares: name -> (bins,) share of the set in each bin.
         xlabel: what is counted, with its unit.
         label: what the plot shows, for readers who cannot see it.
+        ylabel: of what the shares are.
     Returns:
         Inline SVG.
     """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(xlabel, "share of images, %")
+        figure, axes = _axes(xlabel, ylabel)
         ink = colours(list(shares))
         for name, share in shares.items():
             percent = 100 * np.asarray(share, np.float64)

@@ -1,0 +1,74 @@
+"""The sets of images that `eval pairs` compares: several draws of each image, their mean, and bicubic interpolation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from core.arrays import read_npy
+from core.images import resize
+from core.metrics.pixels import check_images
+from eval.measure.image_sets import Images, is_run, read_image_set
+
+LEAST = 20
+"""Fewest images: the intervals of distances leave out ten groups of two."""
+MEAN, DRAW, SINGLE, BICUBIC = "mean of draws", "one draw", "restored", "bicubic"
+
+
+def read_draws(path: str) -> Images:
+    """Draws of each image, (N, K, H, W, C) float32 in [0, 1].
+
+    Args:
+        path: draws.npy of shape (N, K, H, W, C), the folder that holds it, or a set of images, which is K = 1.
+    Raises:
+        ValueError: one line that names the file and what to change.
+    """
+    place = Path(path)
+    file = place / "draws.npy" if (place / "draws.npy").is_file() else place
+    if file.suffix == ".npy" and file.is_file():
+        values = read_npy(file)
+        if values.ndim == 5:
+            if values.shape[1] == 0:
+                raise ValueError(f"{file}: shape {values.shape}: must be (N, K, H, W, C) with K at least 1")
+            check_images(values.reshape(-1, *values.shape[2:]), str(file))
+            return values
+    return read_files(path, "DRAWS")[:, None]
+
+
+def read_files(path: str, option: str) -> Images:
+    """Images (N, H, W, C) of files, where a run would stand for no known order of images."""
+
+    if is_run(Path(path)):
+        raise ValueError(f"{option} {path}: is a run: must be images, one for each true image and in that order")
+    return read_image_set(path, "generated", Path).all_images()
+
+
+def check_sets(truth: Images, draws: Images, inputs: Images | None) -> None:
+    """Refuse sets that do not fit together."""
+    check_images(truth, "TRUTH")
+    if len(truth) < LEAST:
+        raise ValueError(f"TRUTH: {len(truth)} images: must be at least {LEAST}")
+    if draws.shape[:1] + draws.shape[2:] != truth.shape:
+        raise ValueError(
+            f"DRAWS: {len(draws)} images of {draws.shape[2:]} (height, width, channels): must be {len(truth)} of "
+            f"{truth.shape[1:]} as TRUTH, in the same order"
+        )
+    check_images(draws.reshape(-1, *draws.shape[2:]), "DRAWS")
+    if inputs is not None:
+        check_images(inputs, "--inputs")
+        if len(inputs) != len(truth):
+            raise ValueError(f"--inputs: {len(inputs)} images: must be {len(truth)} as TRUTH, in the same order")
+
+
+def bicubic(inputs: Images, size: tuple[int, int]) -> Images:
+    """Bicubic interpolation (N, H, W, C) of inputs, clipped to [0, 1]."""
+    return np.clip(resize(inputs, *size), 0, 1).astype(np.float32)
+
+
+def restored_sets(truth: Images, draws: Images, inputs: Images | None) -> dict[str, Images]:
+    """What is measured, (N, M, H, W, C) by name."""
+    sets = {MEAN: draws.mean(axis=1, keepdims=True), DRAW: draws} if draws.shape[1] > 1 else {SINGLE: draws}
+    if inputs is not None and inputs.shape[3] == truth.shape[3]:
+        sets[BICUBIC] = bicubic(inputs, truth.shape[1:3])[:, None]
+    return sets
