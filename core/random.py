@@ -17,6 +17,7 @@ PURPOSES = {
     "condition": 10, "likelihood_eps": 11, "likelihood_t": 12, "dequantise": 13, "trace": 14, "edit": 15,
     "device_noise": 16,
     "lens_smooth": 101, "lens_substructure": 102, "lens_noise": 103, "order": 111, "symmetry": 112,
+    "spd": 121,
     "rows": 0,
 }  # fmt: skip
 """What is drawn, and its number in the key. A new purpose takes a new number: another number would change the images of

@@ -14,6 +14,7 @@ VERBS = {
     "compare": "hold generated images against real ones: a table and a page",
     "fid": "Fréchet distance with its interval and its floor, and other metrics",
     "pairs": "hold restored images against the truth, image by image",
+    "spd": "hold generated positive definite matrices against real ones",
     "sweep": "distance against evaluations of the network, for several samplers",
     "parity": "compare both frameworks from their tables to whole trainings",
     "benchmark": "time training and sampling in both frameworks",
@@ -38,6 +39,10 @@ def command_of(name: str) -> type[Command]:
         from eval.verbs.pairs import Pairs
 
         return Pairs
+    if name == "spd":
+        from eval.verbs.spd import Spd
+
+        return Spd
     if name == "sweep":
         from eval.verbs.sweep import Sweep
 

@@ -1,1 +1,4 @@
-"""Metrics on features and images, in float64 NumPy and SciPy. This room imports core.random, and no framework."""
+"""Metrics on features, images and matrices, in float64 NumPy and SciPy.
+
+This room imports core.random and core.spd, and no framework.
+"""

@@ -43,6 +43,7 @@ def test_purposes_are_numbered_for_good():
         "lens_noise": 103,
         "order": 111,
         "symmetry": 112,
+        "spd": 121,
         "rows": 0,
     }
 

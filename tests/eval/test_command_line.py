@@ -18,9 +18,12 @@ def test_help_has_the_docstring_and_every_flag(name, capsys):
     said = capsys.readouterr().out
     docstring = inspect.cleandoc(command_of(name).__doc__)
     assert docstring.splitlines()[0] in said and "  python -m eval " + name in said
-    words = {"fid": ("real", "generated"), "sweep": ("run",), "pairs": ("truth", "draws")}.get(
-        name, ()
-    )  # these are no flags
+    words = {
+        "fid": ("real", "generated"),
+        "pairs": ("truth", "draws"),
+        "spd": ("real", "generated"),
+        "sweep": ("run",),
+    }.get(name, ())  # these are no flags
     for field in dataclasses.fields(command_of(name)):
         assert field.name in words or f"--{field.name.replace('_', '-')} " in said, field.name
     assert "--no-" not in said
