@@ -125,6 +125,21 @@ def resize(images: FloatArray, height: int, width: int) -> npt.NDArray[np.float6
     return result
 
 
+def shown_as(images: FloatArray, shape: tuple[int, int, int]) -> FloatArray:
+    """Images (N, h, w, C') as pictures beside images of another shape.
+
+    Args:
+        images: in [0, 1], or around it.
+        shape: (H, W, C) of each result.
+    Returns:
+        (N, H, W, C) in [0, 1], resized; in grey where C and C' differ.
+    """
+    shown = np.clip(resize(images, *shape[:2]), 0, 1)
+    if shown.shape[3] == shape[2]:
+        return shown
+    return np.broadcast_to(shown.mean(axis=3, keepdims=True), (len(shown), *shape))
+
+
 def in_strips(images: FloatArray) -> FloatArray:
     """Images as they are shown: of one or three channels as they are, others as their channels from left to right.
 

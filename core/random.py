@@ -16,7 +16,7 @@ PURPOSES = {
     "x_T": 0, "sampler": 1, "training_eps": 2, "training_t": 3, "dropout": 5, "init": 6, "condition_dropout": 9,
     "condition": 10, "likelihood_eps": 11, "likelihood_t": 12, "dequantise": 13, "trace": 14, "edit": 15,
     "device_noise": 16,
-    "lens_smooth": 101, "lens_substructure": 102, "lens_noise": 103, "order": 111, "symmetry": 112,
+    "lens_smooth": 101, "lens_substructure": 102, "lens_noise": 103, "beside_noise": 104, "order": 111, "symmetry": 112,
     "spd": 121,
     "rows": 0,
 }  # fmt: skip

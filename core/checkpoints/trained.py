@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from core.checkpoints.importing import read_network
 from core.checkpoints.scheduler_config import process_from_diffusers, sampling_from_diffusers
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig
+from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import load_recipe
 from core.reading import check_kinds, read_json, reading, shown
 
@@ -35,6 +36,10 @@ class Trained:
     """Whether the network was trained as an unconditional one, too."""
     low_resolution: int = 0
     """How many times smaller than the image the image is that it is conditioned on; 0 for none."""
+    input_shape: tuple[int, int, int] | None = None
+    """(h, w, C') of the images that it is conditioned on, before they are enlarged; None for none."""
+    beside: DataConfig | None = None
+    """How the images beside were prepared, for a network trained with data.beside."""
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Every parameter by canonical name; empty while the network is still being trained."""
     files: tuple[Path, ...] = ()
@@ -51,7 +56,7 @@ def of_recipe(recipe: Recipe, data: dict[str, Any]) -> Trained:
     drops = recipe.training.condition_dropout > 0
     return Trained(
         recipe.model, recipe.process, recipe.sampling, recipe.training.dtype, data, recipe.classes, drops,
-        recipe.data.low_resolution,
+        recipe.data.low_resolution, recipe.input_shape, recipe.data if recipe.data.beside else None,
     )  # fmt: skip
 
 
@@ -99,6 +104,13 @@ def read_data(path: Path, recipe: Recipe) -> dict[str, Any]:
     if names or data.get("condition") is not None:
         with reading(path, "a record of the training data", "use another checkpoint"):
             _check_condition(path, data, names)
+    if recipe.data.beside and recipe.data.beside_normalise == "dataset":
+        check_kinds(path, data, {"beside": dict})
+        check_kinds(f"{path}: beside", data["beside"], {"extremes": list})
+        ends = data["beside"]["extremes"]
+        numbers = len(ends) == 2 and all(isinstance(end, int | float) and math.isfinite(end) for end in ends)
+        if not numbers or ends[0] >= ends[1]:
+            raise ValueError(f"{path}: extremes is {shown(ends)}: must be two numbers, the first below the second")
     return data
 
 

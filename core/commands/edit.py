@@ -1,4 +1,4 @@
-"""The verb `edit`: inpainting, image to image, interpolation, reconstruction and super-resolution."""
+"""The verb `edit`: inpainting, image to image, interpolation, reconstruction, super-resolution and translation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from core.commands.edit_flags import (
     Img2imgCommand,
     InpaintCommand,
     InterpolateCommand,
+    TranslateCommand,
     UpscaleCommand,
 )
 from core.twin import Twin
@@ -39,10 +40,11 @@ def edit(twin: Twin, argv: list[str]) -> int:
 
     from core.checkpoints.pretrained import results_folder
     from core.inference.generator import open_generator
-    from core.inference.samples import manifest_of, write_samples
+    from core.inference.samples import manifest_of, write_draws, write_samples
 
+    images_file, picture_file = ("draws.npy", "draws.png") if kind == "translate" else ("samples.npy", "grid.png")
     out = output_folder(command.out or results_folder(command.checkpoint) / f"edit-{kind}-seed{command.seed}")
-    if (out / "samples.npy").exists() and not command.overwrite:
+    if (out / images_file).exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
     twin = twin.on(command.device)
     twin.prepare(command.threads)
@@ -61,14 +63,17 @@ def edit(twin: Twin, argv: list[str]) -> int:
         "seed": command.seed,
         "first": command.first,
         "n": command.n,
-        "labels": condition["labels"].tolist() if "labels" in condition else None,
+        "labels": condition["labels"][:: edited.editor.draws].tolist() if "labels" in condition else None,
         **twin.environment(),
     }
-    write_samples(out, edited.images, [], manifest, edited.picture())
+    if kind == "translate":
+        write_draws(out, edited.images, manifest, edited.picture())
+    else:
+        write_samples(out, edited.images, [], manifest, edited.picture())
     for fact, value in edited.facts.items():
         if fact.startswith("rms"):
             print(f"{fact.replace('_', ' ')}: {value:.3f}")
-    print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}")
+    print(f"wrote {out / images_file}, {out / picture_file}")
     return 0
 
 
@@ -86,17 +91,17 @@ def _given(kind: str, command: EditCommand, generator: Generator) -> GivenImages
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.inference.given_images import given_images
 
-    trained = generator.trained
+    trained, folder = generator.trained, resolve_checkpoint(command.checkpoint)
     if kind == "upscale" and not trained.low_resolution:
         raise ValueError(f"{command.checkpoint}: must be trained with data.low_resolution, to upscale images")
-    small = kind == "upscale" and command.images != "held-out"
-    factor = trained.low_resolution if small else 1
-    given = given_images(
-        command.images, resolve_checkpoint(command.checkpoint), trained.model, command.first, command.n, factor
-    )
-    if given.condition is None and trained.model.condition_channels and not small:
+    if kind == "translate" and trained.input_shape is None:
+        keys = "data.beside or data.low_resolution"
+        raise ValueError(f"{command.checkpoint}: must be trained with {keys}, to translate images")
+    inputs = kind == "translate" or (kind == "upscale" and command.images != "held-out")
+    given = given_images(command.images, folder, trained, command.first, command.n, inputs)
+    if given.condition is None and trained.model.condition_channels and not inputs:
         raise ValueError(
-            f"--images {command.images}: must be held-out, since the network is conditioned on a small image of each"
+            f"--images {command.images}: must be held-out, since the network is conditioned on an image beside each"
         )
     return given
 
@@ -104,6 +109,7 @@ def _given(kind: str, command: EditCommand, generator: Generator) -> GivenImages
 def _edit(command: EditCommand, edits: Edits, given: GivenImages, how: dict[str, Any]) -> Edited:
     """Call the method of `edits` that a command stands for."""
     from core.inference.editing import read_hole
+    from core.reading import check_memory
 
     images, how = given.images.astype(edits.trained.dtype), {**how, "condition": given.condition}
     if isinstance(command, InpaintCommand):
@@ -115,4 +121,10 @@ def _edit(command: EditCommand, edits: Edits, given: GivenImages, how: dict[str,
         return edits.interpolate(images, command.frames, **how)
     if isinstance(command, UpscaleCommand):
         return edits.upscale(images, **how)
+    if isinstance(command, TranslateCommand):
+        height, width, channels = edits.trained.image_shape
+        check_memory(
+            f"--n {command.n} --draws {command.draws}", 16 * command.n * command.draws * height * width * channels
+        )
+        return edits.translate(images, command.draws, given.originals, **how)
     return edits.reconstruct(images, **how)

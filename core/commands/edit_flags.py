@@ -14,6 +14,7 @@ KINDS = {
     "interpolate": "draw images between pairs of images, through their noise (DDIM inversion)",
     "reconstruct": "map images to their noise and back, to measure the error of the inversion",
     "upscale": "enlarge images, with a network trained with data.low_resolution",
+    "translate": "draw several images for each image that the network is conditioned on (data.beside)",
 }
 
 
@@ -42,8 +43,8 @@ class EditCommand:
     """Class of all images, by name or number, for a class-conditional network. Default: the class of each held-out
     image; for other images the classes in turn."""
     steps: int | None = None
-    """Timesteps of the sampling grid. More steps take longer and are more exact. Default: the recipe's for img2img and
-    upscale, 100 for the other edits."""
+    """Timesteps of the sampling grid. More steps take longer and are more exact. Default: the recipe's for img2img,
+    upscale and translate, 100 for the other edits."""
     spacing: Spacing | None = None
     """Where the grid's timesteps lie. Default: as in the recipe."""
     clip: bool | None = None
@@ -162,10 +163,35 @@ class UpscaleCommand(EditCommand):
     """Sampling method; the recipe's where not given."""
 
 
+@dataclass(frozen=True)
+class TranslateCommand(EditCommand):
+    """Draw several images for each image that the network is conditioned on, such as a blurred one.
+
+    The network must be trained with data.beside or data.low_resolution. Images from files must have the size of the
+    images beside, or are fitted as data.beside_fit says. Held-out images are taken with those beside them, and the
+    originals are shown, too.
+
+    The folder holds draws.npy (N, draws, H, W, C), draws.png and manifest.json. A row of the picture has the input, the
+    original where it is known, and the draws.
+
+    Examples:
+      python -m PACKAGE edit translate runs/pairs
+      python -m PACKAGE edit translate runs/pairs inputs.npy --n 100 --draws 8 --out restored
+      python -m PACKAGE edit translate runs/pairs photo.png --n 1 --draws 16
+      python -m PACKAGE edit translate runs/pairs --sampler ddpm --steps 250 --seed 1
+    """
+
+    draws: int = 8
+    """Images drawn for each input. Draw k of an input depends on the seed and on k, not on their number."""
+    sampler: Sampler | None = None
+    """Sampling method. Default: the recipe's."""
+
+
 COMMANDS: dict[str, type[EditCommand]] = {
     "inpaint": InpaintCommand,
     "img2img": Img2imgCommand,
     "interpolate": InterpolateCommand,
     "reconstruct": ReconstructCommand,
     "upscale": UpscaleCommand,
+    "translate": TranslateCommand,
 }

@@ -119,7 +119,7 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     twin.prepare(command.threads)
     folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()
     generator = open_generator(twin, folder, command.weights, command.changed_weights)
-    given = given_images(command.data, folder, generator.model, command.first, command.n)
+    given = given_images(command.data, folder, generator.trained, command.first, command.n)
     if given.condition is None and generator.model.conditional:
         raise ValueError(f"--data {command.data}: must be held-out, since the network is conditional")
     path = results_folder(command.checkpoint) / FILE

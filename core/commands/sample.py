@@ -6,11 +6,15 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.command_line import given, name_the_checkpoint, output_folder, read_flags, sampling_flags
 from core.config import SamplingConfig
 from core.twin import Device, Twin
+
+if TYPE_CHECKING:
+    from core.inference.generator import Generator
+    from core.inference.given_images import GivenImages
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class SampleCommand:
     param: tuple[str, ...] = ()
     """NAME=VALUE: a parameter that the network is conditioned on, in the training data's units. May be given several
     times. Parameters that are not given are those of a training image."""
+    beside: str = "held-out"
+    """Images that the network is conditioned on, for one trained with data.beside or data.low_resolution. held-out
+    takes those beside the run's held-out images; otherwise name a file or folder. They are taken in turn."""
     guide: str = ""
     """Run or checkpoint of a weaker network, such as an earlier step or a smaller network. --guidance then moves away
     from its output in place of the unconditional one."""
@@ -138,7 +145,11 @@ def sample(twin: Twin, argv: list[str]) -> int:
     check_memory(f"--n {command.n}", 2 * command.n * height * width * channels * 4)
     samples = range(command.first, command.first + command.n)
     numbers = read_numbers(command.param)
-    condition = generator.condition(samples, command.seed, command.class_name, numbers)
+    beside = _beside(command, generator)
+    inputs = None if beside is None else beside.images
+    condition = generator.condition(samples, command.seed, command.class_name, numbers, inputs)
+    if beside is not None and beside.condition and command.class_name is None and not numbers:
+        condition = beside.condition
     try:
         guide = open_generator(executor, command.guide, *options) if command.guide else None
     except ValueError as error:
@@ -159,12 +170,27 @@ def sample(twin: Twin, argv: list[str]) -> int:
         "n": command.n,
         "labels": condition["labels"].tolist() if "labels" in condition else None,
         "parameters": numbers_of(generator.trained.data, condition),
+        "beside": None if beside is None else beside.identity,
         "guide": None if guide is None else str(guide.trained.files[0].parent),
         **executor.environment(),
     }
     write_samples(out, images, film.frames, manifest)
     print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if film.frames else ""))
     return 0
+
+
+def _beside(command: SampleCommand, generator: Generator) -> GivenImages | None:
+    """The images that the network is conditioned on; None for a network that is conditioned on none."""
+    from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.inference.given_images import HELD_OUT, given_images
+
+    trained = generator.trained
+    if trained.input_shape is None:
+        if command.beside != HELD_OUT:
+            raise ValueError(f"--beside {command.beside}: must be left out, the network is conditioned on no image")
+        return None
+    folder = resolve_checkpoint(command.checkpoint)
+    return given_images(command.beside, folder, trained, command.first, command.n, inputs=True, cyclic=True)
 
 
 def _defaults(argv: list[str]) -> SampleCommand:

@@ -6,7 +6,7 @@ no framework and no other room.
 """
 
 from core.config.architectures import ARCHITECTURES, DOWN_BLOCKS, UP_BLOCKS, Architecture
-from core.config.data import DataConfig, Fit, Normalise
+from core.config.data import DEGRADED, DataConfig, Fit, Normalise
 from core.config.distillation import DistillationConfig
 from core.config.evaluation import EvaluationConfig, ExtractorName, Resize
 from core.config.model import ModelConfig
@@ -18,6 +18,7 @@ from core.config.training import WIDEST_PROFILE, Autocast, TimestepSampling, Tra
 
 __all__ = [
     "ARCHITECTURES",
+    "DEGRADED",
     "DOWN_BLOCKS",
     "UP_BLOCKS",
     "WIDEST_PROFILE",

@@ -11,6 +11,9 @@ from core.config.require import require, requirements
 Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
 
+DEGRADED = "simulate:degraded"
+"""The value of data.beside that makes the images beside out of the images themselves."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -41,6 +44,20 @@ class DataConfig:
     number."""
     low_resolution: int = 0
     """Train super-resolution: condition on the image made smaller by this factor. 0 trains none."""
+    beside: str = ""
+    """Images that the network is conditioned on, one beside each image of source. A folder or zip pairs by file name, a
+    file of images by order. simulate:degraded blurs each image, averages it over larger pixels and adds noise. Empty
+    for none. model.condition_channels must be their number of channels."""
+    beside_size: tuple[int, int] = (16, 16)
+    """Height and width in pixels of the images beside. They are enlarged to model.sample_size where the network takes
+    them."""
+    beside_fit: Fit = "exact"
+    """What happens to an image beside of another size; the values are those of fit. normalise holds for both sets, each
+    with its own extremes. Where it is none, real values may lie in [-1, 2], since noise is not cut off."""
+    beside_psf: float = 0.2
+    """Standard deviation in arcsec of the Gaussian blur of simulate:degraded; field_of_view sets the scale."""
+    beside_noise: float = 0.02
+    """Standard deviation of the Gaussian noise of simulate:degraded, where pixel values lie in [0, 1]."""
     augment: bool = False
     """Turn and flip training images at random: the eight symmetries of the square, or four where height and width
     differ. Use it only where the data look the same from every side."""
@@ -63,3 +80,15 @@ class DataConfig:
         need(len(set(self.condition)) == len(self.condition), "condition", "parameters named once each")
         need(self.low_resolution == 0 or self.low_resolution >= 2, "low_resolution", "0, or at least 2")
         need(0 <= self.held_out < 1, "held_out", "in [0, 1)")
+        need(not (self.beside and self.low_resolution), "low_resolution", "0 with data.beside")
+        need(min(self.beside_size) >= 1, "beside_size", "at least 1 pixel high and wide")
+        narrow = 0 < self.beside_psf < self.field_of_view or self.beside != DEGRADED
+        need(narrow, "beside_psf", f"above 0 and below data.field_of_view {self.field_of_view}")
+        need(self.beside_noise >= 0, "beside_noise", "at least 0")
+        torn = "false with data.beside, where pairs would be torn"
+        need(not self.skip_broken or self.beside in ("", DEGRADED), "skip_broken", torn)
+
+    @property
+    def beside_normalise(self) -> Normalise:
+        """The key normalise for the images beside; degraded images are made of normalised ones."""
+        return "none" if self.beside == DEGRADED else self.normalise

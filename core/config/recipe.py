@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from core.config.architectures import ARCHITECTURES
-from core.config.data import DataConfig
+from core.config.data import DEGRADED, DataConfig
 from core.config.distillation import DistillationConfig
 from core.config.evaluation import EvaluationConfig
 from core.config.model import ModelConfig
@@ -77,6 +77,14 @@ class Recipe:
             need(model.condition_channels == model.image_channels, "model.condition_channels", channels)
             divides = not any(side % data.low_resolution for side in model.sample_size)
             need(divides, "data.low_resolution", f"a divisor of model.sample_size {model.sample_size}")
+        if data.beside:
+            own = data.beside == DEGRADED
+            channels = f"the image's {model.image_channels}" if own else "the number of channels of the images"
+            fits = model.condition_channels == model.image_channels if own else model.condition_channels > 0
+            need(fits, "model.condition_channels", f"{channels} with data.beside = {data.beside!r}")
+            parts = zip(model.sample_size, data.beside_size, strict=True)
+            whole = f"made of divisors of model.sample_size {model.sample_size} with data.beside = {DEGRADED!r}"
+            need(not (own and any(side % small for side, small in parts)), "data.beside_size", whole)
         turned = "false with data.condition, whose values rotations change"
         need(not (data.condition and data.augment), "data.augment", turned)
         conditional = bool(model.num_class_embeds or data.condition)
@@ -98,3 +106,12 @@ class Recipe:
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image."""
         return (*self.model.sample_size, self.model.image_channels)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """(h, w, C') of the images that the network is conditioned on, before they are enlarged; None for none."""
+        data, channels = self.data, self.model.condition_channels
+        if data.low_resolution:
+            height, width = (side // data.low_resolution for side in self.model.sample_size)
+            return height, width, channels
+        return (*data.beside_size, channels) if data.beside else None

@@ -43,7 +43,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
             return None
         return _convert(value, next(a for a in args if a is not type(None)), where)
     if origin is tuple:
-        if where == "model.sample_size" and isinstance(value, int):
+        if where in ("model.sample_size", "data.beside_size") and isinstance(value, int):
             value = (value, value)
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} = {shown(value)}: must be a list")

@@ -1,4 +1,4 @@
-"""`python -m core.data download | info | verify | simulate | convert-pickles`: results on stdout, progress on stderr.
+"""`python -m core.data VERB` prepares and describes data: results on stdout, progress on stderr.
 
 What is heavy is imported by the verb that needs it, so that --help answers at once.
 """
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from core.command_line import name_the_words, parse, verb
 from core.data.info import Info, info
+from core.data.pairs_files import Pairs, pairs
 from core.exits import RunError, end
 
 PROG = "python -m core.data"
@@ -160,6 +161,7 @@ COMMANDS: dict[str, tuple[type, tuple[str, ...], Callable[[Any], None]]] = {
     "info": (Info, ("path",), info),
     "verify": (Verify, ("source",), verify),
     "simulate": (Simulate, (), simulate),
+    "pairs": (Pairs, ("config",), pairs),
     "convert-pickles": (ConvertPickles, ("folder", "out"), convert_pickles),
 }
 """Verb -> its options, the options that may be given as words alone, and what runs it."""

@@ -21,6 +21,7 @@ class Info:
     Examples:
       python -m core.data info data/lensing.zip --out data/lensing.png
       python -m core.data info simulate:lensing --json
+      python -m core.data info sharp --beside blurred
     """
 
     path: str
@@ -33,6 +34,9 @@ class Info:
     """Images to simulate, for simulate:PRESET."""
     size: int = 64
     """Height and width in pixels, for simulate:PRESET."""
+    beside: str = ""
+    """Images to pair with these, as data.beside does: a folder or zip by file name, a file of images by order. Their
+    number, shape and smallest and largest value are shown."""
     skip_broken: bool = False
     """Leave out images that cannot be read, up to half of them, and list them. By default they are an error."""
 
@@ -46,6 +50,7 @@ def info(command: Info) -> None:
     import numpy as np
 
     source, skipped = _open(command), list[str]()
+    partners = _partners(command, source) if command.beside else None
     if command.skip_broken:
         source, skipped = source.without_broken()
     total = len(source.names)
@@ -68,6 +73,7 @@ def info(command: Info) -> None:
         "median": float(np.median(values, overwrite_input=True)),
         "classes": classes,
         "duplicates": total - len(hashes),
+        "beside": partners,
         "skipped": skipped,
         "parameters": sorted(source.parameters),
         "picture": None if command.out is None else str(command.out),
@@ -89,6 +95,19 @@ def _open(command: Info) -> Source:
         check_memory(f"--count {command.count} --size {command.size}", 4 * command.count * command.size**2)
         return simulated(config, (command.size, command.size, 1))
     return open_source(command.path)
+
+
+def _partners(command: Info, source: Source) -> str:
+    """The images beside those of the source, in words."""
+    from core.data.formats import describe
+    from core.data.pairs import paired
+    from core.data.sources import open_source
+
+    found = paired(command.beside, open_source(command.beside), command.path, source)
+    values, _ = _read(found)
+    kind = "by name" if found.one_a_file else "by order"
+    shown = describe(found.shape, found.dtype)
+    return f"{len(found.names)} pairs {kind}, {shown}, {values.min():.6g} to {values.max():.6g}, in {command.beside}"
 
 
 def _read(source: Source) -> tuple[Any, set[bytes]]:

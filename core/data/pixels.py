@@ -10,6 +10,13 @@ import numpy.typing as npt
 from core.data.formats import Image
 from core.images import resize
 
+UNIT = (0.0, 1.0)
+"""Range of pixel values, as integers divided by their type's maximum have it."""
+AROUND_UNIT = (-1.0, 2.0)
+"""Range of pixel values that hold noise: an image beside another may be darker than 0 or brighter than 1."""
+SIZES = {"data.fit =": "model.sample_size", "data.beside_fit =": "data.beside_size"}
+"""The key that sets the size, by the option that brings images to it."""
+
 
 def to_float(image: Image) -> npt.NDArray[np.float64]:
     """Integers divided by their type's maximum; real values as they are; float64."""
@@ -19,16 +26,22 @@ def to_float(image: Image) -> npt.NDArray[np.float64]:
 
 
 def fit(
-    image: npt.NDArray[np.float64], size: tuple[int, int], how: str, name: str, option: str = "data.fit ="
+    image: npt.NDArray[np.float64],
+    size: tuple[int, int],
+    how: str,
+    name: str,
+    option: str = "data.fit =",
+    bounds: tuple[float, float] = UNIT,
 ) -> npt.NDArray[np.float64]:
     """One image (H, W, C) brought to (height, width).
 
     Args:
-        image: in [0, 1].
+        image: in `bounds`.
         size: height and width in pixels.
-        how: exact, resize (antialiased bicubic, clipped to [0, 1]), crop (centre) or pad (zeros); see DataConfig.fit.
+        how: exact, resize (antialiased bicubic, clipped to `bounds`), crop (centre) or pad (zeros); see DataConfig.fit.
         name: for messages.
         option: names `how` to the user, for messages.
+        bounds: smallest and largest pixel value.
     Raises:
         ValueError: exact and another size, crop of a smaller or pad of a larger image.
     """
@@ -37,7 +50,7 @@ def fit(
         return image
     rows, columns = size[0] - height, size[1] - width
     if how == "resize":
-        return np.clip(resize(image, *size), 0, 1)
+        return np.clip(resize(image, *size), *bounds)
     if how == "crop" and rows <= 0 and columns <= 0:
         top, left = -rows // 2, -columns // 2
         return image[top : top + size[0], left : left + size[1]]
@@ -46,20 +59,22 @@ def fit(
     fits = ["resize"] + ["crop"] * (rows <= 0 and columns <= 0) + ["pad"] * (rows >= 0 and columns >= 0)
     raise ValueError(
         f"{name}: {height}x{width} pixels where {size[0]}x{size[1]} are needed, and {option} {how!r}; "
-        f"use {option} {' or '.join(fits)}{', or set model.sample_size' if option.startswith('data.') else ''}"
+        f"use {option} {' or '.join(fits)}{f', or set {SIZES[option]}' if option in SIZES else ''}"
     )
 
 
-def scale(image: Image, name: str, normalise: str, low: float, high: float) -> npt.NDArray[np.float64]:
-    """Values in [0, 1], before fitting."""
+def scale(
+    image: Image, name: str, normalise: str, low: float, high: float, bounds: tuple[float, float] = UNIT
+) -> npt.NDArray[np.float64]:
+    """Values in `bounds`, before fitting; `low` and `high` become 0 and 1 where normalise is dataset."""
     if normalise == "none":
         if image.dtype.kind == "i" and image.min() < 0:
             raise ValueError(f"{name}: negative integers ({image.min()}); use data.normalise = image or dataset")
         values = to_float(image)
-        if values.min() < 0 or values.max() > 1:
+        if values.min() < bounds[0] or values.max() > bounds[1]:
             raise ValueError(
                 f"{name}: values from {values.min():.6g} to {values.max():.6g} where data.normalise = 'none' needs "
-                "[0, 1]; use data.normalise = dataset or image"
+                f"[{bounds[0]:g}, {bounds[1]:g}]; use data.normalise = dataset or image"
             )
         return values
     values = image.astype(np.float64)

@@ -31,6 +31,7 @@ class Source:
         identity: JSON values that change when the sizes, times or checksums of the files do.
         files: names of the files in the folder or zip, or of the file itself; empty for the simulator.
         file_sum: name -> SHA-256 of the file's bytes, in hexadecimal; None where it cannot be read.
+        one_a_file: whether each image is a file of its own, whose name tells it from the others.
     """
 
     names: Sequence[str]
@@ -43,6 +44,7 @@ class Source:
     identity: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     file_sum: Callable[[str], str | None] = lambda name: None
+    one_a_file: bool = False
 
     def read(self, index: int) -> Image:
         """Image (H, W, C) of the stored dtype.

@@ -30,6 +30,8 @@ SPLITS = ("train", "val", "valid", "validation", "test")
 TRIED = 20
 """Images that are tried at the start of a folder, where the first ones are broken."""
 
+CHANNELS = "model.in_channels and model.out_channels"
+
 MAX_FILE = 2**28
 """Bytes of the largest file of one image."""
 
@@ -106,7 +108,7 @@ def _files(where: Path, entries: dict[str, list[int]], load: Callable[[str], byt
     listing = json.dumps([[name, *entries[name]] for name in names]).encode()
     identity = {"path": str(where.resolve()), "files": len(names), "listing": hashlib.sha256(listing).hexdigest()}
     shown = [f"{where}/{name}" for name in names]
-    return Source(shown, first.shape, first.dtype, fetch, labels, class_names, {}, identity, names, file_sum)
+    return Source(shown, first.shape, first.dtype, fetch, labels, class_names, {}, identity, names, file_sum, True)
 
 
 def _open_folder(path: Path, channels: int | None) -> Source:
@@ -179,7 +181,7 @@ def _open(path: Path, channels: int | None) -> Source:
     raise ValueError(f"{path}: unknown kind of file; must be a folder, {allowed}")
 
 
-def open_source(path: str | Path, channels: int | None = None) -> Source:
+def open_source(path: str | Path, channels: int | None = None, keys: str = CHANNELS) -> Source:
     """Open a folder or zip of images, one image, a .npy or .npz stack of images, or an IDX file (plain or .gz).
 
     Args:
@@ -187,6 +189,7 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
             skipped, files of other kinds are passed over, names are sorted naturally, class folders become labels
             (train, val and test folders do not).
         channels: expected channels, which also resolves layouts; None where not known.
+        keys: the keys of a recipe that set the channels, for messages.
     Returns:
         A Source; its images are decoded and checked one by one by `read`.
     Raises:
@@ -202,6 +205,6 @@ def open_source(path: str | Path, channels: int | None = None) -> Source:
     if channels is not None and source.shape[2] != channels:
         raise ValueError(
             f"{source.names[0]}: {source.shape[2]} channels where the network takes {channels}; convert the images, or "
-            f"train a network with model.in_channels and model.out_channels {source.shape[2]}"
+            f"train a network with {keys} {source.shape[2]}"
         )
     return source

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from core.config import Recipe
 from core.data.dataset import Dataset
-from core.images import from_unit, resize
+from core.inference.images_beside import image_beside, inputs_of
 from core.random import generator, integers
 
 logger = logging.getLogger(__name__)
@@ -42,10 +42,10 @@ def check_condition(recipe: Recipe, dataset: Dataset) -> None:
         ValueError: no labels or too many classes; a parameter that is unknown, not finite or the same in every image.
     """
     classes, source = recipe.classes, recipe.data.source
-    if recipe.model.condition_channels and not recipe.data.low_resolution:
+    if recipe.model.condition_channels and recipe.input_shape is None:
         raise ValueError(
-            f"model.condition_channels = {recipe.model.condition_channels}: the data have no low-resolution images; "
-            "set data.low_resolution, or use 0"
+            f"model.condition_channels = {recipe.model.condition_channels}: the data have no images to condition on; "
+            "set data.beside or data.low_resolution, or use 0"
         )
     if classes is not None and dataset.labels is None:
         raise ValueError(
@@ -93,28 +93,13 @@ def data_record(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     return {**record, "condition": statistics(recipe, dataset)} if recipe.data.condition else record
 
 
-def shrunk(images: npt.NDArray[Any], factor: int) -> npt.NDArray[np.float64]:
-    """Images (N, H, W, C) in [0, 1] at 1 / factor of their height and width, by antialiased bicubic resizing."""
-    return resize(images, images.shape[1] // factor, images.shape[2] // factor)
-
-
-def image_beside(
-    small: npt.NDArray[Any], size: tuple[int, int], dtype: npt.DTypeLike, stretch: float = 0.0
-) -> npt.NDArray[Any]:
-    """The condition `image` of a super-resolution network.
-
-    Args:
-        small: (N, h, w, C) images in [0, 1].
-        size: (H, W) of the result, which is (N, H, W, C) in [-1, 1].
-        dtype: dtype of the result.
-        stretch: process.stretch.
-    Source: Saharia et al. 2021, SR3, section 2.
-    """
-    return from_unit(resize(small, *size), stretch).astype(dtype)
-
-
 def training_condition(
-    recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], images: npt.NDArray[Any], step: int
+    recipe: Recipe,
+    dataset: Dataset,
+    chosen: npt.NDArray[np.int64],
+    images: npt.NDArray[Any],
+    step: int,
+    codes: npt.NDArray[np.int64] | None = None,
 ) -> Condition:
     """The condition of a training batch. The class and the parameters of an image are dropped together.
 
@@ -125,9 +110,10 @@ def training_condition(
         images: (B, H, W, C) the chosen images in [0, 1], after augmentation.
         step: 0-based optimiser step. Which images lose their condition depends on it, on training.seed and on the
             position in the batch.
+        codes: as in inputs_of().
     Source: Ho & Salimans 2022, algorithm 1.
     """
-    config, found = recipe.training, dict(own_images_condition(recipe, dataset, chosen, images))
+    config, found = recipe.training, dict(own_images_condition(recipe, dataset, chosen, images, codes))
     if config.condition_dropout:
         draws = [generator(config.seed, "condition_dropout", i, step).random() for i in range(len(chosen))]
         dropped = np.array(draws) < config.condition_dropout
@@ -139,7 +125,11 @@ def training_condition(
 
 
 def own_images_condition(
-    recipe: Recipe, dataset: Dataset, chosen: npt.NDArray[np.int64], images: npt.NDArray[Any]
+    recipe: Recipe,
+    dataset: Dataset,
+    chosen: npt.NDArray[np.int64],
+    images: npt.NDArray[Any],
+    codes: npt.NDArray[np.int64] | None = None,
 ) -> Condition:
     """The condition of given images of a data set, with nothing dropped. Arguments as in training_condition()."""
     found, dtype = {}, recipe.training.dtype
@@ -152,8 +142,8 @@ def own_images_condition(
         known = values[dataset.train]
         found["vector"] = ((values[chosen] - known.mean(0)) / known.std(0)).astype(dtype)
         found["keep"] = np.ones(len(chosen), dtype)
-    if recipe.data.low_resolution:
-        small = shrunk(images, recipe.data.low_resolution)
+    if recipe.input_shape is not None:
+        small = inputs_of(recipe, dataset, chosen, images, codes)
         found["image"] = image_beside(small, recipe.model.sample_size, dtype, recipe.process.stretch)
     return found
 
@@ -174,18 +164,16 @@ def no_condition(condition: Condition, classes: int | None) -> Condition:
 
 
 def own_condition(recipe: Recipe, dataset: Dataset, samples: Sequence[int], seed: int) -> Condition:
-    """asked_condition() of images drawn during training, with low-resolution images for a super-resolution network.
+    """The condition of images drawn during training: asked_condition().
 
-    Those are made of held-out images where there are any, else of training images.
+    A network that is conditioned on images has the conditions of held-out images, in turn; of training images where
+    none are held out.
     """
-    dtype = recipe.training.dtype
-    found = dict(asked_condition(recipe.classes, data_record(recipe, dataset), samples, seed, dtype))
-    if recipe.data.low_resolution:
-        pool = dataset.held_out if len(dataset.held_out) else dataset.train
-        images = np.stack([dataset.images[pool[i % len(pool)]] for i in samples])
-        small = shrunk(images, recipe.data.low_resolution)
-        found["image"] = image_beside(small, recipe.model.sample_size, dtype, recipe.process.stretch)
-    return found
+    if recipe.input_shape is None:
+        return asked_condition(recipe.classes, data_record(recipe, dataset), samples, seed, recipe.training.dtype)
+    pool = dataset.held_out if len(dataset.held_out) else dataset.train
+    chosen = pool[np.array(samples) % len(pool)]
+    return own_images_condition(recipe, dataset, chosen, np.stack([dataset.images[i] for i in chosen]))
 
 
 def asked_condition(

@@ -24,12 +24,16 @@ from core.diffusion.editing import (
 from core.diffusion.process import Process
 from core.diffusion.samplers import make_table, steps_of
 from core.diffusion.table import After, SamplingTable
-from core.images import from_unit, grid
+from core.images import from_unit, grid, shown_as
 from core.inference.sampling import Conditioned, KeyedNoise, Part, finished, run_table
 from core.reading import check_file, reading
 
 Images = NDArray[Any]
 HOLE_GREY = 0.5
+NEXT_DRAW = 10**16
+"""Distance between the noise's indices of two draws of one image; above every index of an image."""
+SHOWN_DRAWS = 8
+"""Largest number of draws of an image in a picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +51,13 @@ class Editor:
     """Index of the first image. The noise depends on the index and the seed."""
     progress: Callable[[int], object] = lambda images: None
     """Called after each evaluation of the network with the number of images in the batch."""
+    draws: int = 1
+    """Number of images drawn in a row for each given image."""
 
     def noise(self, images: Images) -> KeyedNoise:
         """The noise of N images, of the shape of `images` (N, H, W, C)."""
-        samples, on_device = range(self.first, self.first + len(images)), self.sampling.noise == "device"
+        places, on_device = (divmod(i, self.draws) for i in range(len(images))), self.sampling.noise == "device"
+        samples = [self.first + index + draw * NEXT_DRAW for index, draw in places]
         return KeyedNoise(self.seed, samples, images.shape[1:], self.dtype, on_device)
 
     def from_images(self, images: Images) -> Images:
@@ -103,7 +110,7 @@ class Edited:
     """The images that an edit made, with pictures and measured values that describe the edit."""
 
     images: Images
-    """(N, H, W, C) in [0, 1]."""
+    """(N, H, W, C) in [0, 1]; (N, K, H, W, C) where K images are drawn for each."""
     columns: list[Images]
     """Sets of images (N, H, W, C) in [0, 1] to show side by side, such as the input and the result."""
     table: SamplingTable
@@ -211,6 +218,29 @@ def upscale(editor: Editor, beside: Images, originals: Images | None) -> Edited:
     errors = [float(np.sqrt(np.mean((values - originals) ** 2)) * 255) for values in (shown, found)]
     facts = dict(zip(("rms_of_bicubic_grey_levels", "rms_grey_levels"), errors, strict=True))
     return Edited(found, [shown, found, originals], table, editor, facts)
+
+
+def translate(editor: Editor, beside: Images, shape: tuple[int, int, int], originals: Images | None = None) -> Edited:
+    """Draw images from a network that is conditioned on an image beside each.
+
+    Args:
+        editor: an editor of N editor.draws images, whose condition has `image`.
+        beside: (N, H, W, C') in [-1, 1], the images beside, resized to the full size.
+        shape: (H, W, C) of the images to draw.
+        originals: (N, H, W, C) in [0, 1], the images that belong to those beside; None where they are not known.
+    """
+    table, shown = make_table(editor.process, editor.sampling), shown_as(editor.to_images(beside), shape)
+    count = len(beside) * editor.draws
+    x_T = editor.noise(np.broadcast_to(0.0, (count, *shape)))("x_T", np.arange(count))
+    found = editor.to_images(editor.run(table, x_T)).reshape(len(beside), editor.draws, *shape)
+    columns = [found[:, draw] for draw in range(min(editor.draws, SHOWN_DRAWS))]
+    facts: dict[str, Any] = {"draws": editor.draws}
+    if originals is None:
+        return Edited(found, [shown, *columns], table, editor, facts)
+    compared = {"bicubic": shown, "draws": found.swapaxes(0, 1), "mean_of_draws": found.mean(axis=1)}
+    rms = {name: float(np.sqrt(np.mean((images - originals) ** 2)) * 255) for name, images in compared.items()}
+    facts |= {f"rms_of_{name}_grey_levels": value for name, value in rms.items()}
+    return Edited(found, [shown, originals, *columns], table, editor, facts)
 
 
 def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:

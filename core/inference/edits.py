@@ -13,12 +13,15 @@ from core.checkpoints.trained import Trained
 from core.diffusion.process import Process
 from core.diffusion.samplers import with_options
 from core.inference import editing
-from core.inference.conditioning import Condition, asked_condition, image_beside, shrunk
+from core.inference.conditioning import Condition, asked_condition
 from core.inference.editing import Edited, Editor, Images
+from core.inference.images_beside import beside_of, image_beside, shrunk
 from core.inference.sampling import Conditioned, Network
 
 STEPS = 100
 """Default number of timesteps for an edit that takes the whole sampling grid."""
+MOST_DRAWS = 1000
+"""Largest number of images drawn for one image."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,30 @@ class Edits:
         editor = self._editor(images, how, {"image": beside})
         return editing.upscale(editor, beside, images if whole else None)
 
+    def translate(self, inputs: Images, draws: int = 8, originals: Images | None = None, **how: Any) -> Edited:
+        """Draw several images for each image that the network is conditioned on.
+
+        Args:
+            inputs: (N, h, w, C'), of the shape of the images beside those that the network was trained on.
+            draws: number of images drawn for each. Draw k of an input does not depend on their number.
+            originals: (N, H, W, C) in [0, 1], to compare with; None where they are not known.
+            how: as for every method.
+        Returns:
+            An Edited whose images are (N, draws, H, W, C).
+        Raises:
+            ValueError: a network that is conditioned on no image, or inputs of another shape.
+        """
+        if not 1 <= draws <= MOST_DRAWS:
+            raise ValueError(f"--draws {draws}: must be at least 1 and at most {MOST_DRAWS}")
+        beside = beside_of(self.trained, inputs)
+        editor = self._editor(inputs, how, {"image": beside}, draws)
+        return editing.translate(editor, beside, self.trained.image_shape, originals)
+
     def _whole_grid(self) -> dict[str, Any]:
         return {"steps": min(STEPS, self.trained.process.timesteps)}
 
-    def _editor(self, images: Images, how: dict[str, Any], more: Condition | None = None) -> Editor:
-        """The editor of N images, with the options `how`; `more` is added to the condition."""
+    def _editor(self, images: Images, how: dict[str, Any], more: Condition | None = None, draws: int = 1) -> Editor:
+        """The editor of N images, each drawn `draws` times; `more` is added to the condition."""
         options = dict(how)
         seed, first = options.pop("seed", 0), options.pop("first", 0)
         progress: Callable[[int], object] = options.pop("progress", lambda count: None)
@@ -104,5 +126,5 @@ class Edits:
         if trained.model.condition_channels and "image" not in asked:
             raise ValueError("condition: must have `image`, since the network is conditioned on an image beside each")
         sampling = with_options(trained.sampling, {"guidance": 1.0, **options})
-        given = Conditioned(self.twin_network, asked)
-        return Editor(given, self.process, sampling, trained.dtype, seed, first, progress)
+        given = Conditioned(self.twin_network, {name: np.repeat(value, draws, axis=0) for name, value in asked.items()})
+        return Editor(given, self.process, sampling, trained.dtype, seed, first, progress, draws)

@@ -19,6 +19,7 @@ from core.diffusion.samplers import make_table, with_options
 from core.diffusion.table import After, SamplingTable
 from core.inference.conditioning import Condition, asked_condition, no_condition
 from core.inference.edits import Edits
+from core.inference.images_beside import beside_of
 from core.inference.likelihood import BoundOptions, FlowOptions, Progress, bound, flow_bits
 from core.inference.sampling import Conditioned, Executor, KeyedNoise, Network, Part, finished, run_table
 
@@ -64,6 +65,7 @@ class Generator:
         *,
         first: int = 0,
         class_name: str | None = None,
+        beside: np.ndarray | None = None,
         guide: Generator | None = None,
         after: After | None = None,
         **options: Any,
@@ -75,6 +77,8 @@ class Generator:
             seed: seed of the noise, and of parameters that are not given.
             first: index of the first image; images 40 to 49 of a seed are the same drawn alone or among 64.
             class_name: class of all images, by name or number; None takes the classes in turn.
+            beside: images (N, h, w, C') that the network is conditioned on, taken in turn, for a network trained with
+                data.beside or data.low_resolution.
             guide: a weaker network that guidance moves away from; None takes the network's unconditional prediction.
             after: called after each evaluation as after(row, x, x_0) with arrays (B, H, W, C); it returns the next x.
             options: options of SamplingConfig by name, such as sampler, nfe, steps, guidance or eta; the default is the
@@ -93,18 +97,33 @@ class Generator:
                 taken = ", ".join([*known, *sorted(SAMPLING_OPTIONS)])
                 raise ValueError(f"{name}: neither an option of sampling nor a condition; must be one of {taken}")
         samples = range(first, first + n)
-        condition = self.condition(samples, seed, class_name, numbers)
+        condition = self.condition(samples, seed, class_name, numbers, beside)
         sampling = with_options(self.trained.sampling, given)
         return self.draw(samples, seed, condition, sampling, guide, after)
 
     def condition(
-        self, samples: Sequence[int], seed: int, class_name: str | None = None, numbers: dict[str, float] | None = None
+        self,
+        samples: Sequence[int],
+        seed: int,
+        class_name: str | None = None,
+        numbers: dict[str, float] | None = None,
+        beside: np.ndarray | None = None,
     ) -> Condition:
-        """The condition of images to draw; see core.inference.conditioning.asked_condition()."""
+        """The condition of images to draw; see core.inference.conditioning.asked_condition().
+
+        Args:
+            samples, seed, class_name, numbers: as there.
+            beside: (N, h, w, C'); image i is conditioned on image i of these, and begins again after the last.
+        Raises:
+            ValueError: images beside are missing, or given to a network that is conditioned on none.
+        """
         trained = self.trained
-        if trained.model.condition_channels:
-            raise ValueError("the network is conditioned on an image, which sampling cannot give: use edit.upscale")
-        return asked_condition(trained.classes, trained.data, samples, seed, trained.dtype, class_name, numbers)
+        found = asked_condition(trained.classes, trained.data, samples, seed, trained.dtype, class_name, numbers)
+        if beside is None:
+            if trained.model.condition_channels:
+                raise ValueError("beside: missing, and the network is conditioned on an image beside each")
+            return found
+        return {**found, "image": beside_of(trained, beside)[np.arange(len(samples)) % len(beside)]}
 
     def draw(
         self,

@@ -78,6 +78,20 @@ def write_samples(
     write_json(out / "manifest.json", manifest)
 
 
+def write_draws(out: Path, draws: np.ndarray, manifest: dict[str, Any], picture: np.ndarray) -> None:
+    """Write draws.npy, draws.png and manifest.json: several answers to each input.
+
+    Args:
+        out: folder to write to.
+        draws: (N, K, H, W, C) in [0, 1]; draws.npy has them as float32.
+        manifest: content of manifest.json.
+        picture: content of draws.png.
+    """
+    write_npy(out / "draws.npy", draws.astype(np.float32))
+    save_png(out / "draws.png", picture)
+    write_json(out / "manifest.json", manifest)
+
+
 def manifest_of(trained: Trained, sampling: SamplingConfig, table: SamplingTable, started: float) -> dict[str, Any]:
     """The part of manifest.json that describes the network and the sampling method."""
     return {

@@ -95,7 +95,7 @@ class TrainingRun:
 def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
     """Start a new training of a recipe on its data; nothing is written to disk."""
     check_memory_of(recipe)
-    dataset = open_dataset(recipe.data, recipe.image_shape)
+    dataset = open_dataset(recipe.data, recipe.image_shape, recipe.model.condition_channels)
     check_condition(recipe, dataset)
     training = make_training(twin, recipe, dataset)
     twin.prepare(recipe.training.threads)

@@ -79,13 +79,11 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
                         f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
                     )
             check_memory_of(recipe)
-            dataset = open_dataset(recipe.data, recipe.image_shape)
+            dataset = open_dataset(recipe.data, recipe.image_shape, recipe.model.condition_channels)
             check_condition(recipe, dataset)
             training = make_training(twin, recipe, dataset)
-            if checkpoint and checkpoint.data.get("sha256") != training.dataset.manifest.get("sha256"):
-                raise ValueError(
-                    f"{path}: the data has changed since the checkpoint (other pixels in {recipe.data.source})"
-                )
+            if checkpoint:
+                check_same_data(path, checkpoint.data, training.dataset.manifest, recipe)
             if checkpoint and _teacher_of(checkpoint.data) != _teacher_of(training.record()):
                 raise ValueError(
                     f"{path}: the teacher has changed since the checkpoint (other weights in "
@@ -99,6 +97,16 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
         go_on = f"go on with: {twin.prog} train --resume {path}"
         after = f"; no checkpoint is harmed: put it right, then {go_on}" if (path / "recipe.json").is_file() else ""
         raise RunError(f"{error.filename or path}: {error.strerror or error}{after}") from error
+
+
+def check_same_data(path: Path, before: dict[str, Any], now: dict[str, Any], recipe: Recipe) -> None:
+    """Raise ValueError where the pixels of the data, or of the images beside, are not those of the checkpoint."""
+    for source, old, new in (
+        (recipe.data.source, before, now),
+        (recipe.data.beside, before.get("beside") or {}, now.get("beside") or {}),
+    ):
+        if old.get("sha256") != new.get("sha256"):
+            raise ValueError(f"{path}: the data has changed since the checkpoint (other pixels in {source})")
 
 
 def _teacher_of(record: dict[str, Any]) -> Any:

@@ -158,10 +158,12 @@ class Training:
         config, seed = recipe.training, recipe.training.seed
         samples = range(config.batch_size)
         chosen = dataset.train[batch_indices(seed, step, config.batch_size, len(dataset.train))]
-        images = np.stack([dataset.images[i] for i in chosen])
+        images, codes = np.stack([dataset.images[i] for i in chosen]), None
         if recipe.data.augment:
-            square = images.shape[1] == images.shape[2]
-            images = symmetry(images, symmetry_codes(seed, step, config.batch_size, square))
+            sizes = (images.shape[1:3], recipe.data.beside_size if recipe.data.beside else (1, 1))
+            square = all(height == width for height, width in sizes)
+            codes = symmetry_codes(seed, step, config.batch_size, square)
+            images = symmetry(images, codes)
         t, importance = self.levels.draw(step)
         batch = {
             "x_0": from_unit(images.astype(config.dtype), recipe.process.stretch),
@@ -176,4 +178,4 @@ class Training:
             for name in ("weight", "bound_weight"):
                 if name in batch:
                     batch[name] = batch[name] * batch["importance"]
-        return {**batch, **training_condition(recipe, dataset, chosen, images, step)}
+        return {**batch, **training_condition(recipe, dataset, chosen, images, step, codes)}

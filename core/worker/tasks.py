@@ -34,10 +34,11 @@ def as_dataset(arrays: Arrays) -> Dataset:
     """A data set without held-out images.
 
     Args:
-        arrays: `images` (N, H, W, C) in [0, 1]; optionally `labels` (N,) and `parameters/NAME` (N,).
+        arrays: `images` (N, H, W, C) in [0, 1]; optionally `labels` (N,), `parameters/NAME` (N,) and the images
+            `beside` (N, h, w, C').
     """
-    images, labels = arrays["images"], arrays.get("labels")
-    return Dataset(images, labels, (), with_prefix(arrays, "parameters/"), np.arange(len(images)), np.arange(0), {})
+    images, labels, parameters = arrays["images"], arrays.get("labels"), with_prefix(arrays, "parameters/")
+    return Dataset(images, labels, (), parameters, np.arange(len(images)), np.arange(0), {}, arrays.get("beside"))
 
 
 class TrainingTask:

@@ -75,11 +75,14 @@ class TimedSampling:
 
 
 def random_dataset(recipe: Recipe) -> Dataset:
-    """Random images, labels and parameters."""
+    """Random images, labels, parameters and images beside."""
     rng, count = np.random.default_rng(0), 4 * recipe.training.batch_size
     arrays: Arrays = {"images": rng.random((count, *recipe.image_shape), np.float32)}
     arrays["labels"] = np.arange(count) % (recipe.classes or 1)
-    return as_dataset(arrays | {f"parameters/{name}": rng.random(count) for name in recipe.data.condition})
+    arrays |= {f"parameters/{name}": rng.random(count) for name in recipe.data.condition}
+    if recipe.data.beside and recipe.input_shape is not None:
+        arrays["beside"] = rng.random((count, *recipe.input_shape), np.float32)
+    return as_dataset(arrays)
 
 
 def peak_memory(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:

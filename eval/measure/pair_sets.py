@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from core.arrays import read_npy
+from core.data.pixels import AROUND_UNIT, to_float
+from core.data.sources import open_source
 from core.images import resize
 from core.metrics.pixels import check_images
 from eval.measure.image_sets import Images, is_run, read_image_set
@@ -44,6 +46,14 @@ def read_files(path: str, option: str) -> Images:
     return read_image_set(path, "generated", Path).all_images()
 
 
+def read_inputs(path: str) -> Images:
+    """What images were restored from, (N, h, w, C') float32. Noise around [0, 1] is left as it is."""
+    if is_run(Path(path)):
+        raise ValueError(f"--inputs {path}: is a run: must be images, one for each true image and in that order")
+    source = open_source(path)
+    return np.stack([to_float(source.read(index)).astype(np.float32) for index in range(len(source.names))])
+
+
 def check_sets(truth: Images, draws: Images, inputs: Images | None) -> None:
     """Refuse sets that do not fit together."""
     check_images(truth, "TRUTH")
@@ -56,7 +66,9 @@ def check_sets(truth: Images, draws: Images, inputs: Images | None) -> None:
         )
     check_images(draws.reshape(-1, *draws.shape[2:]), "DRAWS")
     if inputs is not None:
-        check_images(inputs, "--inputs")
+        low, high = AROUND_UNIT
+        if inputs.ndim != 4 or not (inputs.min() >= low and inputs.max() <= high):
+            raise ValueError(f"--inputs: shape {inputs.shape}: must be (N, h, w, C) in [{low:g}, {high:g}]")
         if len(inputs) != len(truth):
             raise ValueError(f"--inputs: {len(inputs)} images: must be {len(truth)} as TRUTH, in the same order")
 

@@ -76,13 +76,15 @@ def random_weights(recipe: Recipe) -> Arrays:
 
 
 def images_for(recipe: Recipe, count: int) -> Arrays:
-    """Simulated lenses in the recipe's shape (one lens a channel), with the labels and parameters of its conditions."""
+    """Simulated lenses in the recipe's shape (one lens a channel), with what its conditions need; noise beside them."""
     height, width, channels = recipe.image_shape
     drawn, parameters = _lenses(count * channels, (height, width))
     images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
     arrays: Arrays = {"images": np.ascontiguousarray(images)}
     if recipe.model.num_class_embeds:
         arrays["labels"] = np.arange(count) % (recipe.classes or 1)
+    if recipe.data.beside and recipe.input_shape is not None:
+        arrays["beside"] = np.random.default_rng(4).random((count, *recipe.input_shape), np.float32)
     return arrays | {f"parameters/{name}": parameters[name][::channels] for name in recipe.data.condition}
 
 

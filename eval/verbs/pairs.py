@@ -49,7 +49,7 @@ class Pairs(Interpreters):
     def execute(self) -> str:
         """Measure, and write both files."""
         from eval.measure.image_sets import read_image_set
-        from eval.measure.pair_sets import read_draws, read_files
+        from eval.measure.pair_sets import read_draws, read_inputs
         from eval.measure.pairs import measure_pairs
         from eval.pages.page import write_result
         from eval.pages.pairs_page import pairs_text, write_pairs_page
@@ -60,7 +60,7 @@ class Pairs(Interpreters):
         folder = output_folder(self.out or (place if place.is_dir() else place.parent) / "pairs")
         truth = read_image_set(self.truth, "real", Path).all_images()
         draws = read_draws(self.draws)
-        inputs = read_files(self.inputs, "--inputs") if self.inputs else None
+        inputs = read_inputs(self.inputs) if self.inputs else None
         options: dict[str, Any] = {"pixel_scale": self.pixel_scale, "seed": self.seed}
         if self.extractor == "lens":
             extractor, framework = open_extractor("lens"), first_framework(self.framework)

@@ -11,6 +11,7 @@ import pytest
 
 from core.config import Recipe
 from core.config.recipes import from_dict
+from core.data.__main__ import main as data_main
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = ("theta_e", "gamma1", "source_x", "source_y")
@@ -81,7 +82,8 @@ def test_the_page_of_the_library(backend, names, tmp_path):
         for statement in ast.parse(block).body:
             text = ast.unparse(statement)
             conditional = "class_name" in text or "theta_e" in text
-            folder = "conditional" if conditional else "upscale" if "upscale" in text else None
+            beside = "upscale" in text or "translate" in text
+            folder = "conditional" if conditional else "upscale" if beside else None
             own = {"generator": package.load(f"runs/{folder}")} if folder else {}
             scope = {**names, **own}
             if "onnx" in text and not all(map(importlib.util.find_spec, ("onnx", "onnxruntime"))):
@@ -96,3 +98,14 @@ def test_the_page_of_the_library(backend, names, tmp_path):
     assert run > 15
     assert np.isfinite(names["bits"]["total"]).all() and names["edited"].images.shape == (16, 8, 8, 1)
     assert names["metrics"].keys() >= {"loss", "grad_norm", "lr"} and names["step"] == 6
+
+
+def test_the_page_of_pairs(backend, names, tmp_path):
+    package = importlib.import_module(repr(backend))
+    data = {"beside": "simulate:degraded", "beside_size": [4, 4], "held_out": 0.6}
+    package.train(recipe(data, in_channels=2, condition_channels=1), "runs/pairs")
+    assert data_main(["pairs", "runs/pairs", "--n", "16", "--out", "data/lens-pairs"]) == 0
+    (code,) = code_of("docs/pairs.md", repr(backend))
+    exec(code, names)
+    assert names["edited"].images.shape == (16, 8, 8, 8, 1) and names["images"].shape == (16, 8, 8, 1)
+    assert names["edited"].facts == {"draws": 8}

@@ -29,7 +29,7 @@ from core.checkpoints.importing import PICKLE_FILE, read_network, refuse_pickle
 from core.checkpoints.run_folder import RunFolder
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
 from core.checkpoints.sums import make_progress
-from core.checkpoints.trained import open_trained
+from core.checkpoints.trained import Trained, open_trained
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 from core.config.recipes import load_recipe, to_dict
 from core.data.dataset import open_dataset
@@ -664,7 +664,8 @@ def read_edit(folder: Path, target: str) -> Any:
     if target.startswith("mask"):
         return read_hole(str(folder / target), "", (8, 9))
     model = dataclasses.replace(NETWORK, sample_size=(8, 9))
-    return given_images(str(folder / target), folder, model, 0, 2).images
+    trained = Trained(model, ProcessConfig(), SamplingConfig(), "float32", {})
+    return given_images(str(folder / target), folder, trained, 0, 2).images
 
 
 def edit_consistent(case: Case, found: Any) -> bool:

@@ -18,7 +18,7 @@ SLOW = {"torch", "tensorflow", "keras", "diffusers", "onnxruntime", "numpy", "sc
 
 
 @pytest.mark.parametrize("package", ["torch_impl", "tf_impl"])
-@pytest.mark.parametrize("verb", ["", *VERBS, "edit inpaint"])
+@pytest.mark.parametrize("verb", ["", *VERBS, "edit inpaint", "edit translate"])
 def test_help_imports_nothing_that_is_slow(package, verb):
     code = (
         "import sys, runpy\n"

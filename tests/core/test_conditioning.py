@@ -125,7 +125,7 @@ def test_one_class_more_than_the_data_is_needed_for_none():
     with pytest.raises(ValueError, match="num_class_embeds = 3, one of them for no class, but pictures has 3 classes"):
         check_condition(recipe(classes=3), dataset())
     model = dataclasses.replace(recipe().model, in_channels=3, condition_channels=1)
-    with pytest.raises(ValueError, match=r"= 1: the data have no low-resolution images; set data\.low_resolution"):
+    with pytest.raises(ValueError, match=r"= 1: the data have no images to condition on; set data\.beside"):
         check_condition(dataclasses.replace(recipe(), model=model), dataset())
 
 

@@ -108,6 +108,14 @@ BAD = [
     ("process", {"min_snr_gamma": 0.0}, "process.min_snr_gamma"),
     ("process", {"zero_terminal_snr": True}, "use prediction v or x0"),
     ("data", {"low_resolution": 1}, "data.low_resolution = 1: must be 0, or at least 2"),
+    ("data", {"beside": "a", "low_resolution": 2}, "data.low_resolution = 2: must be 0 with data.beside"),
+    ("data", {"beside_size": 0}, "data.beside_size = (0, 0): must be at least 1 pixel high and wide"),
+    ("data", {"beside_fit": "stretch"}, "data.beside_fit = 'stretch': must be one of exact, resize, crop, pad"),
+    ("data", {"beside": "simulate:degraded", "beside_psf": 0.0}, "data.beside_psf = 0.0: must be above 0 and below"),
+    ("data", {"beside": "simulate:degraded", "beside_psf": 8.0}, "below data.field_of_view 7.5"),
+    ("data", {"beside_noise": -0.1}, "data.beside_noise = -0.1: must be at least 0"),
+    ("data", {"beside": "a", "skip_broken": True}, "data.skip_broken = True: must be false with data.beside"),
+    ("data", {"beside": "a"}, "model.condition_channels = 0: must be the number of channels of the images with"),
     ("data", {"source": ""}, "data.source"),
     ("data", {"simulate_count": 1}, "data.simulate_count"),
     ("data", {"simulate_seed": -1}, "data.simulate_seed"),
@@ -276,6 +284,17 @@ def test_every_key_refuses_another_type(part):
         (
             {"model": {"in_channels": 2, "condition_channels": 1}, "data": {"low_resolution": 3}},
             "data.low_resolution = 3: must be a divisor of model.sample_size (64, 64)",
+        ),
+        (
+            {"model": {"in_channels": 3, "condition_channels": 2}, "data": {"beside": "simulate:degraded"}},
+            "model.condition_channels = 2: must be the image's 1 with data.beside = 'simulate:degraded'",
+        ),
+        (
+            {
+                "model": {"in_channels": 2, "condition_channels": 1},
+                "data": {"beside": "simulate:degraded", "beside_size": [16, 24]},
+            },
+            "data.beside_size = (16, 24): must be made of divisors of model.sample_size (64, 64)",
         ),
     ],
 )

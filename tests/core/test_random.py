@@ -41,6 +41,7 @@ def test_purposes_are_numbered_for_good():
         "lens_smooth": 101,
         "lens_substructure": 102,
         "lens_noise": 103,
+        "beside_noise": 104,
         "order": 111,
         "symmetry": 112,
         "spd": 121,

@@ -18,7 +18,8 @@ from core.random import PURPOSES, gaussian, generator, integers
 
 STORED = dict(np.load(Path(__file__).parent / "data" / "streams.npz"))
 SEED, SAMPLE, STEP = 2**62 + 7, 3, 11
-WITHOUT_SAMPLE, WITHOUT_STEP = ("symmetry",), ("lens_smooth", "lens_substructure", "lens_noise", "order", "rows")
+LENSES = ("lens_smooth", "lens_substructure", "lens_noise", "beside_noise")
+WITHOUT_SAMPLE, WITHOUT_STEP = ("symmetry",), (*LENSES, "order", "rows")
 
 
 def test_every_purpose_is_stored():

@@ -6,7 +6,8 @@ from PIL import Image
 
 from core.config import DataConfig, ModelConfig, Recipe, TrainingConfig
 from core.data.dataset import Dataset
-from core.inference.conditioning import image_beside, own_condition, shrunk
+from core.inference.conditioning import own_condition
+from core.inference.images_beside import image_beside, shrunk
 from core.training.training import Training
 
 MODEL = ModelConfig(

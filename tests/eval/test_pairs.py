@@ -110,6 +110,19 @@ def test_perfect_images_have_no_psnr_and_every_file_is_written(files, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"wrote {files}/out/pairs.json")
 
 
+def test_inputs_keep_their_noise_below_0(files, capsys):
+    dark = np.load(files / "inputs.npy") - np.float32(0.3)
+    np.save(files / "dark.npy", dark)
+    assert dark.min() < 0 and call(files, "truth.npy", "restored", "--inputs", "dark.npy", "--json") == 0
+    stored = json.loads(capsys.readouterr().out)
+    expected = np.clip(resize(dark, 24, 28), 0, 1).astype(np.float32)
+    squared = ((expected.astype(float) - np.load(files / "truth.npy")) ** 2).mean()
+    assert stored["quality"]["bicubic"]["mse"]["value"] == pytest.approx(squared, rel=1e-6)
+    np.save(files / "dark.npy", dark - 1)
+    assert call(files, "truth.npy", "restored", "--inputs", "dark.npy") == 2
+    assert "must be (N, h, w, C) in [-1, 2]" in capsys.readouterr().err
+
+
 def test_the_page_stands_alone_and_shows_the_numbers_of_the_json(files, capsys):
     assert call(files, "truth.npy", "restored", "--inputs", "inputs.npy") == 0
     out = capsys.readouterr().out
