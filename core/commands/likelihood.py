@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from core.command_line import name_the_checkpoint, read_flags
+from core.commands.scores import check_scores_file, compare_scores, line_of_comparison, write_scores
 from core.config import Variance
 from core.twin import Device, Twin
 
@@ -40,10 +41,16 @@ class LikelihoodCommand:
     A seed gives the same results in both frameworks and for every batch size. They are also written to
     CHECKPOINT/likelihood.json.
 
+    --scores FILE.csv writes the bits of every image. --against takes a second set, such as images with anomalies. The
+    AUC says how often one of its images has more bits than one of the first set: 0.5 where bits do not tell the sets
+    apart, 1 where always, 0 where never. Images that are smoother than those of the training have fewer bits, so an
+    anomaly may well give less than 0.5.
+
     Examples:
       python -m PACKAGE likelihood runs/mine
       python -m PACKAGE likelihood runs/mine --levels 50 --n 1000
       python -m PACKAGE likelihood runs/mine --method ode --n 64 --json
+      python -m PACKAGE likelihood runs/mine --levels 20 --against odd.npy --scores scores.csv
       python -m PACKAGE likelihood runs/mine --data images.npy --n 16 --method ode --steps 100 --probes 4
     """
 
@@ -56,6 +63,12 @@ class LikelihoodCommand:
     """Number of images. More images give a smaller standard error and take longer."""
     first: int = 0
     """Index of the first image."""
+    against: str = ""
+    """Second set of images, named as in --data, whose first --n images are compared with those of --data; all where
+    there are fewer. Default: none."""
+    scores: str = ""
+    """File to write, ending in .csv: a row an image, with its set, its name and its bits per dimension. It is replaced
+    where it exists. Default: none."""
     method: Literal["vlb", "ode"] = "vlb"
     """vlb is the variational bound; ode is the density of the deterministic flow."""
     levels: int = 0
@@ -94,6 +107,9 @@ class LikelihoodCommand:
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {low}")
+        check_scores_file(self.scores)
+        if self.against and self.against == self.data:
+            raise ValueError(f"--against {self.against}: must be another set than --data")
         others = {"vlb": ("steps", "probe", "probes", "dequantise"), "ode": ("levels", "variance", "clip")}
         for field in dataclasses.fields(self):
             if field.name in others[self.method] and getattr(self, field.name) != field.default:
@@ -119,18 +135,22 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     twin.prepare(command.threads)
     folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()
     generator = open_generator(twin, folder, command.weights, command.changed_weights)
-    given = given_images(command.data, folder, generator.trained, command.first, command.n)
-    if given.condition is None and generator.model.conditional:
-        raise ValueError(f"--data {command.data}: must be held-out, since the network is conditional")
+    sets = {command.data: given_images(command.data, folder, generator.trained, command.first, command.n)}
+    if command.against:
+        sets[command.against] = given_images(command.against, folder, generator.trained, 0, command.n, fewer=True)
+    for name, given in sets.items():
+        if given.condition is None and generator.model.conditional:
+            raise ValueError(f"--data {name}: must be held-out, since the network is conditional")
     path = results_folder(command.checkpoint) / FILE
     before = read_json(path) if path.is_file() else {}  # before the work, which a damaged file would cost
-    found, more = _compute(command, generator, given)
+    found = {name: _compute(command, generator, given) for name, given in sets.items()}
+    bits, more = found[command.data]
     result: dict[str, Any] = {
         "method": command.method,
         "n": command.n,
-        **summary(found),
+        **summary(bits),
         **more,
-        "data": given.identity,
+        "data": sets[command.data].identity,
         "weights": command.weights,
         "checkpoint": str(generator.trained.files[0].parent),
         "weights_sha256": file_hash(*generator.trained.files),
@@ -140,8 +160,18 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
         "seconds": round(time.monotonic() - started, 3),
         **twin.environment(),
     }
+    totals = {name: values["total"] for name, (values, _) in found.items()}
+    lines = [table(result)]
+    if command.against:
+        second = totals[command.against]
+        result["against"] = compare_scores(totals[command.data], second, sets[command.against].identity)
+        lines.append(line_of_comparison(result["against"]))
     write_json(path, {**before, command.method: result})
-    print(json.dumps(result, indent=2) if command.json else f"{table(result)}\nwrote {path}")
+    lines.append(f"wrote {path}")
+    if command.scores:
+        write_scores(command.scores, {name: (sets[name].names, scores) for name, scores in totals.items()})
+        lines.append(f"wrote {command.scores}")
+    print(json.dumps(result, indent=2) if command.json else "\n".join(lines))
     return 0
 
 
@@ -165,7 +195,7 @@ def _compute(
         pixels = math.prod(given.images.shape[1:])
         nfe, more = 4 * command.steps * (pixels if command.probe == "exact" else command.probes), {}
     options["seed"] = command.seed
-    batches = -(-command.n // command.batch_size)
+    batches = -(-len(given.images) // command.batch_size)
     with tqdm(total=batches * nfe, desc="likelihood", unit="eval", dynamic_ncols=True) as bar:
         found = generator.likelihood(
             given.images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,19 @@ class GivenImages:
     """Origin of the images, for a manifest."""
     originals: np.ndarray | None = None
     """(N, H, W, C), the held-out images that belong to inputs; None for files."""
+    names: list[str] = field(default_factory=list)
+    """Name of each image: its file, or its index in the run's data."""
 
 
 def given_images(
-    where: str, folder: Path, trained: Trained, first: int, count: int, inputs: bool = False, cyclic: bool = False
+    where: str,
+    folder: Path,
+    trained: Trained,
+    first: int,
+    count: int,
+    inputs: bool = False,
+    cyclic: bool = False,
+    fewer: bool = False,
 ) -> GivenImages:
     """Images `first` to `first + count` of a run's held-out images, or of files.
 
@@ -47,21 +56,23 @@ def given_images(
         count: number of images.
         inputs: whether to take the images that the network is conditioned on, in place of those that it draws.
         cyclic: whether the first image follows the last one, so that any count is allowed.
+        fewer: whether all images from `first` on are taken where they are fewer than count.
     Raises:
         ValueError: fewer images, another size, values outside the range, or a checkpoint without a recipe.
     """
     if where == HELD_OUT:
-        return _held_out(folder, trained, first, count, inputs, cyclic)
+        return _held_out(folder, trained, first, count, inputs, cyclic, fewer)
     shape, how, keys = trained.image_shape, Preparation("exact", "none"), CHANNELS
     if inputs and trained.input_shape is not None:
         shape, how, keys = trained.input_shape, preparation_of(trained), "model.condition_channels"
     source = open_source(where, shape[2], keys)
-    places = _places(len(source.names), first, count, cyclic, f"images in {where}")
+    places = _places(len(source.names), first, count, cyclic, fewer, f"images in {where}")
     ends = trained.data.get("beside", {}).get("extremes", UNIT) if how.beside else UNIT
-    images = np.empty((count, *shape), np.float32)
+    images = np.empty((len(places), *shape), np.float32)
     for index, place in enumerate(places):
         images[index] = _prepared(source.read(place), source.names[place], shape[:2], how, ends)
-    return GivenImages(images, None, {"path": where, "first": first, **source.identity})
+    names = [source.names[place] for place in places]
+    return GivenImages(images, None, {"path": where, "first": first, **source.identity}, names=names)
 
 
 def preparation_of(trained: Trained) -> Preparation:
@@ -72,7 +83,9 @@ def preparation_of(trained: Trained) -> Preparation:
     return Preparation(data.beside_fit, data.beside_normalise, beside=True)
 
 
-def _held_out(folder: Path, trained: Trained, first: int, count: int, inputs: bool, cyclic: bool) -> GivenImages:
+def _held_out(
+    folder: Path, trained: Trained, first: int, count: int, inputs: bool, cyclic: bool, fewer: bool
+) -> GivenImages:
     """Held-out images of a run's data."""
     path = folder / "recipe.json"
     if not path.is_file():
@@ -80,17 +93,19 @@ def _held_out(folder: Path, trained: Trained, first: int, count: int, inputs: bo
     recipe = load_recipe(path)
     dataset = open_dataset(recipe.data, trained.image_shape, recipe.model.condition_channels)
     what = "held-out images; raise data.held_out, or give a file of images"
-    chosen = dataset.held_out[_places(len(dataset.held_out), first, count, cyclic, what)]
+    chosen = dataset.held_out[_places(len(dataset.held_out), first, count, cyclic, fewer, what)]
     images = np.stack([dataset.images[i] for i in chosen])
     condition = own_images_condition(recipe, dataset, chosen, images)
     identity = {"path": HELD_OUT, "data_sha256": dataset.manifest["sha256"], "indices": chosen.tolist()}
     if not inputs:
-        return GivenImages(images, condition, identity)
+        return GivenImages(images, condition, identity, names=[str(index) for index in chosen])
     return GivenImages(inputs_of(recipe, dataset, chosen, images), condition, identity, images)
 
 
-def _places(there: int, first: int, count: int, cyclic: bool, what: str) -> list[int]:
+def _places(there: int, first: int, count: int, cyclic: bool, fewer: bool, what: str) -> list[int]:
     """Positions of the images that were asked for among those that are there."""
+    if fewer:
+        count = min(count, there - first)
     if cyclic and there:
         return [i % there for i in range(first, first + count)]
     if first + count > there:

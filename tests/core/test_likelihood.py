@@ -1,5 +1,6 @@
 """Likelihood of images: batches, keyed noise, groups of levels, errors and the verb, over networks in closed form."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -206,9 +207,59 @@ def test_images_may_come_from_files(trained, tmp_path):
     assert code == 2 and "must be in [0, 1], or integers" in err
 
 
+def rows_of(path):
+    """The rows of a file of scores, without its head."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        head, *rows = csv.reader(stream)
+    assert head == ["set", "image", "bits_per_dimension"]
+    return rows
+
+
+def test_scores_are_one_number_an_image_and_their_mean_is_the_result(trained, tmp_path):
+    words = ("likelihood", trained, "--n", 4, "--levels", 5, "--scores", tmp_path / "new" / "scores.csv")
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert out.splitlines()[-1] == f"wrote {tmp_path / 'new' / 'scores.csv'}"
+    rows = rows_of(tmp_path / "new" / "scores.csv")
+    stored = json.loads((trained / "likelihood.json").read_text())["vlb"]
+    assert [row[:2] for row in rows] == [["held-out", str(index)] for index in stored["data"]["indices"]]
+    scores = np.array([float(row[2]) for row in rows])
+    assert scores.mean() == pytest.approx(stored["bits_per_dimension"], rel=1e-14) and scores.std() > 0
+    assert run(*words, "--batch-size", 3)[0] == 0  # the file is replaced, and does not depend on the batch
+    assert np.allclose([float(row[2]) for row in rows_of(tmp_path / "new" / "scores.csv")], scores, rtol=1e-5)
+
+
+def test_a_second_set_gives_the_area_that_its_scores_have(trained, tmp_path):
+    """White noise has more bits than the lenses, an even sky fewer; names are those of the files."""
+    (tmp_path / "odd").mkdir()
+    for index, noise in enumerate(np.random.default_rng(0).random((3, 8, 16), np.float32)):
+        np.save(tmp_path / "odd" / f"odd-{index}.npy", noise)
+    words = ("likelihood", trained, "--n", 5, "--levels", 20, "--scores", tmp_path / "scores.csv")
+    code, out, err = run(*words, "--against", tmp_path / "odd")
+    assert code == 0, err
+    rows = rows_of(tmp_path / "scores.csv")
+    sets = {name: [float(row[2]) for row in rows if row[0] == name] for name in ("held-out", str(tmp_path / "odd"))}
+    first, second = sets.values()
+    assert [len(values) for values in sets.values()] == [5, 3] and "odd-1.npy" in rows[6][1]
+    area = np.mean([[(b > a) + (b == a) / 2 for a in first] for b in second])
+    found = json.loads((trained / "likelihood.json").read_text())["vlb"]["against"]
+    assert found["auc"] == pytest.approx(area, rel=1e-14) and found["n"] == 3
+    assert found["bits_per_dimension"] == pytest.approx(np.mean(second), rel=1e-14)
+    assert f"AUC         {area:.4f}" in out and found["data"]["path"] == str(tmp_path / "odd")
+    np.save(tmp_path / "one.npy", np.zeros((1, 8, 16)))
+    code, out, err = run(*words, "--against", tmp_path / "one.npy", "--json")
+    assert code == 0 and json.loads(out)["against"]["auc"] is None
+    code, out, err = run(*words, "--data", tmp_path / "odd", "--against", "held-out", "--n", 3)
+    assert code == 0 and "AUC         " in out
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--scores", "scores.txt"], "--scores scores.txt: must be a file that ends in .csv"),
+        (["--scores", "scores"], "--scores scores: must be a file that ends in .csv"),
+        (["--against", "held-out"], "--against held-out: must be another set than --data"),
+        (["--n", 2, "--against", "nowhere.npy"], "nowhere.npy: no such file"),
         (["--levels", 200, "--n", 1], "--levels 200: must be in [0, 99]"),
         (["--n", 0], "--n 0: must be at least 1"),
         (["--n", 1000], "held-out images; raise data.held_out"),
