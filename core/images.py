@@ -51,6 +51,24 @@ def from_unit(x: FloatArray, stretch: float = 0.0) -> FloatArray:
     return x * 2 - 1
 
 
+def intensity_and_slope(x: FloatArray, stretch: float = 0.0) -> tuple[FloatArray, Any]:
+    """to_unit() without its clipping, and its derivative.
+
+    Args:
+        x: any shape, float, in the network's range.
+        stretch: as in to_unit(). Below x = -1 the curve goes on as its tangent there.
+    Returns:
+        intensity, shaped as x, and its derivative: a number without a stretch, otherwise shaped as x.
+    """
+    y = (x + 1) / 2
+    if not stretch:
+        return y, 0.5
+    low, high = math.sqrt(stretch), math.sqrt(1 + stretch)
+    root = y * (high - low)
+    positive = np.maximum(root, 0)
+    return positive**2 + 2 * low * root, (high - low) * (positive + low)
+
+
 def to_uint8(unit: FloatArray) -> npt.NDArray[np.uint8]:
     """The one rounding rule: round(255 x), half to even, clipped; equal to round(127.5 x + 127.5) on [-1, 1].
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from core.config import ModelConfig
 from core.inference.conditioning import Condition
 from core.inference.on_arrays import OnArrays
-from core.inference.sampling import COMPILED_FROM
+from core.inference.sampling import COMPILED_FROM, Vector
 from tf_impl.device import on_device, pick_device
 from tf_impl.weights import build_unet
 
@@ -90,9 +90,16 @@ class BoundNetwork(OnArrays):
         return output.astype(x.dtype, copy=False)
 
     @on_device
-    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The output, and v^T d output / d x."""
-        output, product = self.network.product(tf.constant(x), tf.constant(t), tf.constant(v), self.given)
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: Vector) -> tuple[np.ndarray, np.ndarray]:
+        """The output, and v^T d output / d x; v may be a function of the output."""
+        point, time = tf.constant(x), tf.constant(t)
+        if callable(v):
+            with tf.GradientTape() as tape:
+                tape.watch(point)
+                output = self.network.evaluate(point, time, self.given)
+            found = output.numpy()
+            return found, tape.gradient(output, point, tf.constant(v(found))).numpy()
+        output, product = self.network.product(point, time, tf.constant(v), self.given)
         return output.numpy(), product.numpy()
 
 

@@ -16,7 +16,7 @@ from core.config import ModelConfig
 from core.diffusion.table import After, Row, SamplingTable, quantile_position
 from core.inference.conditioning import Condition
 from core.inference.on_arrays import joined
-from core.inference.sampling import COMPILED_FROM
+from core.inference.sampling import COMPILED_FROM, Vector
 from torch_impl.device import pick_device
 from torch_impl.weights import build_unet
 
@@ -127,13 +127,14 @@ class BoundNetwork:
         """The output for arrays; see core.inference.sampling.BoundNetwork."""
         return to_numpy(self(self.network.to_device(x), self.network.to_device(t)))
 
-    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The output, and v^T d output / d x."""
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: Vector) -> tuple[np.ndarray, np.ndarray]:
+        """The output, and v^T d output / d x; v may be a function of the output."""
         to_device = self.network.to_device
         point = to_device(x).requires_grad_()
         output = self.network.module(point, to_device(t), **self.given).to(point.dtype)
-        (product,) = torch.autograd.grad(output, point, to_device(v))
-        return to_numpy(output.detach()), to_numpy(product)
+        found = to_numpy(output.detach())
+        (product,) = torch.autograd.grad(output, point, to_device(v(found) if callable(v) else v))
+        return found, to_numpy(product)
 
 
 def clipped(table: SamplingTable, raw: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The verb `edit`: inpainting, image to image, interpolation, reconstruction, super-resolution and translation."""
+"""The verb `edit`: changes of images, and draws that fit an input; edit_flags.py has the kinds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from core.commands.edit_flags import (
     Img2imgCommand,
     InpaintCommand,
     InterpolateCommand,
+    SolveCommand,
     TranslateCommand,
     UpscaleCommand,
 )
@@ -39,10 +40,12 @@ def edit(twin: Twin, argv: list[str]) -> int:
     from tqdm import tqdm
 
     from core.checkpoints.pretrained import results_folder
+    from core.files import write_npy
     from core.inference.generator import open_generator
     from core.inference.samples import manifest_of, write_draws, write_samples
 
-    images_file, picture_file = ("draws.npy", "draws.png") if kind == "translate" else ("samples.npy", "grid.png")
+    draws = kind in ("translate", "solve")
+    images_file, picture_file = ("draws.npy", "draws.png") if draws else ("samples.npy", "grid.png")
     out = output_folder(command.out or results_folder(command.checkpoint) / f"edit-{kind}-seed{command.seed}")
     if (out / images_file).exists() and not command.overwrite:
         raise ValueError(f"{out}: already holds samples; name another --out, or give --overwrite")
@@ -66,12 +69,17 @@ def edit(twin: Twin, argv: list[str]) -> int:
         "labels": condition["labels"][:: edited.editor.draws].tolist() if "labels" in condition else None,
         **twin.environment(),
     }
-    if kind == "translate":
+    if isinstance(command, SolveCommand):
+        manifest["operator"] = command.operator
+        if given.originals is not None:
+            write_npy(out / "measured.npy", given.images.astype("float32"))
+            write_npy(out / "truth.npy", given.originals)
+    if draws:
         write_draws(out, edited.images, manifest, edited.picture())
     else:
         write_samples(out, edited.images, [], manifest, edited.picture())
     for fact, value in edited.facts.items():
-        if fact.startswith("rms"):
+        if fact.startswith(("rms", "residual")):
             print(f"{fact.replace('_', ' ')}: {value:.3f}")
     print(f"wrote {out / images_file}, {out / picture_file}")
     return 0
@@ -91,6 +99,8 @@ def _given(kind: str, command: EditCommand, generator: Generator) -> GivenImages
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.inference.given_images import given_images
 
+    if isinstance(command, SolveCommand):
+        return _measured(command, generator)
     trained, folder = generator.trained, resolve_checkpoint(command.checkpoint)
     if kind == "upscale" and not trained.low_resolution:
         raise ValueError(f"{command.checkpoint}: must be trained with data.low_resolution, to upscale images")
@@ -106,11 +116,30 @@ def _given(kind: str, command: EditCommand, generator: Generator) -> GivenImages
     return given
 
 
+def _measured(command: SolveCommand, generator: Generator) -> GivenImages:
+    """The measurements to solve, and the images that were measured where they are the run's held-out ones."""
+    from core.checkpoints.checkpoint import resolve_checkpoint
+    from core.inference.measuring import measured_images, read_operator
+    from core.reading import check_memory
+
+    if command.noise <= 0:
+        raise ValueError(f"--noise {command.noise:g}: must be given, above 0: the measurement's noise in intensity")
+    height, width, channels = generator.trained.image_shape
+    operator = read_operator(command.operator, (height, width))
+    check_memory(f"--n {command.n} --draws {command.draws}", 16 * command.n * command.draws * height * width * channels)
+    folder, trained = resolve_checkpoint(command.checkpoint), generator.trained
+    return measured_images(
+        command.images, folder, trained, operator, command.noise, command.first, command.n, command.seed
+    )
+
+
 def _edit(command: EditCommand, edits: Edits, given: GivenImages, how: dict[str, Any]) -> Edited:
     """Call the method of `edits` that a command stands for."""
     from core.inference.editing import read_hole
     from core.reading import check_memory
 
+    if isinstance(command, SolveCommand):
+        return _solve(command, edits, given, how)
     images, how = given.images.astype(edits.trained.dtype), {**how, "condition": given.condition}
     if isinstance(command, InpaintCommand):
         hole = read_hole(command.mask, command.box, (images.shape[1], images.shape[2]))
@@ -128,3 +157,13 @@ def _edit(command: EditCommand, edits: Edits, given: GivenImages, how: dict[str,
         )
         return edits.translate(images, command.draws, given.originals, **how)
     return edits.reconstruct(images, **how)
+
+
+def _solve(command: SolveCommand, edits: Edits, given: GivenImages, how: dict[str, Any]) -> Edited:
+    from core.inference.measuring import read_operator
+
+    height, width, _ = edits.trained.image_shape
+    operator = read_operator(command.operator, (height, width))
+    return edits.solve(
+        given.images, operator, command.noise, command.method, command.draws, command.step, given.originals, **how
+    )

@@ -15,6 +15,7 @@ KINDS = {
     "reconstruct": "map images to their noise and back, to measure the error of the inversion",
     "upscale": "enlarge images, with a network trained with data.low_resolution",
     "translate": "draw several images for each image that the network is conditioned on (data.beside)",
+    "solve": "draw images that fit a blurred, small or incomplete measurement (PiGDM, DPS)",
 }
 
 
@@ -187,6 +188,60 @@ class TranslateCommand(EditCommand):
     """Sampling method. Default: the recipe's."""
 
 
+@dataclass(frozen=True)
+class SolveCommand(EditCommand):
+    """Draw several images that fit each measurement y = A image + noise, where A and the noise are known.
+
+    The network must be unconditional; it is not trained for the measurement. PiGDM and DPS guide each step of the
+    sampler towards the measurement, by the network's gradient, which costs as much as two further evaluations.
+    docs/inverse-problems.md says which errors each method has.
+
+    The folder holds draws.npy (N, draws, H, W, C), draws.png and manifest.json. Held-out images are measured first,
+    with noise: measured.npy has the measurements, truth.npy the images.
+
+    Examples:
+      python -m PACKAGE edit solve runs/mine --operator blur:1.5 --noise 0.02
+      python -m PACKAGE edit solve runs/mine small.npy --operator downscale:4 --noise 0.02 --n 4 --draws 16
+      python -m PACKAGE edit solve runs/mine seen.npy --operator psf:psf.npy --noise 0.01 --n 1 --out restored
+      python -m PACKAGE edit solve runs/mine --operator mask:hole.png --noise 0.02 --method dps --steps 250
+    """
+
+    images: str = "held-out"
+    """Measurements, of the size that the operator makes of the network's images. held-out measures images that the run
+    did not train on; otherwise name a picture, .npy, .npz, folder or zip. The second word names them too."""
+    out: str = ""
+    """Folder for draws.npy, draws.png and manifest.json. Default: CHECKPOINT/edit-solve-seedSEED."""
+    operator: str = ""
+    """The measurement A. blur:SIGMA is a Gaussian blur, SIGMA in pixels. downscale:K takes the mean of K x K pixels.
+    mask:FILE measures the pixels that are below half of white in a picture or .npy file. psf:FILE is a blur by the
+    point spread function in such a file, divided by its sum. Blurred images wrap around their edges."""
+    noise: float = 0.0
+    """Standard deviation of the measurement's noise, in units of the intensity, whose range is [0, 1]. It must be
+    given, above 0."""
+    method: Literal["pigdm", "dps"] = "pigdm"
+    """pigdm weighs the residual by its variance. dps takes steps of one length, which must fit the problem."""
+    draws: int = 4
+    """Images drawn for each measurement. Draw k of a measurement depends on the seed and on k, not on their number."""
+    step: float = 1.0
+    """dps: length of its step, zeta' in the paper. Raise it where the residual is too large."""
+    sampler: Sampler | None = None
+    """Sampling method: one that evaluates the network once a step, and ddpm or ddim for dps. Default: dpmsolver++ for
+    pigdm, ddpm for dps."""
+    steps: int | None = None
+    """Timesteps of the sampling grid. More steps take longer and are more exact. Default: 50 for pigdm, all timesteps
+    of the process for dps."""
+    spacing: Spacing | None = None
+    """Where the grid's timesteps lie. Default: log_snr for pigdm, where the process has signal at every timestep;
+    otherwise as in the recipe."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step <= 0:
+            raise ValueError(f"--step {self.step:g}: must be above 0")
+        if self.method == "pigdm" and self.step != 1:
+            raise ValueError("--step with --method pigdm: must be left out, it is an option of dps")
+
+
 COMMANDS: dict[str, type[EditCommand]] = {
     "inpaint": InpaintCommand,
     "img2img": Img2imgCommand,
@@ -194,4 +249,5 @@ COMMANDS: dict[str, type[EditCommand]] = {
     "reconstruct": ReconstructCommand,
     "upscale": UpscaleCommand,
     "translate": TranslateCommand,
+    "solve": SolveCommand,
 }

@@ -17,7 +17,7 @@ VERBS = {
     "distil": "train a network that draws as a run does, in few evaluations",
     "sample": "draw images from a run or a checkpoint",
     "likelihood": "measure bits per dimension of images, by the variational bound or by the ODE",
-    "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale",
+    "edit": "change images: inpaint, img2img, interpolate, reconstruct, upscale, solve",
     "features": "write an extractor's features of images, for the Fréchet distance and other metrics",
     "import": "make a checkpoint of a network that diffusers saved",
     "synthesise-ema": "average a run's weights over another length, after training",

@@ -256,24 +256,29 @@ def read_hole(mask: str, box: str, size: tuple[int, int]) -> NDArray[np.bool_]:
     """
     if bool(mask) == bool(box):
         raise ValueError("edit inpaint: give either --box TOP,LEFT,HEIGHT,WIDTH or --mask FILE")
-    if box:
-        return _box(box, size)
+    return _box(box, size) if box else read_mask(mask, size)
+
+
+def read_mask(mask: str, size: tuple[int, int], flag: str = "--mask ") -> NDArray[np.bool_]:
+    """The pixels (H, W) of a mask that are above half of white; arguments as in read_hole().
+
+    Args:
+        flag: how the user gave the mask, for messages.
+    """
     path = Path(mask)
     if not path.is_file():
-        raise ValueError(f"--mask {mask}: no such file")
+        raise ValueError(f"{flag}{mask}: no such file")
     with reading(path, "a mask", "give a picture or a .npy file"):
         check_file(path, 2)
         values = decode(path.read_bytes(), mask, channels=1)[..., 0]
     if not np.isfinite(values).all():
-        raise ValueError(f"--mask {mask}: holds values that are not finite: must be numbers")
+        raise ValueError(f"{flag}{mask}: holds values that are not finite: must be numbers")
     if values.shape != size:
-        raise ValueError(f"--mask {mask}: {values.shape}: must be {size}, as the images")
+        raise ValueError(f"{flag}{mask}: {values.shape}: must be {size}, as the images")
     most = np.iinfo(values.dtype).max if path.suffix != ".npy" and values.dtype.kind == "u" else 1
     hole: NDArray[np.bool_] = values > most / 2
     if hole.all() or not hole.any():
-        raise ValueError(
-            f"--mask {mask}: paints {'every' if hole.all() else 'no'} pixel: must keep some and paint some"
-        )
+        raise ValueError(f"{flag}{mask}: paints {'every' if hole.all() else 'no'} pixel: must keep some and paint some")
     return hole
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.checkpoints.trained import Trained
+from core.diffusion.measurements import Measurement
+from core.diffusion.posterior import Method, Observed
 from core.diffusion.process import Process
 from core.diffusion.samplers import with_options
-from core.inference import editing
-from core.inference.conditioning import Condition, asked_condition
+from core.images import intensity_and_slope
+from core.inference import editing, solving
+from core.inference.conditioning import Condition, asked_condition, no_condition
 from core.inference.editing import Edited, Editor, Images
 from core.inference.images_beside import beside_of, image_beside, shrunk
 from core.inference.sampling import Conditioned, Network
@@ -22,6 +26,8 @@ STEPS = 100
 """Default number of timesteps for an edit that takes the whole sampling grid."""
 MOST_DRAWS = 1000
 """Largest number of images drawn for one image."""
+SOLVE_STEPS = 50
+"""Default number of timesteps of PiGDM, which takes a solver of order 2."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,68 @@ class Edits:
         beside = beside_of(self.trained, inputs)
         editor = self._editor(inputs, how, {"image": beside}, draws)
         return editing.translate(editor, beside, self.trained.image_shape, originals)
+
+    def solve(
+        self,
+        measured: Images,
+        operator: Measurement,
+        noise: float,
+        method: Method = "pigdm",
+        draws: int = 4,
+        step: float = 1.0,
+        originals: Images | None = None,
+        **how: Any,
+    ) -> Edited:
+        """Draw images that fit measurements, from the posterior of an unconditional network.
+
+        Args:
+            measured: (N, h, w, C) measurements A image + noise, in intensity.
+            operator: A, such as read_operator("blur:1.5", (64, 64)) of core.inference.measuring makes it.
+            noise: standard deviation of the noise, in intensity; above 0.
+            method: pigdm or dps; see core.diffusion.posterior.
+            draws: number of images drawn for each measurement. Draw k does not depend on their number.
+            step: dps: length of its step.
+            originals: (N, H, W, C) in [0, 1], the images that were measured; None where they are not known.
+            how: as for every method; a class-conditional network takes its unconditional prediction without class_name.
+        Returns:
+            An Edited whose images are (N, draws, H, W, C).
+        Raises:
+            ValueError: a network without unconditional prediction, or a sampler that the method cannot guide.
+        """
+        if noise <= 0:
+            raise ValueError(f"--noise {noise:g}: must be above 0, the standard deviation of the noise in intensity")
+        if not 1 <= draws <= MOST_DRAWS:
+            raise ValueError(f"--draws {draws}: must be at least 1 and at most {MOST_DRAWS}")
+        own: dict[str, Any] = {"sampler": "ddpm", "steps": self.trained.process.timesteps}
+        if method == "pigdm":
+            own = {"sampler": "dpmsolver++", "steps": min(SOLVE_STEPS, self.trained.process.timesteps)}
+            own |= {"spacing": "log_snr"} if self.process.signal[-1] > 0 else {}
+        how = {**own, **how, "noise": "host"}
+        if how["sampler"] == "ddpm":
+            how = {"variance": "fixed_small", **how}
+        samples = range(how.get("first", 0), how.get("first", 0) + len(measured))
+        how["condition"] = self._unconditional(samples, how.pop("class_name", None))
+        editor = self._editor(measured, how, draws=draws)
+        observed = Observed(
+            operator, noise, partial(intensity_and_slope, stretch=self.trained.process.stretch), method, step
+        )
+        return solving.solve(editor, measured, observed, self.trained.image_shape, originals)
+
+    def _unconditional(self, samples: range, class_name: str | None) -> Condition:
+        """The condition of an unconditional prediction, or of one given the class alone."""
+        trained = self.trained
+        if trained.model.condition_channels:
+            raise ValueError("edit solve: must have a network that is not conditioned on an image")
+        asked = asked_condition(trained.classes, trained.data, samples, 0, trained.dtype, class_name)
+        free = dict(no_condition(asked, trained.classes))
+        if class_name is not None:
+            free["labels"] = asked["labels"]
+        if free and not trained.drops and ("vector" in free or class_name is None):
+            raise ValueError(
+                "edit solve: must have a network with an unconditional prediction: unconditional, or trained with "
+                "training.condition_dropout"
+            )
+        return free
 
     def _whole_grid(self) -> dict[str, Any]:
         return {"steps": min(STEPS, self.trained.process.timesteps)}

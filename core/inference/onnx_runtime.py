@@ -14,7 +14,7 @@ import numpy as np
 from core.config import ModelConfig
 from core.inference.conditioning import Condition
 from core.inference.on_arrays import OnArrays
-from core.inference.sampling import Executor
+from core.inference.sampling import Executor, Vector
 from core.networks.onnx_model import onnx_model
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class BoundNetwork(OnArrays):
         output: np.ndarray = self.network.module.run(["output"], inputs)[0]
         return output.transpose(0, 2, 3, 1)
 
-    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: Vector) -> tuple[np.ndarray, np.ndarray]:
         """Refuse: ONNX Runtime has no derivatives."""
         raise ValueError("runtime onnx: it has no derivatives; take the framework")
 

@@ -26,6 +26,8 @@ from core.random import gaussian, generator
 
 COMPILED_FROM = 2000
 """Number of evaluations of one batch shape from which an NVIDIA GPU's network is compiled, which may take a minute."""
+Vector = NDArray[Any] | Callable[[NDArray[Any]], NDArray[Any]]
+"""The v of v^T d output / d x, of the output's shape, or a function that makes it from the output."""
 Part = NDArray[np.int64]
 """Positions (B,) of a batch's images among the N images."""
 
@@ -55,8 +57,8 @@ class BoundNetwork(Protocol):
         """The output (B, H, W, C or more) for x (B, H, W, C) and t (B,), both of the network's dtype."""
         ...
 
-    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The output, and v^T d output / d x of the shape of x; v has the shape of the output."""
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: Vector) -> tuple[np.ndarray, np.ndarray]:
+        """The output, and v^T d output / d x of the shape of x."""
         ...
 
 

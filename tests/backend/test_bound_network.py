@@ -63,6 +63,16 @@ def test_the_product_is_that_of_the_numerical_jacobian(pair):
         require_close((product * u).sum(axis=by_image), (v * slope).sum(axis=by_image), FINITE_DIFFERENCE, "v^T J u")
 
 
+def test_the_vector_may_be_a_function_of_the_output(pair):
+    network, _ = pair
+    x, t, v, condition = inputs(3)
+    bound = network.bind(condition)
+    output, product = bound.vector_jacobian(x, t, lambda found: v * np.sin(found))
+    expected = bound.vector_jacobian(x, t, v * np.sin(output))
+    require_close(output, expected[0], SAMPLER_FLOAT64, "output")
+    require_close(product, expected[1], SAMPLER_FLOAT64, "product")
+
+
 def test_the_exact_trace_is_the_numerical_jacobian_s(pair):
     network, _ = pair
     x, t, _, condition = inputs(1)

@@ -42,6 +42,7 @@ from core.images import save_png
 from core.inference.conditioning import asked_condition
 from core.inference.editing import read_hole
 from core.inference.given_images import given_images
+from core.inference.measuring import read_operator
 from core.networks.specs import initial_weights
 from core.reading import read_json
 from eval.measure.fid import differences
@@ -657,10 +658,13 @@ def make_edit(folder: Path) -> None:
     np.save(folder / "images.npy", IMAGES)
     np.save(folder / "mask.npy", IMAGES[0] > 0.5)
     save_png(folder / "mask.png", (IMAGES[0] > 0.5).astype(np.float32))
+    np.save(folder / "psf.npy", IMAGES[0, :3, :3])
 
 
 def read_edit(folder: Path, target: str) -> Any:
-    """The images or the hole that `edit inpaint` takes."""
+    """The images or the hole that `edit inpaint` takes, or the PSF of `edit solve`."""
+    if target == "psf.npy":
+        return read_operator(f"psf:{folder / target}", (8, 9)).forward(np.ones((1, 8, 9, 1)))
     if target.startswith("mask"):
         return read_hole(str(folder / target), "", (8, 9))
     model = dataclasses.replace(NETWORK, sample_size=(8, 9))
@@ -669,7 +673,9 @@ def read_edit(folder: Path, target: str) -> Any:
 
 
 def edit_consistent(case: Case, found: Any) -> bool:
-    """Whether the images are in [0, 1], or a part of the pixels is painted."""
+    """Whether the images are in [0, 1], or a part of the pixels is painted, or the PSF has the sum 1."""
+    if case.target == "psf.npy":
+        return bool(np.allclose(found, 1))
     if not case.target.startswith("mask"):
         return bool(found.shape == (2, 8, 9, 1) and found.min() >= 0 and found.max() <= 1) and whole_images(case, found)
     return bool(found.shape == (8, 9) and found.any() and not found.all())
@@ -718,7 +724,7 @@ READERS: dict[str, Reader] = {
     "result": Reader(make_result, ("fid.json",), read_result, always),
     "averages": Reader(make_averages, ("averages/step-00000002.safetensors",), read_averages, averages_consistent, 0.5),
     "demo": Reader(make_demo, ("demo.json", "metrics.jsonl"), read_demo, demo_consistent, 0.5),
-    "edit": Reader(make_edit, ("images.npy", "mask.npy", "mask.png"), read_edit, edit_consistent),
+    "edit": Reader(make_edit, ("images.npy", "mask.npy", "mask.png", "psf.npy"), read_edit, edit_consistent),
 }
 """Readers by name."""
 if importlib.util.find_spec("torch"):

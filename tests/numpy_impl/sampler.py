@@ -11,6 +11,7 @@ from core.config import ModelConfig
 from core.diffusion import table as tables
 from core.diffusion.table import After, SamplingTable
 from core.inference.conditioning import Condition
+from core.inference.sampling import Vector
 from tests.numpy_impl.pace import PACE
 
 Function = Callable[..., np.ndarray]
@@ -61,9 +62,11 @@ class BoundNetwork:
         """The output."""
         return self(x, t)
 
-    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def vector_jacobian(self, x: np.ndarray, t: np.ndarray, v: Vector) -> tuple[np.ndarray, np.ndarray]:
         """Of a linear function: the function itself is its own Jacobian, and symmetric."""
-        return self(x, t), self(v, t) - self(np.zeros_like(v), t)
+        output = self(x, t)
+        u = v(output) if callable(v) else v
+        return output, self(u, t) - self(np.zeros_like(u), t)
 
 
 def scaled(weights: dict[str, np.ndarray]) -> Function:
