@@ -19,6 +19,8 @@ EXCEPTIONS: dict[str, str] = {
     "lens_extractor.py: LensExtractor.__init__*": "the same",
     "train_lens_extractor.py": "the lens extractor's weights are made once, in PyTorch, and read by both",
     "baseline_unet.py: *(dtype)": "the same",
+    "chart_net.py: *(dtype)": "the same",
+    "chart_net.py: *_config": "a .keras file keeps a model's configuration; PyTorch rebuilds it from the checkpoint's",
     "layers.py: *(training)": "Keras hands training on as an argument, PyTorch keeps it in the module",
     "layers.py: GroupNorm*": "torch.nn.GroupNorm serves; Keras's own layer is 1.4 times slower than ours",
     "kernel.py: SMALLEST": "TensorFlow gains at every size",

@@ -94,7 +94,7 @@ class TimeEmbedding(keras.layers.Layer):
         super().__init__(dtype=dtype, autocast=False)  # bfloat16 cannot tell all timesteps apart
         self.flip = config.flip_sin_to_cos
         self.frequencies = time_frequencies(config).astype(self.variable_dtype)
-        self.linear_1 = linear(config.block_out_channels[0], time_channels, dtype)
+        self.linear_1 = linear(2 * len(self.frequencies), time_channels, dtype)
         self.linear_2 = linear(time_channels, time_channels, dtype)
 
     def call(self, t: Any) -> Any:

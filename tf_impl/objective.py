@@ -10,11 +10,10 @@ from keras import ops
 from core.config import Loss
 from core.diffusion.bound import EDGE, HALF_BIN, OPEN_END, SERIES_FROM_FLOAT32, TAIL_SERIES
 from core.inference.conditioning import CONDITIONS
-from tf_impl.baseline_unet import BaselineUNet
-from tf_impl.unet import UNet
+from tf_impl.weights import Net
 
 
-def losses(network: UNet | BaselineUNet, batch: dict[str, Any], kind: Loss = "simple") -> Any:
+def losses(network: Net, batch: dict[str, Any], kind: Loss = "simple") -> Any:
     """The loss of each image: weighted mean squared error of the network's output, the variational bound, or both.
 
     Args:

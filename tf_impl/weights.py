@@ -14,16 +14,18 @@ from core.config import ModelConfig
 from core.networks.parameters import Kind
 from core.networks.specs import check_weights, param_specs
 from tf_impl.baseline_unet import BaselineUNet
+from tf_impl.chart_net import ChartNet
 from tf_impl.unet import UNet
 
-NETWORKS: dict[str, type[UNet] | type[BaselineUNet]] = {"unet": UNet, "baseline": BaselineUNet}
+Net = UNet | BaselineUNet | ChartNet
+NETWORKS: dict[str, type[Net]] = {"unet": UNet, "baseline": BaselineUNet, "chart": ChartNet}
 # Canonical layout -> Keras layout, and back.
 TO_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (2, 3, 1, 0), "linear": (1, 0)}  # OIHW -> HWIO, (out, in) -> (in, out)
 FROM_KERAS: dict[Kind, tuple[int, ...]] = {"conv": (3, 2, 0, 1), "linear": (1, 0)}
 ATTRIBUTES: dict[Kind, str] = {"conv": "kernel", "linear": "kernel", "embedding": "embeddings", "norm": "gamma"}
 
 
-def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet | BaselineUNet:
+def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Net:
     """A network with given weights, in evaluation mode.
 
     Args:
@@ -37,7 +39,7 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
     return network
 
 
-def _name_layers(network: UNet | BaselineUNet) -> None:
+def _name_layers(network: Net) -> None:
     """Name every layer by its canonical path.
 
     Keras numbers layers by the process, and TensorFlow orders the terms of sums by name. With these names two trainings
@@ -52,7 +54,7 @@ def _name_layers(network: UNet | BaselineUNet) -> None:
                 layer.name = "_".join(parts[:end])
 
 
-def variables(network: UNet | BaselineUNet) -> dict[str, Any]:
+def variables(network: Net) -> dict[str, Any]:
     """The Keras variable of every parameter, by canonical name, in the order of the specs."""
     found = {}
     for name, spec in param_specs(network.config).items():
@@ -62,7 +64,7 @@ def variables(network: UNet | BaselineUNet) -> dict[str, Any]:
     return found
 
 
-def find_layer(network: UNet | BaselineUNet, path: str) -> Any:
+def find_layer(network: Net, path: str) -> Any:
     """The layer at a canonical path, such as `down_blocks.0.resnets.1.conv1`."""
     layer: Any = network
     for part in path.split("."):
@@ -75,7 +77,7 @@ def to_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
     return value.transpose(TO_KERAS[kind]) if kind in TO_KERAS else value
 
 
-def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
+def get_weights(network: Net) -> dict[str, np.ndarray]:
     """Copies of every parameter, by canonical name and in the canonical layout."""
     kinds = {name: spec.kind for name, spec in param_specs(network.config).items()}
     return {name: from_keras(kinds[name], variable.numpy()) for name, variable in variables(network).items()}
@@ -86,7 +88,7 @@ def from_keras(kind: Kind, value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(value.transpose(FROM_KERAS[kind]) if kind in FROM_KERAS else value)
 
 
-def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray]) -> None:
+def set_weights(network: Net, weights: Mapping[str, np.ndarray]) -> None:
     """Set every parameter of a network.
 
     Args:
@@ -101,7 +103,7 @@ def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray])
         variable.assign(to_keras(kinds[name], weights[name]))
 
 
-def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet:
+def load_unet(folder: str | Path, dtype: str = "float32") -> Net:
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:

@@ -12,11 +12,9 @@ from core.config.recipes import from_dict
 from core.inference.conditioning import CONDITIONS
 from core.worker.protocol import Arrays, with_prefix
 from core.worker.tasks import affine_task
-from tf_impl.baseline_unet import BaselineUNet
 from tf_impl.sampler import BoundNetwork, Network
 from tf_impl.trainer import Trainer
-from tf_impl.unet import UNet
-from tf_impl.weights import build_unet, find_layer, from_keras, set_weights
+from tf_impl.weights import Net, build_unet, find_layer, from_keras, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -29,7 +27,7 @@ def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, 
     return {"output": module(**inputs).numpy()}, {}
 
 
-def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, dict[str, Any]]:
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[Net, dict[str, Any]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
     module = build_unet(config, with_prefix(arrays, "weights/"), dtype)
     given = {name: arrays[name] for name in CONDITIONS if name in arrays}

@@ -27,7 +27,7 @@ class TimeEmbedding(nn.Module):
         # is then bit-equal in both, and otherwise differs by 6e-5 at t = 999.
         self.frequencies: torch.Tensor
         self.register_buffer("frequencies", torch.from_numpy(time_frequencies(config)), persistent=False)
-        self.linear_1 = nn.Linear(config.block_out_channels[0], time_channels)
+        self.linear_1 = nn.Linear(2 * len(self.frequencies), time_channels)
         self.linear_2 = nn.Linear(time_channels, time_channels)
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:

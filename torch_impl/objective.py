@@ -9,11 +9,10 @@ import torch
 from core.config import Loss
 from core.diffusion.bound import EDGE, HALF_BIN, OPEN_END, SERIES_FROM_FLOAT32, TAIL_SERIES
 from core.inference.conditioning import CONDITIONS
-from torch_impl.baseline_unet import BaselineUNet
-from torch_impl.unet import UNet
+from torch_impl.weights import Net
 
 
-def losses(network: UNet | BaselineUNet, batch: dict[str, torch.Tensor], kind: Loss = "simple") -> torch.Tensor:
+def losses(network: Net, batch: dict[str, torch.Tensor], kind: Loss = "simple") -> torch.Tensor:
     """The loss of each image: weighted mean squared error of the network's output, the variational bound, or both.
 
     Args:

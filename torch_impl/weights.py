@@ -17,9 +17,11 @@ from core.config import ModelConfig
 from core.networks.specs import check_weights
 from core.reading import check_file, reading
 from torch_impl.baseline_unet import BaselineUNet
+from torch_impl.chart_net import ChartNet
 from torch_impl.unet import UNet
 
-NETWORKS: dict[str, type[UNet] | type[BaselineUNet]] = {"unet": UNet, "baseline": BaselineUNet}
+Net = UNet | BaselineUNet | ChartNet
+NETWORKS: dict[str, type[Net]] = {"unet": UNet, "baseline": BaselineUNet, "chart": ChartNet}
 
 CHANNELS_LAST_FROM = 8192
 """Number of values of the first layer's output for one image from which convolutions are faster in channels_last."""
@@ -27,7 +29,7 @@ CHANNELS_LAST_FROM = 8192
 logger = logging.getLogger(__name__)
 
 
-def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> UNet | BaselineUNet:
+def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Net:
     """A network with given weights, in evaluation mode.
 
     Args:
@@ -42,13 +44,13 @@ def build_unet(config: ModelConfig, weights: Mapping[str, np.ndarray], dtype: st
     return network.eval()
 
 
-def get_weights(network: UNet | BaselineUNet) -> dict[str, np.ndarray]:
+def get_weights(network: Net) -> dict[str, np.ndarray]:
     """Copies of every parameter, by canonical name and in the canonical layout."""
     return {name: p.detach().cpu().numpy().copy() for name, p in network.named_parameters()}
 
 
 @torch.no_grad()
-def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray]) -> None:
+def set_weights(network: Net, weights: Mapping[str, np.ndarray]) -> None:
     """Set every parameter of a network.
 
     Args:
@@ -62,7 +64,7 @@ def set_weights(network: UNet | BaselineUNet, weights: Mapping[str, np.ndarray])
         p.copy_(torch.from_numpy(np.ascontiguousarray(weights[name])))
 
 
-def load_unet(folder: str | Path, dtype: str = "float32") -> UNet | BaselineUNet:
+def load_unet(folder: str | Path, dtype: str = "float32") -> Net:
     """Open the network of a run, a checkpoint, a diffusers pipeline folder or a bare model folder.
 
     Args:

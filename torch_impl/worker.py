@@ -12,11 +12,9 @@ from core.config.recipes import from_dict
 from core.inference.conditioning import CONDITIONS
 from core.worker.protocol import Arrays, with_prefix
 from core.worker.tasks import affine_task
-from torch_impl.baseline_unet import BaselineUNet
 from torch_impl.sampler import BoundNetwork, Network, to_numpy
 from torch_impl.trainer import Trainer
-from torch_impl.unet import UNet
-from torch_impl.weights import build_unet, set_weights
+from torch_impl.weights import Net, build_unet, set_weights
 
 
 def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
@@ -30,7 +28,7 @@ def forward(arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, 
         return {"output": to_numpy(module(**inputs))}, {}
 
 
-def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[UNet | BaselineUNet, dict[str, torch.Tensor]]:
+def _network_and_inputs(arrays: Arrays, options: dict[str, Any]) -> tuple[Net, dict[str, torch.Tensor]]:
     config, dtype = from_dict(ModelConfig, options["model"]), options["dtype"]
     module = build_unet(config, with_prefix(arrays, "weights/"), dtype)
     given = {name: arrays[name] for name in CONDITIONS if name in arrays}

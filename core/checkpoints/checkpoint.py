@@ -4,6 +4,7 @@
     unet/{config.json, diffusion_pytorch_model.safetensors}     averaged parameters, diffusers' names and layout
     scheduler/scheduler_config.json
     recipe.json, data.json                            the whole recipe; the data's manifest
+    chart.json, chart.safetensors                     of a network of matrices alone: its chart
     training_state.safetensors          parameters of the last step, Adam's moments
     training_state.json                 step and counters; SHA-256 sum and size of each file above that is checked
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoints.chart import CHART_FILES, checked_chart, write_chart
 from core.checkpoints.diffusers_config import DIFFUSERS_VERSION, class_name_of, unet_to_diffusers
 from core.checkpoints.pretrained import MOST_BYTES, is_pretrained, pretrained_folder
 from core.checkpoints.scheduler_config import scheduler_to_diffusers
@@ -30,6 +32,7 @@ from core.config.recipes import load_recipe, to_dict
 from core.files import atomic_folder, write_json, write_tensors, write_text_atomic
 from core.networks.specs import NETWORKS, check_weights
 from core.reading import read_json, read_tensors, reading, shown
+from core.spd.chart import Chart
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class Checkpoint:
     state: dict[str, np.ndarray]
     progress: dict[str, Any]
     data: dict[str, Any]
+    chart: Chart | None = None
+    """Of matrices alone."""
 
 
 def write_pipeline(
@@ -108,6 +113,14 @@ def _pipeline(model: ModelConfig, scheduler: Mapping[str, Any]) -> tuple[str, st
     return "DDIMPipeline" if scheduler_class == "DDIMScheduler" else "DDPMPipeline", ""
 
 
+def _write_chart(folder: Path, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Write the chart of a network of matrices; the names of its files."""
+    if checkpoint.chart is None:
+        return ()
+    write_chart(folder, checkpoint.chart)
+    return CHART_FILES
+
+
 def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint folder atomically.
 
@@ -124,7 +137,7 @@ def save_checkpoint(target: Path, checkpoint: Checkpoint) -> None:
         write_json(folder / "recipe.json", to_dict(recipe))
         write_json(folder / "data.json", checkpoint.data)
         write_tensors(folder / "training_state.safetensors", checkpoint.state)
-        sums = {name: sum_of(folder / name) for name in SUMMED}
+        sums = {name: sum_of(folder / name) for name in (*SUMMED, *_write_chart(folder, checkpoint))}
         write_json(folder / "training_state.json", {"format": FORMAT_VERSION, "files": sums, **checkpoint.progress})
 
 
@@ -146,7 +159,8 @@ def save_pretrained(target: Path, checkpoint: Checkpoint) -> None:
         write_pipeline(folder, recipe.model, halves, scheduler_to_diffusers(recipe.process, recipe.sampling))
         write_json(folder / "recipe.json", to_dict(recipe))
         write_json(folder / "data.json", checkpoint.data)
-        sums = {name: sum_of(folder / name) for name in SUMMED if name != "training_state.safetensors"}
+        names = [name for name in SUMMED if name != "training_state.safetensors"]
+        sums = {name: sum_of(folder / name) for name in (*names, *_write_chart(folder, checkpoint))}
         write_json(folder / "training_state.json", {"format": FORMAT_VERSION, "files": sums, **checkpoint.progress})
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if size > MOST_BYTES:
@@ -172,7 +186,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         tensors = {n.removeprefix(f"{part}/"): v for n, v in state.items() if n.startswith(f"{part}/")}
         check_weights(tensors, recipe.model, f"{state_path} ({part})")
     progress = {key: value for key, value in progress.items() if key not in ("format", "files")}
-    return Checkpoint(recipe, ema, state, progress, read_json(folder / "data.json"))
+    chart = checked_chart(folder, recipe)
+    return Checkpoint(recipe, ema, state, progress, read_json(folder / "data.json"), chart)
 
 
 def is_checkpoint(path: Path) -> bool:

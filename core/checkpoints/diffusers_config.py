@@ -65,9 +65,11 @@ def unet_to_diffusers(config: ModelConfig) -> dict[str, Any]:
 
 def class_name_of(config: ModelConfig) -> str:
     """The class of the network that its files name."""
+    if not NETWORKS[config.architecture].in_diffusers:
+        return NETWORKS[config.architecture].class_name
     if config.patch_size > 1:
         return PATCH_CLASS
-    return VECTOR_CLASS if config.vector_channels else NETWORKS[config.architecture].class_name
+    return VECTOR_CLASS if config.vector_channels else "UNet2DModel"
 
 
 def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> ModelConfig:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from core.checkpoints.chart import checked_chart
 from core.checkpoints.importing import read_network
 from core.checkpoints.scheduler_config import process_from_diffusers, sampling_from_diffusers
 from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig
 from core.config.recipes import load_recipe
 from core.reading import check_kinds, read_json, reading, shown
+from core.spd.chart import Chart
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ class Trained:
     """Every parameter by canonical name; empty while the network is still being trained."""
     files: tuple[Path, ...] = ()
     """The files of the weights."""
+    chart: Chart | None = None
+    """The chart of a network of positive definite matrices; None for images."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -51,12 +55,12 @@ class Trained:
         return (*self.model.sample_size, self.model.image_channels)
 
 
-def of_recipe(recipe: Recipe, data: dict[str, Any]) -> Trained:
-    """What a recipe and the record of its data say of the network."""
+def of_recipe(recipe: Recipe, data: dict[str, Any], chart: Chart | None = None) -> Trained:
+    """What a recipe, the record of its data and the chart of its matrices say of the network."""
     drops = recipe.training.condition_dropout > 0
     return Trained(
         recipe.model, recipe.process, recipe.sampling, recipe.training.dtype, data, recipe.classes, drops,
-        recipe.data.low_resolution, recipe.input_shape, recipe.data if recipe.data.beside else None,
+        recipe.data.low_resolution, recipe.input_shape, recipe.data if recipe.data.beside else None, chart=chart,
     )  # fmt: skip
 
 
@@ -79,7 +83,8 @@ def open_trained(folder: Path, weights: str = "ema", changed_weights: bool = Fal
             raise ValueError(
                 f"{folder}: recipe.json and unet/config.json are of different networks; use another checkpoint"
             )
-        found = of_recipe(recipe, read_data(folder / "data.json", recipe))
+        chart = checked_chart(folder, recipe)
+        found = of_recipe(recipe, read_data(folder / "data.json", recipe), chart)
         return dataclasses.replace(found, weights=values, files=files)
     process, sampling = read_scheduler(_scheduler_of(folder))
     if model.in_channels != model.out_channels:

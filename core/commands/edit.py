@@ -43,6 +43,7 @@ def edit(twin: Twin, argv: list[str]) -> int:
     from core.files import write_npy
     from core.inference.generator import open_generator
     from core.inference.samples import manifest_of, write_draws, write_samples
+    from core.inference.space import require_images
 
     draws = kind in ("translate", "solve")
     images_file, picture_file = ("draws.npy", "draws.png") if draws else ("samples.npy", "grid.png")
@@ -53,6 +54,7 @@ def edit(twin: Twin, argv: list[str]) -> int:
     twin.prepare(command.threads)
     started = time.monotonic()
     generator = open_generator(twin, command.checkpoint, command.weights, command.changed_weights)
+    require_images(generator.trained.chart, name)
     given = _given(kind, command, generator)
     with tqdm(desc=name, unit="eval", dynamic_ncols=True) as bar:
         edited = _edit(command, generator.edit, given, {**_options(command), "progress": bar.update})

@@ -65,6 +65,8 @@ def export(twin: Twin, argv: list[str]) -> int:
     folder = resolve_checkpoint(command.checkpoint)
     network = read_network(folder, changed_weights=command.changed_weights)
     config, weights = network.config, network.weights
+    if config.architecture == "chart":
+        raise ValueError(f"export {command.checkpoint}: must be a network of images; a matrix needs its chart, too")
     if config.vector_channels or config.condition_channels:
         raise ValueError(
             f"export {command.checkpoint}: the network is conditioned on parameters or an image; "

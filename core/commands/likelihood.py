@@ -129,12 +129,14 @@ def likelihood(twin: Twin, argv: list[str]) -> int:
     from core.files import file_hash, write_json
     from core.inference.generator import open_generator
     from core.inference.given_images import given_images
+    from core.inference.space import require_images
     from core.reading import read_json
 
     twin = twin.on(command.device)
     twin.prepare(command.threads)
     folder, started = resolve_checkpoint(command.checkpoint), time.monotonic()
     generator = open_generator(twin, folder, command.weights, command.changed_weights)
+    require_images(generator.trained.chart, "likelihood")
     sets = {command.data: given_images(command.data, folder, generator.trained, command.first, command.n)}
     if command.against:
         sets[command.against] = given_images(command.against, folder, generator.trained, 0, command.n, fewer=True)

@@ -130,12 +130,17 @@ def sample(twin: Twin, argv: list[str]) -> int:
     from core.inference.generator import open_generator
     from core.inference.onnx_runtime import pick_executor
     from core.inference.samples import Film, manifest_of, write_samples
+    from core.inference.space import check_sampling, require_images, space_of
     from core.reading import check_memory
 
     started, sampling = time.monotonic(), command.sampling
     executor = pick_executor(twin, command.runtime, command.device, command.threads)
     options = (command.weights, command.changed_weights, command.precision)
     generator = open_generator(executor, command.checkpoint, *options)
+    check_sampling(generator.trained.chart, sampling)
+    for name, given_value in (("--gif", command.gif), ("--precision bf16", command.precision == "bf16")):
+        if given_value:
+            require_images(generator.trained.chart, name)
     table = make_table(generator.process, sampling)
     name = f"samples-{sampling.sampler}-{table.nfe}-seed{command.seed}"
     out = output_folder(command.out or results_folder(command.checkpoint) / name)
@@ -174,7 +179,7 @@ def sample(twin: Twin, argv: list[str]) -> int:
         "guide": None if guide is None else str(guide.trained.files[0].parent),
         **executor.environment(),
     }
-    write_samples(out, images, film.frames, manifest)
+    write_samples(out, images, film.frames, manifest, space=space_of(generator.trained.chart))
     print(f"wrote {out / 'samples.npy'}, {out / 'grid.png'}" + (f", {out / 'denoising.gif'}" if film.frames else ""))
     return 0
 

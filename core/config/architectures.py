@@ -11,7 +11,7 @@ from core.config.require import require, requirements
 if TYPE_CHECKING:
     from core.config.model import ModelConfig
 
-Architecture = Literal["unet", "baseline"]
+Architecture = Literal["unet", "baseline", "chart"]
 
 DOWN_BLOCKS = ("DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D")
 UP_BLOCKS = ("UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D")
@@ -67,6 +67,16 @@ def _check_baseline(config: ModelConfig) -> None:
     require(fits, "model.block_out_channels", config.block_out_channels, allowed)
 
 
+def _check_chart(config: ModelConfig) -> None:
+    need = requirements(config, "model")
+    width = config.block_out_channels
+    need(
+        len(width) == 1 and width[0] >= 1, "block_out_channels", "one width where architecture is chart, such as [128]"
+    )
+    need(config.layers_per_block >= 1, "layers_per_block", "at least 1")
+    need(config.sample_size == (1, 1), "sample_size", "1 where architecture is chart")
+
+
 @dataclass(frozen=True)
 class ArchitectureRow:
     """What the configuration knows of an architecture; core.networks.specs.NETWORKS has the rest."""
@@ -75,6 +85,8 @@ class ArchitectureRow:
     """Raises ValueError where the keys do not fit together."""
     keys: tuple[str, ...] = ()
     """The keys of ModelConfig that it takes, the others staying at their defaults; none where it takes all."""
+    any_size: bool = True
+    """Whether it takes images of other sizes than model.sample_size."""
     gradient_checkpointing: bool = False
     """Whether its blocks can be evaluated again in the backward pass, to save memory."""
 
@@ -87,5 +99,13 @@ ARCHITECTURES: dict[str, ArchitectureRow] = {
     "unet": ArchitectureRow(_check_unet, gradient_checkpointing=True),
     "baseline": ArchitectureRow(
         _check_baseline, ("sample_size", "in_channels", "out_channels", "block_out_channels", "num_class_embeds")
+    ),
+    "chart": ArchitectureRow(
+        _check_chart,
+        (
+            *("sample_size", "in_channels", "out_channels", "block_out_channels", "layers_per_block"),
+            *("num_class_embeds", "vector_channels"),
+        ),
+        any_size=False,
     ),
 }

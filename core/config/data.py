@@ -10,6 +10,8 @@ from core.config.require import require, requirements
 
 Fit = Literal["exact", "resize", "crop", "pad"]
 Normalise = Literal["none", "dataset", "image"]
+SpaceName = Literal["image", "spd"]
+Whiten = Literal["full", "scale"]
 
 DEGRADED = "simulate:degraded"
 """The value of data.beside that makes the images beside out of the images themselves."""
@@ -21,7 +23,14 @@ class DataConfig:
 
     source: str = "simulate:lensing"
     """Images to train on: simulate:lensing, simulate:model-1, or a path. A path is a folder or zip of images, a .npy or
-    .npz file of images, or an IDX file."""
+    .npz file of images, or an IDX file. With space = spd matrices: simulate:spd-lognormal, -mixture, -regression or
+    -paper, or a .npy or .npz file of matrices (N, m, m)."""
+    space: SpaceName = "image"
+    """What the data are: image, or spd for symmetric positive definite matrices such as covariances. spd needs
+    model.architecture = chart, and model.in_channels = m (m + 1) / 2 for matrices of m x m."""
+    whiten: Whiten = "full"
+    """Of matrices: full divides their coordinates by the root of the training matrices' covariance. scale divides by
+    one number; take it for few matrices, or where full finds coordinates that do not vary."""
     simulate_count: int = 10_000
     """Number of images to simulate; read where source is simulate:PRESET."""
     simulate_seed: int = 0
@@ -71,6 +80,8 @@ class DataConfig:
         check_limits(self, "data")
         need = requirements(self, "data")
         need(self.source != "", "source", "simulate:PRESET or a path")
+        need(self.space in ("image", "spd"), "space", "image or spd")
+        need(self.whiten in ("full", "scale"), "whiten", "full or scale")
         need(self.simulate_count >= 2, "simulate_count", "at least 2")
         for name in self.simulate_classes:
             require(name in ("no", "sphere", "vort"), "data.simulate_classes", name, "among no, sphere, vort")

@@ -72,8 +72,9 @@ class ModelConfig:
     condition_channels: int = 0
     """Channels of the image that the network is conditioned on, counted in in_channels; 0 for none."""
     architecture: Architecture = "unet"
-    """unet, or baseline: the plain U-Net that this project compares itself with. Its block_out_channels are c, 2c, 4c,
-    4c; it takes only sizes, channels and classes."""
+    """unet; baseline, the plain U-Net that this project compares itself with; or chart, for data.space = spd. baseline
+    has block_out_channels c, 2c, 4c, 4c, and takes only sizes, channels and classes. chart is a multilayer perceptron
+    with layers_per_block blocks of the width block_out_channels = [width]."""
 
     def __post_init__(self) -> None:
         check_limits(self, "model")
@@ -115,6 +116,9 @@ class ModelConfig:
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError, naming sizes that fit, where the network cannot take an image of this size."""
+        if not ARCHITECTURES[self.architecture].any_size and (height, width) != self.sample_size:
+            own = " x ".join(map(str, self.sample_size))
+            raise ValueError(f"size {height} x {width}: must be {own} for the network {self.architecture}")
         patches = f" and patch_size {self.patch_size}" if self.patch_size > 1 else ""
         for name, value in (("height", height), ("width", width)):
             if value < self.downscale or value % self.downscale:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from core.config.architectures import ARCHITECTURES
@@ -50,8 +51,31 @@ class Recipe:
                 "change; use false"
             )
         self._check_condition()
+        self._check_space()
         if self.distillation.teacher:
             self._check_distillation()
+
+    def _check_space(self) -> None:
+        """Matrices are coordinates without bounds, neighbours or symmetries."""
+        need, spd = requirements(self), self.data.space == "spd"
+        kind = "chart where data.space is spd" if spd else "unet or baseline where data.space is image"
+        need((self.model.architecture == "chart") == spd, "model.architecture", kind)
+        if not spd:
+            return
+        root = math.isqrt(8 * self.model.in_channels + 1)
+        triangular = "m (m + 1) / 2 where data.space is spd, such as 3, 6, 10 or 36"
+        need(root**2 == 8 * self.model.in_channels + 1, "model.in_channels", triangular)
+        where = "where data.space is spd"
+        need(not self.sampling.clip, "sampling.clip", f"false {where}, since coordinates have no bounds")
+        need(not self.data.augment, "data.augment", f"false {where}")
+        need(self.data.low_resolution == 0, "data.low_resolution", f"0 {where}")
+        need(not self.data.beside, "data.beside", f"empty {where}")
+        need(self.data.fit == "exact", "data.fit", f"exact {where}")
+        need(self.data.normalise == "none", "data.normalise", f"none {where}")
+        need(not self.data.skip_broken, "data.skip_broken", f"false {where}: matrices are counted, never dropped")
+        need(self.process.stretch == 0, "process.stretch", f"0 {where}")
+        need(self.evaluation.every == 0, "evaluation.every", f"0 {where}; `python -m eval spd` measures matrices")
+        need(not self.distillation.teacher, "distillation.teacher", f"empty {where}")
 
     def _check_distillation(self) -> None:
         """The student's steps must be those of DDIM on levels of the teacher's grid."""

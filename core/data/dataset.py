@@ -20,6 +20,7 @@ from core.data.pairs import degraded, open_beside
 from core.data.prepare import Preparation, prepared
 from core.data.source import Source
 from core.data.sources import open_source
+from core.spd.chart import Chart
 
 Indices = npt.NDArray[np.int64]
 
@@ -36,9 +37,10 @@ class Dataset:
         train, held_out: sorted indices of images; together all, and no two equal images on different sides.
         manifest: JSON values: source, count, shape, dtype, sha256, statistics, preparation, split, duplicates, labels.
         beside: (N, h, w, C') float32, image i beside image i, memory-mapped, read-only; None where there are none.
+        chart: of matrices, whose images are whitened coordinates (N, 1, 1, D) in float64; None for images.
     """
 
-    images: npt.NDArray[np.float32]
+    images: npt.NDArray[Any]
     labels: Indices | None
     class_names: tuple[str, ...]
     parameters: dict[str, npt.NDArray[np.float64]]
@@ -46,6 +48,7 @@ class Dataset:
     held_out: Indices
     manifest: dict[str, Any]
     beside: npt.NDArray[np.float32] | None = None
+    chart: Chart | None = None
 
 
 def simulated(config: DataConfig, image_shape: tuple[int, int, int]) -> Source:
@@ -111,6 +114,10 @@ def open_dataset(config: DataConfig, image_shape: tuple[int, int, int], beside_c
         ValueError: the source or its preparation does not fit; one line that says what to do.
         OSError: the cache cannot be written.
     """
+    if config.space == "spd":
+        from core.data.matrices import open_matrices  # it imports this module
+
+        return open_matrices(config, image_shape[2])
     source, paired = open_images(config, image_shape), bool(config.beside and beside_channels)
     beside = open_beside(config, source, beside_channels) if paired else None  # before the images are prepared
     how = Preparation(config.fit, config.normalise, config.skip_broken)

@@ -21,7 +21,8 @@ from core.inference.conditioning import Condition, asked_condition, no_condition
 from core.inference.edits import Edits
 from core.inference.images_beside import beside_of
 from core.inference.likelihood import BoundOptions, FlowOptions, Progress, bound, flow_bits
-from core.inference.sampling import Conditioned, Executor, KeyedNoise, Network, Part, finished, run_table
+from core.inference.sampling import Conditioned, Executor, KeyedNoise, Network, Part, run_table
+from core.inference.space import check_sampling, require_images, space_of
 
 SAMPLING_OPTIONS = frozenset(field.name for field in dataclasses.fields(SamplingConfig))
 
@@ -56,6 +57,7 @@ class Generator:
     @property
     def edit(self) -> Edits:
         """Edits of given images: img2img, inpaint, interpolate, reconstruct, upscale."""
+        require_images(self.trained.chart, "edit")
         return Edits(self.twin_network, self.trained, self.process)
 
     def sample(
@@ -84,7 +86,7 @@ class Generator:
             options: options of SamplingConfig by name, such as sampler, nfe, steps, guidance or eta; the default is the
                 recipe's. Also parameters that the network is conditioned on, such as theta_e=1.2.
         Returns:
-            (n, H, W, C) in [0, 1], of the network's dtype.
+            (n, H, W, C) in [0, 1], of the network's dtype; of a network of matrices, (n, m, m) in float64.
         Raises:
             ValueError: an unknown option, or a class or parameter that the network is not conditioned on.
             RunError: the weights have diverged.
@@ -145,10 +147,11 @@ class Generator:
             guide, after: as in sample().
             start: makes the first state of a batch from the keyed noise and the batch's positions; None takes x_T.
         Returns:
-            (len(samples), H, W, C) in [0, 1], clipped.
+            (len(samples), H, W, C) in [0, 1], clipped; of a network of matrices, (len(samples), m, m) in float64.
         """
         trained = self.trained
         sampling = sampling or trained.sampling
+        check_sampling(trained.chart, sampling)
         table = make_table(self.process, sampling)
         noise = KeyedNoise(seed, samples, trained.image_shape, trained.dtype, sampling.noise == "device")
         images = run_table(
@@ -160,7 +163,7 @@ class Generator:
             start=None if start is None else lambda part: start(noise, part),
             after=None if after is None else lambda part: after,
         )
-        return finished(images, trained.process.stretch)
+        return space_of(trained.chart).decode(images, trained.process.stretch, trained.chart)
 
     def weak(self, table: SamplingTable, condition: Condition, guide: Generator | None) -> Conditioned | None:
         """The weaker network for guidance: the network without its condition, or the guide with the same condition.
@@ -210,6 +213,7 @@ class Generator:
         Returns:
             `total` (N,), in bits per dimension; for vlb also `prior`, `decoder` (N,) and `divergences` (N, levels).
         """
+        require_images(self.trained.chart, "likelihood")
         if condition is None and self.model.conditional:
             raise ValueError("condition: missing, and the network is conditional")
         if self.trained.process.stretch:

@@ -16,6 +16,7 @@ from core.diffusion.samplers import steps_of
 from core.diffusion.table import SamplingTable
 from core.files import file_hash, write_json, write_npy
 from core.images import grid, save_gif, save_png, to_unit
+from core.inference.space import SPACES, Space
 
 FRAMES = 25
 
@@ -61,6 +62,7 @@ def write_samples(
     frames: list[np.ndarray],
     manifest: dict[str, Any],
     picture: np.ndarray | None = None,
+    space: Space = SPACES["image"],
 ) -> None:
     """Write samples.npy, grid.png, manifest.json and, where there are frames, denoising.gif.
 
@@ -69,10 +71,14 @@ def write_samples(
         images: (N, H, W, C) in [0, 1]; samples.npy has them as float32.
         frames: pictures of the film, which may be none.
         manifest: content of manifest.json.
-        picture: content of grid.png; None makes a grid of the first 64 images.
+        picture: content of grid.png; None draws the first images as their space does.
+        space: the space of the images, which may be matrices (N, m, m). samples.npy has its dtype.
     """
-    write_npy(out / "samples.npy", images.astype(np.float32))
-    save_png(out / "grid.png", grid(images[:64].astype(np.float32)) if picture is None else picture)
+    write_npy(out / "samples.npy", images.astype(space.stored))
+    if picture is None:
+        space.picture(out / "grid.png", images)
+    else:
+        save_png(out / "grid.png", picture)
     if frames:
         save_gif(out / "denoising.gif", [*frames, *frames[-1:] * 8], 80)
     write_json(out / "manifest.json", manifest)

@@ -11,6 +11,7 @@ import numpy as np
 
 from core.config import ModelConfig
 from core.networks.baseline import BASELINE_TIME_CHANNELS, baseline_specs
+from core.networks.chart import CHART_TIME_CHANNELS, chart_specs
 from core.networks.parameters import ParamSpec, check_tensors
 from core.networks.unet import unet_specs
 from core.random import generator
@@ -37,6 +38,7 @@ class Network:
 NETWORKS: dict[str, Network] = {
     "unet": Network(unet_specs, lambda config: config.block_out_channels[0], "UNet2DModel"),
     "baseline": Network(baseline_specs, lambda config: BASELINE_TIME_CHANNELS, "DiptychBaselineUNet", max_pooling=True),
+    "chart": Network(chart_specs, lambda config: CHART_TIME_CHANNELS, "DiptychChartUNet"),
 }
 
 
@@ -78,7 +80,7 @@ def initial_weights(config: ModelConfig, seed: int, dtype: str = "float32") -> d
 
 
 def time_frequencies(config: ModelConfig) -> np.ndarray:
-    """Frequencies of the time embedding, (block_out_channels[0] / 2,) or (128,) in the baseline; angle = t * frequency.
+    """Frequencies of the time embedding, (sinusoids / 2,) of the network's row in NETWORKS; angle = t * frequency.
 
     Source: Vaswani et al. 2017, section 3.5; freq_shift as in diffusers' `get_timestep_embedding`.
     """

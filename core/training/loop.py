@@ -24,9 +24,9 @@ from core.config import Recipe
 from core.config.training import MUCH_WAITING
 from core.data.dataset import open_dataset
 from core.exits import RunError
-from core.images import grid, save_png
 from core.inference.conditioning import check_condition, own_condition
 from core.inference.generator import Generator
+from core.inference.space import SPACES
 from core.training.distillation import make_training
 from core.training.evaluation import Evaluation
 from core.training.stopping import stop_on_signals
@@ -76,7 +76,9 @@ class TrainingRun:
 
     def generator(self) -> Generator:
         """A generator over the averaged weights as they are now."""
-        return Generator(self.trainer.ema_network(), of_recipe(self.recipe, self.training.record()))
+        return Generator(
+            self.trainer.ema_network(), of_recipe(self.recipe, self.training.record(), self.training.dataset.chart)
+        )
 
     def draw(self, n: int, seed: int) -> np.ndarray:
         """Draw images (n, H, W, C) in [0, 1] from the averaged weights, conditioned as images of the data are."""
@@ -89,7 +91,7 @@ class TrainingRun:
         ema, state, counters = self.trainer.state()
         progress = make_progress(self.recipe, self.step, counters, seconds)
         state |= self.training.levels.state()
-        return Checkpoint(self.recipe, ema, state, progress, self.training.record())
+        return Checkpoint(self.recipe, ema, state, progress, self.training.record(), self.training.dataset.chart)
 
 
 def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
@@ -181,7 +183,8 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
                 meter.restart()
             if config.sample_count and (end or (config.sample_every and step % config.sample_every == 0)):
                 images = run.draw(config.sample_count, config.seed)
-                save_png(folder.path / "samples" / f"step-{step:08d}.png", grid(images.astype(np.float32)))
+                picture = folder.path / "samples" / f"step-{step:08d}.png"
+                SPACES[run.recipe.data.space].picture(picture, images)
                 meter.restart()
             better = due and line["distance"] < best
             if saves or better:

@@ -28,6 +28,9 @@ OUTER_LAYERS = ("conv_in", "conv_out", "time_embedding", "class_embedding", "vec
 BASELINE_OUTER_LAYERS = ("inc.double_conv.0", "outc", "label_emb", "emb_layer")
 """The same layers of the baseline network."""
 
+CHART_OUTER_LAYERS = ("proj_in", "proj_out")
+"""The same layers of the network of chart coordinates, whose embeddings are named as the U-Net's."""
+
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """Learning rate of a step (0-based): linear warm-up to the peak at step warmup_steps - 1, then the decay.
@@ -81,15 +84,15 @@ def is_decayed(spec: ParamSpec) -> bool:
 def is_orthogonalised(name: str, spec: ParamSpec) -> bool:
     """Whether Muon trains a parameter where the optimizer is muon; Adam trains the others.
 
-    It trains the kernels and matrices inside the network. It leaves OUTER_LAYERS and BASELINE_OUTER_LAYERS to Adam, as
-    well as norms and biases. The baseline's joint projection of attention, `in_proj_weight`, is one matrix.
+    It trains the kernels and matrices inside the network. It leaves the outer layers named above to Adam, as well as
+    norms and biases. The baseline's joint projection of attention, `in_proj_weight`, is one matrix.
 
     Args:
-        name: canonical name in either architecture.
+        name: canonical name in any architecture.
         spec: its shape.
     Source: Jordan et al. 2024, which trains the first and last layer by Adam.
     """
-    outer = any(f".{layer}." in f".{name}" for layer in (*OUTER_LAYERS, *BASELINE_OUTER_LAYERS))
+    outer = any(f".{layer}." in f".{name}" for layer in (*OUTER_LAYERS, *BASELINE_OUTER_LAYERS, *CHART_OUTER_LAYERS))
     return is_decayed(spec) and not outer
 
 

@@ -18,9 +18,9 @@ from core.data.dataset import Dataset
 from core.data.order import batch_indices, symmetry, symmetry_codes
 from core.diffusion.bound import bound_columns
 from core.diffusion.process import coefficients, make_process
-from core.images import from_unit
 from core.inference.conditioning import data_record, training_condition
 from core.inference.sampling import Network
+from core.inference.space import SPACES
 from core.networks.specs import count_parameters
 from core.random import gaussian
 from core.reading import check_memory
@@ -166,7 +166,7 @@ class Training:
             images = symmetry(images, codes)
         t, importance = self.levels.draw(step)
         batch = {
-            "x_0": from_unit(images.astype(config.dtype), recipe.process.stretch),
+            "x_0": SPACES[recipe.data.space].encode(images.astype(config.dtype), recipe.process.stretch),
             "eps": gaussian(seed, "training_eps", samples, step, recipe.image_shape, config.dtype),
             "t": t,
             **coefficients(process, t, config.dtype),

@@ -171,6 +171,8 @@ def is_run(path: Path) -> bool:
 def _held_out(path: Path) -> ImageSet:
     """The held-out images of a run's data; its training images are the others."""
     recipe = load_recipe((pretrained_folder(path) if is_pretrained(path) else path) / "recipe.json")
+    if recipe.data.space != "image":
+        raise ValueError(f"{path}: its data are matrices: must be images; `python -m eval spd` measures matrices")
     dataset = open_dataset(recipe.data, recipe.image_shape)
     if len(dataset.held_out) < 2:
         raise ValueError(

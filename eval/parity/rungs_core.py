@@ -72,7 +72,7 @@ def parameters(twins: Twins, subject: Subject, board: Board) -> None:
     board.all_close("weight decay on kernels and matrices alone", decayed, kernels, EXACT, floor=0.0)
     # Muon leaves embeddings, the first kernel and the last to Adam.
     inner = [name for name, spec in specs.items() if spec.kind in ("conv", "linear") and "emb" not in name][1:]
-    last = [name for name in inner if specs[name].kind == "conv"][-1]
+    last = ([name for name in inner if specs[name].kind == "conv"] or inner)[-1]
     of_muon = {name: np.array(int(name in inner and name != last)) for name in specs}
     taken = {name: np.array(int(is_orthogonalised(name, spec))) for name, spec in specs.items()}
     board.all_close("Muon on kernels and matrices inside", taken, of_muon, EXACT, floor=0.0)
@@ -133,7 +133,8 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=False))
     size, seed, exact = recipe.training.batch_size, recipe.training.seed, process_tables(recipe.process)
     given = images_for(recipe, 3 * size)
-    pixels, training = 2 * given["images"].astype(np.float64) - 1, Training(recipe, as_dataset(given))
+    stored, training = given["images"].astype(np.float64), Training(recipe, as_dataset(given))
+    pixels = 2 * stored - 1 if recipe.data.space == "image" else stored
     found: dict[str, Arrays] = {}
     expected: dict[str, Arrays] = {}
     seen = []

@@ -55,7 +55,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
         # Dropout in the recipe, so that a sampler that leaves it acting is seen, where the network has any.
         dropout = subject.config.dropout or 0.1 * ARCHITECTURES[subject.config.architecture].takes("dropout")
         dropping = subject.with_model(dropout=dropout)
-        for name, sampling in _samplers(T, subject.recipe.training.condition_dropout > 0).items():
+        for name, sampling in _samplers(subject.recipe).items():
             recipe = dataclasses.replace(dropping, sampling=dataclasses.replace(sampling, batch_size=count))
             wholes = draw(twins, recipe, weights, 0, count, board)
             grey_levels(board, f"{name}, {sampling.steps} steps, {count} images", wholes[1], wholes[0])
@@ -71,7 +71,7 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
                     what = f"{name}, {framework}: images {first} to {first + n - 1} in batches of {batch}, against all"
                     grey_levels(board, what, found, whole[first : first + n])
         if long_count:
-            sampling = SamplingConfig("ddpm", T, batch_size=long_count)
+            sampling = SamplingConfig("ddpm", T, clip=subject.recipe.data.space == "image", batch_size=long_count)
             recipe = dataclasses.replace(dropping, sampling=sampling)
             torch, tensorflow = draw(twins, recipe, weights, 0, long_count, board)
             grey_levels(board, f"ddpm, {T} steps, {long_count} images", tensorflow, torch)
@@ -79,15 +79,17 @@ def images(count: int, long_count: int) -> Callable[[Twins, Subject, Board], Non
     return rung
 
 
-def _samplers(T: int, drops: bool) -> dict[str, SamplingConfig]:
+def _samplers(recipe: Recipe) -> dict[str, SamplingConfig]:
     """One of each kind, and a guided one where training dropped the condition; the report shows DDIM's."""
-    guided = {"ddim, guided": SamplingConfig("ddim", min(20, T), guidance=2.0, guidance_min=0.1, guidance_max=50.0)}
+    T, clip = recipe.process.timesteps, recipe.data.space == "image"
+    most = min(20, T)
+    guided = SamplingConfig("ddim", most, clip=clip, guidance=2.0, guidance_min=0.1, guidance_max=50.0)
     return {
-        "ddim": SamplingConfig("ddim", min(50, T)),
-        "ddim with noise": SamplingConfig("ddim", min(20, T), eta=1.0),
-        "ddpm": SamplingConfig("ddpm", min(20, T)),
-        "dpmsolver++": SamplingConfig("dpmsolver++", min(20, T)),
-        **(guided if drops else {}),
+        "ddim": SamplingConfig("ddim", min(50, T), clip=clip),
+        "ddim with noise": SamplingConfig("ddim", most, eta=1.0, clip=clip),
+        "ddpm": SamplingConfig("ddpm", most, clip=clip),
+        "dpmsolver++": SamplingConfig("dpmsolver++", most, clip=clip),
+        **({"ddim, guided": guided} if recipe.training.condition_dropout > 0 else {}),
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.config import Recipe
+from core.config import ARCHITECTURES, Recipe
 from core.config.recipes import to_dict
 from core.networks.specs import NETWORKS
 from core.training.training import Training
@@ -65,7 +65,7 @@ def layers(twins: Twins, subject: Subject, board: Board) -> None:
 def network(twins: Twins, subject: Subject, board: Board) -> None:
     """The whole network's output, at its own size and at one that is not square."""
     step = subject.config.downscale
-    odd = (2 * step, 3 * step)
+    odd = (2 * step, 3 * step) if ARCHITECTURES[subject.config.architecture].any_size else subject.config.sample_size
     for dtype, (_, tolerance) in DTYPES.items():
         for size in dict.fromkeys((subject.config.sample_size, odd)):
             arrays = {**subject.cast(dtype), **network_inputs(subject.recipe, size, dtype)}

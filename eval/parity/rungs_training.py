@@ -18,7 +18,7 @@ from core.checkpoints.sums import make_progress
 from core.config import Recipe
 from core.config.recipes import to_dict
 from eval.parity.ladder import PARTS, Board, Twins, at_once, part, under
-from eval.parity.subject import Arrays, Subject, images_for, stress
+from eval.parity.subject import Arrays, Subject, chart_for, images_for, stress
 from eval.parity.tolerances import EXACT, GRADIENT_FLOAT64, RESUMED_FLOAT64
 from eval.twins.client import Worker
 from eval.twins.interpreters import Framework
@@ -105,7 +105,8 @@ def _through_disk(folder: Path, recipe: Recipe, step: int, state: Trained) -> Tr
     """A state written as a checkpoint and read again."""
     arrays, counters = state
     raw = {name: value for name, value in arrays.items() if _is_state(name) and not name.startswith("ema/")}
-    save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, make_progress(recipe, step, counters), {}))
+    progress, chart = make_progress(recipe, step, counters), chart_for(recipe)
+    save_checkpoint(folder, Checkpoint(recipe, part("ema", arrays), raw, progress, {}, chart))
     stored = load_checkpoint(folder)
     return under("ema", stored.ema) | stored.state, stored.progress["counters"]
 

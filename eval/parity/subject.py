@@ -15,6 +15,8 @@ from core.config import Recipe, TrainingConfig
 from core.config.recipes import load_recipe
 from core.data.lenses import simulate
 from core.networks.specs import param_specs
+from core.spd.chart import Chart, coordinates, fit_chart, size_of
+from core.spd.laws import simulate_spd
 
 Arrays = dict[str, np.ndarray]
 
@@ -77,6 +79,8 @@ def random_weights(recipe: Recipe) -> Arrays:
 
 def images_for(recipe: Recipe, count: int) -> Arrays:
     """Simulated lenses in the recipe's shape (one lens a channel), with what its conditions need; noise beside them."""
+    if recipe.data.space == "spd":
+        return _matrices_for(recipe, count)
     height, width, channels = recipe.image_shape
     drawn, parameters = _lenses(count * channels, (height, width))
     images = np.asarray(drawn, np.float32).reshape(count, channels, height, width).transpose(0, 2, 3, 1)
@@ -86,6 +90,22 @@ def images_for(recipe: Recipe, count: int) -> Arrays:
     if recipe.data.beside and recipe.input_shape is not None:
         arrays["beside"] = np.random.default_rng(4).random((count, *recipe.input_shape), np.float32)
     return arrays | {f"parameters/{name}": parameters[name][::channels] for name in recipe.data.condition}
+
+
+def _matrices_for(recipe: Recipe, count: int) -> Arrays:
+    """Coordinates of simulated matrices, with labels and covariates, as images_for()."""
+    drawn = simulate_spd("regression", count, 3, size_of(recipe.model.in_channels))
+    arrays: Arrays = {"images": coordinates(drawn.values).astype(np.float32)[:, None, None, :]}
+    if recipe.model.num_class_embeds:
+        arrays["labels"] = np.arange(count) % (recipe.classes or 1)
+    return arrays | {f"parameters/{name}": drawn.parameters[name] for name in recipe.data.condition}
+
+
+def chart_for(recipe: Recipe) -> Chart | None:
+    """A chart for a recipe of matrices, as a checkpoint needs it; None for images."""
+    if recipe.data.space != "spd":
+        return None
+    return fit_chart(_matrices_for(recipe, 12)["images"][:, 0, 0].astype(np.float64), "scale")
 
 
 @functools.lru_cache(4)

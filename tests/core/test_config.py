@@ -47,6 +47,9 @@ BAD = [
     ("model", {"mid_block_scale_factor": 0.0}, "model.mid_block_scale_factor"),
     ("model", {"num_class_embeds": 0}, "model.num_class_embeds"),
     ("model", {"architecture": "dit"}, "model.architecture = 'dit': must be one of unet, baseline"),
+    ("data", {"space": "sphere"}, "data.space = 'sphere'"),
+    ("data", {"whiten": "cholesky"}, "data.whiten = 'cholesky'"),
+    ("data", {"space": "spd"}, "model.architecture = 'unet': must be chart where data.space is spd"),
     ("model", {"sample_size": [30, 32]}, "height 30 is not divisible by 4"),
     (
         "model",
