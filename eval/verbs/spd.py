@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class Spd:
       python -m eval spd simulate:spd-mixture runs/spd-mixture/samples --json
       python -m eval spd real.npy generated.npy --out comparison
       python -m eval spd held-out.npy generated.npy --train train.npy
+      python -m eval spd data/emg.npz rock.npy --split held-out --class-name rock
     """
 
     WORDS_FIRST: ClassVar = True
@@ -30,6 +31,10 @@ class Spd:
     """Matrices to judge. Those that are not positive definite are counted; none may be NaN or asymmetric."""
     train: str | None = None
     """Matrices that the Gaussian is fitted to; by default REAL."""
+    split: Literal["all", "train", "held-out"] = "all"
+    """Part of REAL, an .npz file with an array held_out. With held-out the Gaussian is fitted to the train part."""
+    class_name: str | None = None
+    """Class of REAL, an .npz file with labels; by default all classes together."""
     n: int = 4000
     """Most generated matrices that are measured, and half of the most real ones. Time grows with its square."""
     seed: int = 1
@@ -44,14 +49,15 @@ class Spd:
         """Measure, and write what was named."""
         from core.command_line import output_folder
         from core.spd.picture import save_picture
-        from eval.measure.spd import evaluate_spd
+        from eval.measure.spd import Part, evaluate_spd
         from eval.pages.page import to_json, write_result
         from eval.pages.spd_text import spd_text
 
         if self.n < 2:
             raise ValueError(f"--n {self.n}: must be at least 2")
         folder = output_folder(Path(self.out)) if self.out else None
-        result, sets = evaluate_spd(self.real, self.generated, self.train, self.n, self.seed)
+        part = Part(self.split, self.class_name)
+        result, sets = evaluate_spd(self.real, self.generated, self.train, self.n, self.seed, part)
         notes = []
         if folder:
             write_result(folder / "spd.json", result)

@@ -300,3 +300,17 @@ def test_a_set_against_itself_and_the_published_sampler_s_fault():
     shrunk = sample_of(from_coordinates(z.mean(axis=0) + 0.1 * (z - z.mean(axis=0))))  # its noise is divided by 10
     assert compare(first, shrunk)["log_variance_ratio"] < 0.02
     assert np.isclose(total_log_variance(shrunk.z), 0.01 * total_log_variance(z))
+
+
+@pytest.mark.parametrize(("last", "steps", "divisor", "left"), [(0.08, 200, 10, 0.01026), (0.4, 50, 30, 0.00112)])
+def test_the_published_sampler_leaves_little_variance(last, steps, divisor, left):
+    """Its reverse step on unit variance with a perfect network is v <- (1 - beta) v + beta / r^2, from T - 1 to 1."""
+    variance = 1.0
+    for beta in np.linspace(1e-4, last, steps)[:0:-1]:
+        variance = (1 - beta) * variance + beta / divisor**2
+    assert np.isclose(variance, left, rtol=1e-2)
+    z = coordinates(simulate_spd("lognormal", 600, 1).values)
+    mean, _ = lognormal_moments(3)
+    drawn = sample_of(from_coordinates(mean + math.sqrt(variance) * (z[300:] - mean)))
+    ratio = compare(sample_of(from_coordinates(z[:300])), drawn)["log_variance_ratio"]
+    assert np.isclose(ratio, left, rtol=0.25)

@@ -22,6 +22,7 @@ def test_help_has_the_docstring_and_every_flag(name, capsys):
         "fid": ("real", "generated"),
         "pairs": ("truth", "draws"),
         "spd": ("real", "generated"),
+        "spd-regression": ("run",),
         "sweep": ("run",),
     }.get(name, ())  # these are no flags
     for field in dataclasses.fields(command_of(name)):
