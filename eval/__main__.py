@@ -16,6 +16,7 @@ VERBS = {
     "pairs": "hold restored images against the truth, image by image",
     "spd": "hold generated positive definite matrices against real ones",
     "spd-regression": "regress positive definite matrices on covariates, and measure it",
+    "utility": "train a small model on generated images, and test it on real ones",
     "sweep": "distance against evaluations of the network, for several samplers",
     "parity": "compare both frameworks from their tables to whole trainings",
     "benchmark": "time training and sampling in both frameworks",
@@ -48,6 +49,10 @@ def command_of(name: str) -> type[Command]:
         from eval.verbs.spd_regression import SpdRegression
 
         return SpdRegression
+    if name == "utility":
+        from eval.verbs.utility import Utility
+
+        return Utility
     if name == "sweep":
         from eval.verbs.sweep import Sweep
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from core.arrays import read_npy
 from core.data.pixels import AROUND_UNIT, to_float
 from core.data.sources import open_source
+from core.diffusion.measurements import Measurement
 from core.images import resize
+from core.inference.measuring import read_operator
 from core.metrics.pixels import check_images
+from core.metrics.restoration import residual_chi_squared
 from eval.measure.image_sets import Images, is_run, read_image_set
 
 LEAST = 20
@@ -52,6 +57,43 @@ def read_inputs(path: str) -> Images:
         raise ValueError(f"--inputs {path}: is a run: must be images, one for each true image and in that order")
     source = open_source(path)
     return np.stack([to_float(source.read(index)).astype(np.float32) for index in range(len(source.names))])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How the inputs were measured: y = A x + noise."""
+
+    operator: Measurement
+    noise: float
+    """Standard deviation, in intensity."""
+
+    def chi_squared(self, inputs: Images, images: Images) -> npt.NDArray[np.float64]:
+        """Residual chi squared a measured value of (N, M, H, W, C), averaged over the M images; (N,)."""
+        valid = np.broadcast_to(self.operator.valid, inputs.shape[1:])
+        y, count = np.where(valid, inputs, 0.0), int(valid.sum())
+        expected = (self.operator.forward(images[:, m].astype(np.float64)) for m in range(images.shape[1]))
+        found = [residual_chi_squared(y, values, self.noise, count) for values in expected]
+        return np.asarray(np.mean(found, axis=0))
+
+
+def read_measurement(operator: str, noise: float, inputs: Images | None, truth: Images) -> Measured | None:
+    """The measurement that --operator and --noise name; None without --operator.
+
+    Raises:
+        ValueError: one without the other, or inputs of another size than the operator gives.
+    """
+    if not operator:
+        if noise:
+            raise ValueError(f"--noise {noise:g}: must come with --operator, of whose residual the chi squared is made")
+        return None
+    if inputs is None or noise <= 0:
+        raise ValueError(f"--operator {operator}: must come with --inputs, the measurements, and a --noise above 0")
+    check_images(truth[:1], "TRUTH")
+    found = read_operator(operator, (truth.shape[1], truth.shape[2]))
+    shape = found.forward(np.asarray(truth[:1], np.float64)).shape[1:]
+    if inputs.shape[1:] != shape:
+        raise ValueError(f"--inputs: images of {inputs.shape[1:]}: must be {shape}, which --operator {operator} gives")
+    return Measured(found, noise)
 
 
 def check_sets(truth: Images, draws: Images, inputs: Images | None) -> None:

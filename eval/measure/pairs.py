@@ -18,7 +18,7 @@ from core.metrics.resampling import DRAWS, distance_interval, mean_intervals
 from core.metrics.restoration import mean_squared_error, psnr, structural_similarity
 from eval.measure.image_sets import Images
 from eval.measure.metrics import rows
-from eval.measure.pair_sets import BICUBIC, DRAW, LEAST, check_sets, restored_sets
+from eval.measure.pair_sets import BICUBIC, DRAW, LEAST, Measured, check_sets, restored_sets
 
 LEVEL = 0.95
 BLOCK = 128  # images whose ranks are counted at a time
@@ -34,6 +34,7 @@ def measure_pairs(
     draws: Images,
     inputs: Images | None = None,
     extract: Extract | None = None,
+    measured: Measured | None = None,
     pixel_scale: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -42,8 +43,9 @@ def measure_pairs(
     Args:
         truth: (N, H, W, C) in [0, 1], N at least 20.
         draws: (N, K, H, W, C) in [0, 1]: K answers to each input.
-        inputs: (N, h, w, C') in [0, 1], what the images were restored from; None leaves bicubic interpolation out.
+        inputs: (N, h, w, C'), what the images were restored from; None leaves bicubic interpolation out.
         extract: images -> taps of the lens extractor; None leaves its parameters out.
+        measured: how the inputs were measured; None leaves the chi squared of the residual out.
         pixel_scale: arcsec per pixel; None leaves lengths in pixels.
         seed: of the bootstrap and of the groups that the jackknife leaves out.
     Returns:
@@ -55,6 +57,9 @@ def measure_pairs(
     check_sets(truth, draws, inputs)
     sets = restored_sets(truth, draws, inputs)
     errors = {name: _errors(truth, images) for name, images in sets.items()}
+    if measured is not None and inputs is not None:
+        for name, images in {**sets, "truth": truth[:, None]}.items():
+            errors.setdefault(name, {})["chi_squared"] = measured.chi_squared(inputs, images)
     truth_numbers, numbers = _physics_numbers(truth, sets, extract, 1.0 if pixel_scale is None else pixel_scale)
     several = draws.shape[1] > 1
     return {
@@ -102,7 +107,7 @@ def _gains(errors: Mapping[str, Mapping[str, Array]], seed: int) -> dict[str, An
         return {
             name: _estimates({key: columns[key] - base[key] for key in ("psnr", "ssim")}, seed)
             for name, columns in errors.items()
-            if name != BICUBIC
+            if name not in (BICUBIC, "truth")
         }
 
 

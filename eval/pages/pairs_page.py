@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from core.images import note_of_strips
+from core.images import note_of_strips, shown_as
 from eval.measure.image_sets import Images
-from eval.measure.pair_sets import bicubic
 from eval.pages.page import Cell, Figure, Figures, Notice, Prose, Section, Table, render
 from eval.pages.plots import histogram_plot, image_grid, line_plot
 from eval.pages.tables import number, span, text_table
@@ -74,9 +73,9 @@ def _levels(result: Result) -> list[str]:
 def _pictures(truth: Images, draws: Images, inputs: Images | None, prose: Prose) -> Figures:
     """A row an image: input, bicubic, mean, deviation, one draw, truth."""
     true, several = np.asarray(truth[:SHOWN]), draws[:SHOWN]
-    shape, columns, widest = true.shape[1:], [], 0.0
+    shape, columns, widest = (true.shape[1], true.shape[2], true.shape[3]), [], 0.0
     if inputs is not None:
-        columns += [_as_shown(inputs[:SHOWN], shape, nearest=True), _as_shown(inputs[:SHOWN], shape)]
+        columns += [_as_squares(inputs[:SHOWN], shape), shown_as(inputs[:SHOWN], shape)]
     if draws.shape[1] > 1:
         deviation = several.std(axis=1, ddof=1)
         widest = float(deviation.max())
@@ -94,16 +93,10 @@ def _pictures(truth: Images, draws: Images, inputs: Images | None, prose: Prose)
     return Figures([Figure(markup, "Restored images", caption)], "Look at them", wide=True)
 
 
-def _as_shown(inputs: Images, shape: tuple[int, ...], nearest: bool = False) -> Images:
-    """Inputs at the size and number of channels of the truth, by bicubic interpolation or as squares."""
-    if nearest:
-        rows, columns = (np.arange(n) * m // n for n, m in zip(shape[:2], inputs.shape[1:3], strict=True))
-        shown = np.asarray(inputs)[:, rows][:, :, columns]
-    else:
-        shown = bicubic(inputs, (shape[0], shape[1]))
-    if shown.shape[3] != shape[2]:
-        shown = np.broadcast_to(shown.mean(axis=3, keepdims=True), (len(shown), *shape))
-    return shown
+def _as_squares(inputs: Images, shape: tuple[int, int, int]) -> Images:
+    """Inputs with each pixel as a square, at the size and number of channels of the truth."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(shape[:2], inputs.shape[1:3], strict=True))
+    return shown_as(np.asarray(inputs)[:, rows][:, :, columns], shape)
 
 
 def _physics_table(result: Result, prose: Prose) -> Table:

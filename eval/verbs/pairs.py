@@ -22,6 +22,7 @@ class Pairs(Interpreters):
     Examples:
       python -m eval pairs truth.npy restored/draws.npy --inputs inputs.npy --out report
       python -m eval pairs truth.npy restored --pixel-scale 0.117
+      python -m eval pairs truth.npy solved --inputs solved/measured.npy --operator blur:1.5 --noise 0.02
     """
 
     WORDS_FIRST: ClassVar = True
@@ -35,6 +36,11 @@ class Pairs(Interpreters):
     extractor: Literal["lens", "pixels"] = "lens"
     """lens measures the Einstein radius and other parameters of a lens by the lens extractor. pixels leaves it out and
     takes images of any size and any number of channels."""
+    operator: str = ""
+    """How --inputs were measured, as for `edit solve`: blur:SIGMA, downscale:K, mask:FILE or psf:FILE. The result then
+    has the chi squared of the residual. By default it is left out."""
+    noise: float = 0.0
+    """Standard deviation of the inputs' noise, in intensity; needed by --operator."""
     pixel_scale: float | None = None
     """Arcsec per pixel of the true images; by default lengths are in pixels."""
     out: str | None = None
@@ -49,7 +55,7 @@ class Pairs(Interpreters):
     def execute(self) -> str:
         """Measure, and write both files."""
         from eval.measure.image_sets import read_image_set
-        from eval.measure.pair_sets import read_draws, read_inputs
+        from eval.measure.pair_sets import read_draws, read_inputs, read_measurement
         from eval.measure.pairs import measure_pairs
         from eval.pages.page import write_result
         from eval.pages.pairs_page import pairs_text, write_pairs_page
@@ -61,7 +67,8 @@ class Pairs(Interpreters):
         truth = read_image_set(self.truth, "real", Path).all_images()
         draws = read_draws(self.draws)
         inputs = read_inputs(self.inputs) if self.inputs else None
-        options: dict[str, Any] = {"pixel_scale": self.pixel_scale, "seed": self.seed}
+        measured = read_measurement(self.operator, self.noise, inputs, truth)
+        options: dict[str, Any] = {"measured": measured, "pixel_scale": self.pixel_scale, "seed": self.seed}
         if self.extractor == "lens":
             extractor, framework = open_extractor("lens"), first_framework(self.framework)
             extractor.check_channels(truth.shape[3])
@@ -70,6 +77,7 @@ class Pairs(Interpreters):
         else:
             result = measure_pairs(truth, draws, inputs, **options)
         result["files"] = {"truth": self.truth, "draws": self.draws, "inputs": self.inputs}
+        result["measurement"] = {"operator": self.operator, "noise": self.noise} if self.operator else None
         text = write_result(folder / "pairs.json", result)
         write_pairs_page(folder / "report.html", result, truth, draws, inputs)
         if self.json:

@@ -24,6 +24,7 @@ def test_help_has_the_docstring_and_every_flag(name, capsys):
         "spd": ("real", "generated"),
         "spd-regression": ("run",),
         "sweep": ("run",),
+        "utility": ("real", "generated"),
     }.get(name, ())  # these are no flags
     for field in dataclasses.fields(command_of(name)):
         assert field.name in words or f"--{field.name.replace('_', '-')} " in said, field.name

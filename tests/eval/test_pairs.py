@@ -31,14 +31,15 @@ def exchangeable(seed=0, scale=1.0):
 def files(tmp_path):
     truth, draws = exchangeable()
     np.save(tmp_path / "truth.npy", truth)
-    np.save(tmp_path / "inputs.npy", np.clip(resize(truth, 12, 14), 0, 1).astype(np.float32))
+    np.save(tmp_path / "inputs.npy", resize(truth, 12, 14).astype(np.float32) - 0.2)  # with noise below 0
     (tmp_path / "restored").mkdir()
     np.save(tmp_path / "restored" / "draws.npy", draws)
     return tmp_path
 
 
 def call(files, *words):
-    paths = [str(files / word) if word.endswith((".npy", "restored")) or word == "out" else word for word in words]
+    names = [word for word in words if (word.endswith((".npy", "restored")) and "/" not in word) or word == "out"]
+    paths = [str(files / word) if word in names else word for word in words]
     return main(["pairs", *paths, "--extractor", "pixels"])
 
 
@@ -99,6 +100,34 @@ def test_the_physics_is_that_of_each_image_and_its_truth():
     assert column["bias"]["value"] == pytest.approx((seen - true).mean())
     assert column["error"]["value"] == pytest.approx(np.abs(seen - true).mean())
     assert found["calibration"] is None
+
+
+def test_the_residual_of_the_truth_and_of_the_posterior_is_1(files, capsys):
+    truth, draws = exchangeable()
+    inputs = truth[:, ::2, ::2] * 0
+    for rows, columns in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        inputs += truth[:, rows::2, columns::2] / 4
+    noise = NOISE * np.random.default_rng(4).standard_normal(inputs.shape)
+    np.save(files / "measured.npy", (inputs + noise).astype(np.float32))
+    words = ["--inputs", "measured.npy", "--operator", "downscale:2", "--out", "out"]
+    assert call(files, "truth.npy", "restored", *words, "--noise", str(NOISE)) == 0
+    stored = json.loads((files / "out" / "pairs.json").read_text())
+    found = {name: columns["chi_squared"]["value"] for name, columns in stored["quality"].items()}
+    assert found["truth"] == pytest.approx((noise**2).mean() / NOISE**2, rel=1e-3)
+    # A (draw - truth) has the variance 2 NOISE^2 / 4
+    assert found["one draw"] == pytest.approx(1.5, abs=0.02) and found["mean of draws"] < found["one draw"]
+    assert "chi_squared" in stored["quality"]["bicubic"] and stored["measurement"]["operator"] == "downscale:2"
+    known = np.ones(truth.shape[1:3], np.float32)
+    known[5:9] = 0
+    np.save(files / "mask.npy", 1 - known)
+    np.save(files / "measured.npy", np.where(known[..., None], truth, 0.5))
+    words = ["--inputs", "measured.npy", "--operator", f"mask:{files}/mask.npy", "--out", "out", "--noise", "0.1"]
+    assert call(files, "truth.npy", "restored", *words) == 0
+    stored = json.loads((files / "out" / "pairs.json").read_text())
+    assert stored["quality"]["truth"]["chi_squared"]["value"] == 0
+    expected = ((draws - truth[:, None]) ** 2)[:, :, known > 0].mean() / 0.1**2
+    assert stored["quality"]["one draw"]["chi_squared"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert "Residual" in capsys.readouterr().out
 
 
 def test_perfect_images_have_no_psnr_and_every_file_is_written(files, capsys):
@@ -181,6 +210,14 @@ def test_the_lens_extractor_s_parameters_are_measured_in_the_truth_s_unit(files,
         (["small.npy", "small.npy"], "images of 8 pixels: must be at least 11"),
         (["truth.npy", "restored", "--pixel-scale", "0"], "pixel_scale = 0.0"),
         (["truth.npy", "restored", "--seed", "-1"], "--seed -1"),
+        (["truth.npy", "restored", "--noise", "0.1"], "--noise 0.1: must come with --operator"),
+        (["truth.npy", "restored", "--operator", "blur:1", "--noise", "0.1"], "must come with --inputs"),
+        (["truth.npy", "restored", "--operator", "blur:1", "--inputs", "inputs.npy"], "a --noise above 0"),
+        (
+            ["truth.npy", "restored", "--operator", "blur:1", "--inputs", "inputs.npy", "--noise", "1"],
+            "must be (24, 28",
+        ),
+        (["truth.npy", "restored", "--operator", "blur", "--inputs", "inputs.npy", "--noise", "1"], "--operator blur"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(files, capsys, words, message):
