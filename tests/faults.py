@@ -9,7 +9,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.config import ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
+from core.config import DataConfig, ModelConfig, ProcessConfig, Recipe, SamplingConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ RECIPES: dict[str, Recipe] = {
         dataclasses.replace(_SMALL, mid_block_type=None),
         ProcessConfig(timesteps=100, prediction="v"),
         training=TrainingConfig(optimizer="muon"),
+        sampling=SamplingConfig("ddim", 10),
+    ),
+    # An image beside each, and the stretch of both.
+    "pairs": Recipe(
+        dataclasses.replace(_SMALL, mid_block_type=None, in_channels=2, condition_channels=1),
+        ProcessConfig(timesteps=100, prediction="v", stretch=0.02),
+        DataConfig(beside="simulate:degraded", beside_size=(4, 6)),
         sampling=SamplingConfig("ddim", 10),
     ),
 }

@@ -16,6 +16,7 @@ from core.config import Recipe, Sampler, SamplingConfig, Spacing
 from core.diffusion.process import Process, make_process, q_sample
 from core.diffusion.samplers import SAMPLERS, make_table
 from core.diffusion.table import run
+from core.images import resize
 from core.networks.specs import param_specs, time_frequencies
 from core.random import gaussian, generator, integers
 from core.training.optim import ema_decay, is_decayed, is_orthogonalised, learning_rate, scalars
@@ -133,8 +134,7 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
     recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, augment=False))
     size, seed, exact = recipe.training.batch_size, recipe.training.seed, process_tables(recipe.process)
     given = images_for(recipe, 3 * size)
-    stored, training = given["images"].astype(np.float64), Training(recipe, as_dataset(given))
-    pixels = 2 * stored - 1 if recipe.data.space == "image" else stored
+    pixels, training = _as_seen(recipe, given["images"]), Training(recipe, as_dataset(given))
     found: dict[str, Arrays] = {}
     expected: dict[str, Arrays] = {}
     seen = []
@@ -159,8 +159,16 @@ def batches(twins: Twins, subject: Subject, board: Board) -> None:
     board.close("images of an epoch", np.sort(np.concatenate(seen)), np.arange(len(pixels)), EXACT)
 
 
+def _as_seen(recipe: Recipe, images: NDArray[Any]) -> NDArray[np.float64]:
+    """Images in [0, 1] in the network's range, with the square-root stretch of the recipe."""
+    x, a = images.astype(np.float64), recipe.process.stretch
+    if a:
+        x = (np.sqrt(np.maximum(x, 0) + a) - np.sqrt(a)) / (np.sqrt(1 + a) - np.sqrt(a))
+    return 2 * x - 1 if recipe.data.space == "image" else x
+
+
 def _condition(recipe: Recipe, given: Arrays, chosen: NDArray[np.int64], step: int) -> Arrays:
-    """What a batch is conditioned on: class and numbers of its images, dropped together by seed, step and place."""
+    """What a batch is conditioned on: the images beside, and class and numbers, dropped by seed, step and place."""
     share, seed = recipe.training.condition_dropout, recipe.training.seed
     drawn = [generator(seed, "condition_dropout", place, step).random() for place in range(len(chosen))]
     dropped, oracle = np.array(drawn) < share, {}
@@ -170,6 +178,8 @@ def _condition(recipe: Recipe, given: Arrays, chosen: NDArray[np.int64], step: i
         columns = [given[f"parameters/{name}"] for name in recipe.data.condition]
         oracle["vector"] = np.stack([(c[chosen] - c.mean()) / c.std() for c in columns], axis=1)
         oracle["keep"] = 1.0 - dropped
+    if "beside" in given:
+        oracle["image"] = _as_seen(recipe, resize(given["beside"][chosen], *recipe.model.sample_size))
     return oracle
 
 

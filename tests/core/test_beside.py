@@ -84,6 +84,15 @@ def test_a_folder_that_all_files_share_and_suffixes_do_not_count(tmp_path):
     )
 
 
+def test_names_pair_where_the_files_have_another_order(tmp_path):
+    save(tmp_path / "sharp", SHARP[:3], ["a", "a.o", "b"])  # a.npy, a.o.npy, b.npy
+    save(tmp_path / "blurred", BLURRED[:3] + 0.2, ["a", "a.o", "b"], ".png")  # a.o.png, a.png, b.png
+    found = opened(config(tmp_path, held_out=0.0))
+    np.testing.assert_array_equal(found.images[..., 0], SHARP[:3])
+    np.testing.assert_allclose(found.beside[..., 0], BLURRED[:3] + 0.2, atol=1 / 255)
+    assert "order" in found.manifest["beside"]["source"]
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_files_of_many_images_pair_by_order(tmp_path, suffix):
     for name, images in (("sharp", SHARP), ("blurred", BLURRED)):
