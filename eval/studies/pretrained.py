@@ -81,6 +81,7 @@ class PretrainedStudy(Interpreters):
             **self._training(checkpoint.progress, environment, command),
             **network_facts(folder),
             "distances": [self._distance(drawn, n) for n in (self.n, SMALL_N)],
+            "nearest": self._nearest(drawn),
         }
         write_json(folder / "card.json", facts)
         text = fill_template("card.md", **facts, network=f"pretrained:{self.name}", recipe=recipe, data=checkpoint.data)
@@ -117,6 +118,19 @@ class PretrainedStudy(Interpreters):
         frechet, floor = result["frechet"], result["floor"]
         kept = {key: frechet[key] for key in ("value", "low", "high")}
         return {"n": n, **kept, "floor": floor["mean"], "floor_std": floor["std"], "framework": self.framework}
+
+    def _nearest(self, drawn: Path) -> dict[str, float]:
+        """How many drawn images are nearer to a training image than 99 % of the held-out ones are."""
+        from eval.measure.compare import compare
+        from eval.measure.image_sets import read_image_set
+
+        real, generated = (
+            read_image_set(path, role, lambda run: run)
+            for path, role in ((f"pretrained:{self.name}", "real"), (str(drawn), "generated"))
+        )
+        result = compare(real.all_images()[: self.n], {"drawn": generated.all_images()[: self.n]}, real.others)
+        found = result["nearest"]["sets"]["drawn"]
+        return {key: found[key] for key in ("count", "share_closer", "copies")}
 
 
 def training_command(config: str, recipe: Recipe, framework: Framework) -> str:

@@ -58,6 +58,7 @@ def test_the_card_has_what_the_files_say(place, capsys):
     for d in facts["distances"]:
         assert d["low"] < d["value"] < d["high"] and d["floor"] > 0
         assert f"| {d['n']} | {d['value']:.3g} | {d['low']:.3g} to {d['high']:.3g} | {d['floor']:.3g} ±" in card
+    assert f"Of {N} drawn images {100 * facts['nearest']['share_closer']:.1f} % are nearer" in card
     assert facts["command"] in card and facts["weights_sha256"] in card and "`theta_e`" in card and "MIT" in card
     assert str(place) not in card + json.dumps(facts), "no path of this machine"
     result, _ = evaluate(DistanceRequest(real="pretrained:tiny", generated="pretrained:tiny", n=SMALL_N))
