@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from core.extractors.features import Extractor
     from core.inference.sampling import Network
+    from core.training.ranks import Ranks
     from core.training.training import Trainer
 
     Weights = dict[str, np.ndarray]
@@ -134,9 +135,18 @@ class Twin:
             **self.module("trainer").describe(self.device),
         }
 
-    def make_trainer(self, recipe: Recipe) -> Trainer:
-        """A new trainer, with initial weights drawn from the recipe's seed."""
-        trainer: Trainer = self.module("trainer").Trainer(recipe, self.device, self.compiled)
+    def join(self) -> Ranks:
+        """The processes that train together with this one, as the launcher says; call it before anything is computed.
+
+        Raises:
+            ValueError: the device is not there, or the launcher's settings are wrong.
+        """
+        ranks: Ranks = self.module("ranks").join(self.device)
+        return ranks
+
+    def make_trainer(self, recipe: Recipe, ranks: Ranks | None = None) -> Trainer:
+        """A new trainer, with initial weights drawn from the recipe's seed; None trains alone."""
+        trainer: Trainer = self.module("trainer").Trainer(recipe, self.device, self.compiled, ranks)
         return trainer
 
     def make_network(self, model: ModelConfig, weights: Weights, dtype: str) -> Network:

@@ -1,7 +1,8 @@
 """Faults of which the parity ladder must find every one; they stand in faults.toml, beside this file.
 
 A fault in core alters both frameworks alike. It shows against closed forms (rungs 1 to 4), or between two ways to the
-same images (rung 9). A fault in one twin shows against the other twin.
+same images (rung 9). A fault in one twin shows against the other twin. A fault that only several processes have shows
+against one process (rung 10).
 """
 
 import dataclasses
@@ -73,6 +74,13 @@ RECIPES: dict[str, Recipe] = {
         ProcessConfig(timesteps=100, prediction="v", stretch=0.02),
         DataConfig(beside="simulate:degraded", beside_size=(4, 6)),
         sampling=SamplingConfig("ddim", 10),
+    ),
+    # Of two timesteps, each has its ten losses, and its probability, after some of the twenty steps.
+    "importance": Recipe(
+        dataclasses.replace(_SMALL, mid_block_type=None),
+        ProcessConfig(2, beta_end=0.6),
+        training=TrainingConfig(timestep_sampling="importance"),
+        sampling=SamplingConfig("ddim", 2),
     ),
 }
 """What the ladder is climbed with: tiny networks that between them use every option that a fault touches."""

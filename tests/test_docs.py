@@ -175,6 +175,9 @@ def test_a_documented_command_is_understood(command, checkout, capsys):
     elif words[0] == "conda":
         text = "".join(read(path) for path in (ROOT / "envs").glob("*.yml"))
         assert (ROOT / words[-1]).exists() or f"name: {words[-1]}\n" in text
+    elif words[0] == "torchrun":
+        check_python(["python", "-m", *words[words.index("--") + 1 :]])
+        assert capsys.readouterr().err == ""
     elif Path(words[0]).name == "python":
         check_python(words)
         assert capsys.readouterr().err == ""

@@ -49,6 +49,8 @@ EXCEPTIONS: dict[str, str] = {
     "sampler.py: BoundNetwork.run": "PyTorch's loop has tensors, which stay on a GPU; TensorFlow has core's, on arrays",
     "sampler.py: clipped": "the same",
     "sampler.py: deviation": "the same",
+    "ranks.py: LaunchedRanks(*)": "torchrun has a store of keys, tf.distribute a strategy and the workers' addresses",
+    "ranks.py: replicated": "PyTorch's ranks have one device each, and plain parameters",
     "device.py: on_device": "PyTorch moves what is made, TensorFlow places what a block makes",
     "sampler.py: Network.__init__(device)": "a PyTorch module's parameters say their device; a function has none",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import Any
@@ -13,10 +14,12 @@ import tensorflow as tf
 from core.config import Recipe
 from core.networks.specs import check_weights, initial_weights, param_specs
 from core.training.optim import COMPILED_FROM, is_decayed, muon_scale, muon_stacks
+from core.training.ranks import Ranks
 from tf_impl.device import device_name, on_device, pick_device, tf32
 from tf_impl.kernel import compiled_layers
 from tf_impl.muon import orthogonalise
 from tf_impl.objective import losses
+from tf_impl.ranks import replicated
 from tf_impl.sampler import Network
 from tf_impl.weights import build_unet, from_keras, set_weights, to_keras, variables
 
@@ -54,17 +57,26 @@ class Trainer:
         device: where to train; see pick_device().
         compiled: whether XLA compiles the loss and its gradients. None does so on an NVIDIA GPU, for
             COMPILED_FROM steps and more. Where it fails, a line in the log says so, and the training goes on without.
+        ranks: the processes that train together; None trains alone.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "auto", compiled: bool | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, device: str = "auto", compiled: bool | None = None, ranks: Ranks | None = None
+    ) -> None:
         self.recipe, self.device = recipe, pick_device(device, recipe.training.dtype)
+        self.ranks: Any = ranks or Ranks()
+        self.replicas = self.ranks.count * self.ranks.devices
         if compiled is None:
             compiled = "GPU" in self.device and recipe.training.steps >= COMPILED_FROM
         self.compiled, self.asynchronous = compiled, "GPU" in self.device
         # It joins sums of gradients to sums of more, and which of these is added first depends on free memory.
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-        with tf.device(self.device):
+        with tf.device(self.device) if self.replicas == 1 else self._replicated():
             self._make()
+
+    def _replicated(self) -> contextlib.AbstractContextManager[None]:
+        """Where every replica gets a copy of each variable."""
+        return replicated(self.ranks.strategy)
 
     def _make(self) -> None:
         """Make the networks, the averages and the optimiser's variables."""
@@ -95,27 +107,61 @@ class Trainer:
         self.averaged: Network | None = None  # made when it is first asked for
         self._compiled_loss = tf.function(self._loss_and_gradients, autograph=False, jit_compile=self.compiled)
         self._compiled_update = tf.function(self._update, autograph=False)
+        self._compiled_step = tf.function(self._replicated_step, autograph=False)
 
     @on_device
     def put(self, batch: dict[str, np.ndarray]) -> Placed:
         """A batch on the device, as micro-batches; see core.training.training.Trainer."""
-        size = len(batch["t"]) // self.recipe.training.accumulate
-        return [
-            {key: tf.constant(value[start : start + size]) for key, value in batch.items()}
-            for start in range(0, len(batch["t"]), size)
-        ]
+        count, devices = len(batch["t"]), self.ranks.devices
+        size = count // devices // self.recipe.training.accumulate
+
+        def parts(first: int) -> Placed:
+            return [
+                {key: tf.constant(value[start : start + size]) for key, value in batch.items()}
+                for start in range(first, first + count // devices, size)
+            ]
+
+        if self.replicas == 1:
+            return parts(0)
+        return self.ranks.strategy.experimental_distribute_values_from_function(
+            lambda context: parts(context.replica_id_in_sync_group % devices * (count // devices))
+        )
 
     @on_device
     def step(self, placed: Placed, scalars: dict[str, float]) -> dict[str, Any]:
         """One optimiser step; see core.training.training.Trainer."""
-        total, gradients = self.gradients(placed, int(scalars["dropout_seed"]))
         # Tensors, since a new value of a Python float would trace the function again.
         lr, muon_lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "muon_lr", "ema_decay"))
-        profiles = [scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))]
-        norm = self._compiled_update(total, gradients, lr, muon_lr, decay, tf.constant(profiles, tf.float64))
+        profiles = tf.constant([scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))], tf.float64)
+        seed = int(scalars["dropout_seed"])
+        if self.replicas == 1:
+            total, gradients = self.gradients(placed, seed)
+            norm = self._compiled_update(total, gradients, lr, muon_lr, decay, profiles)
+        else:
+            rates = (lr, muon_lr, decay, profiles)
+            found = self._compiled_step(placed, tf.constant(seed, tf.int64), rates)
+            results = [self.ranks.strategy.experimental_local_results(value) for value in found]
+            (total, *_), (norm, *_) = results[:2]
+            self.losses = self.ranks.gather(np.concatenate([each.numpy() for each in results[2]]))
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
         each = {"losses": self.losses} if self.recipe.training.timestep_sampling == "importance" else {}
         return {"loss": total, "grad_norm": norm, **each, **{k: v.read_value() for k, v in counts.items()}}
+
+    def _replicated_step(self, placed: Placed, dropout_seed: Any, rates: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+        """One optimiser step of all replicas: the loss, the gradients' norm, and the loss of each image, by replica."""
+        return self.ranks.strategy.run(self._replica_step, (placed, dropout_seed, rates))
+
+    def _replica_step(self, placed: Placed, dropout_seed: Any, rates: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+        """As _replicated_step(), in a replica. The gradients are summed over all replicas, and each one's update is
+        the same."""
+        context = tf.distribute.get_replica_context()
+        local = context.replica_id_in_sync_group % self.ranks.devices
+        total, gradients = self._gradients(placed, dropout_seed + tf.cast(local, dropout_seed.dtype))
+        each = self.losses  # before the sum, at which TensorFlow goes on with the next replica
+        flat = tf.concat([tf.reshape(total, (1,)), self._flatten(gradients)], axis=0)
+        mean = context.all_reduce(tf.distribute.ReduceOp.SUM, flat) / self.replicas
+        norm = self._update(mean[0], self._split(mean[1:]), *rates)
+        return mean[0], norm, each
 
     @on_device
     def gradients(self, placed: Placed, dropout_seed: int) -> tuple[Any, list[Any]]:
@@ -135,7 +181,8 @@ class Trainer:
         total, found = 0.0, []
         sums: list[Any] = []
         for i, layer in enumerate(self.dropouts if self.recipe.model.dropout else []):
-            layer.seed_generator.state.assign([dropout_seed, i])
+            state = layer.seed_generator.state
+            state.assign(tf.stack([tf.cast(value, state.dtype) for value in (dropout_seed, i)]))
         for part in placed:
             value, each, gradients = self._compiled_loss(part)
             total = total + value

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from core.config import Recipe
 from core.networks.specs import initial_weights, param_specs
 from core.training.optim import COMPILED_FROM, is_decayed, muon_scale, muon_stacks
+from core.training.ranks import Ranks
 from torch_impl.device import device_name, pick_device, tf32
 from torch_impl.muon import orthogonalise
 from torch_impl.objective import losses
@@ -44,11 +48,14 @@ class Trainer:
         device: where to train; see pick_device().
         compiled: whether torch.compile compiles the loss and its gradients. None does so on an NVIDIA GPU, for
             COMPILED_FROM steps and more. Where it fails, a line in the log says so, and the training goes on without.
+        ranks: the processes that train together; None trains alone.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "auto", compiled: bool | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, device: str = "auto", compiled: bool | None = None, ranks: Ranks | None = None
+    ) -> None:
         config = recipe.training
-        self.recipe = recipe
+        self.recipe, self.ranks = recipe, ranks or Ranks()
         self.device = pick_device(device, config.dtype)
         self.asynchronous = self.device.type != "cpu"
         weights = initial_weights(recipe.model, config.seed, config.dtype)
@@ -59,7 +66,9 @@ class Trainer:
         self.profiles = [copy.deepcopy(self.ema) for _ in config.ema_profiles]
         if compiled is None:
             compiled = self.device.type == "cuda" and config.steps >= COMPILED_FROM
-        self.called: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
+        # It sums the gradients over the ranks, in buckets, while the backward pass goes on.
+        self.module: Any = DistributedDataParallel(self.network) if self.ranks.count > 1 else self.network
+        self.called: Any = torch.compile(self.module, dynamic=False) if compiled else self.module
         self.parameters: list[torch.Tensor] = list(self.network.parameters())
         self.optimizer = self._make_optimizer()
         self.averaged = Network(self.ema)
@@ -98,19 +107,21 @@ class Trainer:
         self.skipped = self.skipped + skip
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * skip
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-        each = {"losses": self.losses.cpu()} if self.recipe.training.timestep_sampling == "importance" else {}
+        each = {}
+        if self.recipe.training.timestep_sampling == "importance":
+            each["losses"] = self.ranks.gather(self.losses.cpu().numpy())
         return {"loss": total, "grad_norm": norm, **each, **counts}
 
     def gradients(self, placed: Placed, dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of a global batch, and the norm of its gradients, which stay in the parameters' `.grad`."""
+        """Loss of the ranks' global batch, and the norm of its gradients, which stay in the parameters' `.grad`."""
         with tf32(self.recipe.training.autocast == "tf32"):
             try:
                 return self._gradients(placed, dropout_seed)
             except Exception as error:  # the compilers' errors have no class in common
-                if self.called is self.network:
+                if self.called is self.module:
                     raise
                 logger.warning("torch.compile failed, and the training goes on without it: %.300s", error)
-                self.called = self.network
+                self.called = self.module
                 return self._gradients(placed, dropout_seed)
 
     def _gradients(self, placed: Placed, dropout_seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,14 +131,19 @@ class Trainer:
         self.network.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=getattr(torch, config.dtype), device=self.device)
         found = []
-        for part in placed:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
-                each = losses(self.called, part, self.recipe.process.loss)
-                value = each.mean() / config.accumulate
-            value.backward()
+        for i, part in enumerate(placed):
+            last = i == len(placed) - 1
+            with contextlib.nullcontext() if last or self.ranks.count == 1 else self.module.no_sync():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=config.autocast == "bf16"):
+                    each = losses(self.called, part, self.recipe.process.loss)
+                    value = each.mean() / config.accumulate
+                value.backward()
             total += value.detach()
             found.append(each.detach())
         self.losses = torch.cat(found)
+        if self.ranks.count > 1:
+            distributed.all_reduce(total)
+            total /= self.ranks.count
         return total, torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ import resource
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.checkpoints.pretrained import refuse_pretrained
 from core.command_line import given, output_folder, read_flags
@@ -23,6 +24,9 @@ from core.config import (
 )
 from core.config.recipes import load_recipe, to_dict
 from core.twin import Device, Twin
+
+if TYPE_CHECKING:
+    from core.training.ranks import Ranks
 
 MOST_MINUTES = 1_000_000
 """Largest value of --minutes, nearly two years."""
@@ -112,14 +116,19 @@ def train_recipe(
         minutes: length of the training, which chooses the number of steps; 0 keeps those of the recipe.
         resume, retune: as in train_in().
     """
+    twin.prepare(recipe.training.threads)
+    ranks = twin.join()
     if minutes:
-        recipe = _fit(twin, recipe, minutes, run)
+        recipe = _fit(twin, recipe, minutes, run, ranks)
     if run is None:
-        return _dry_run(twin, recipe)
+        return _dry_run(twin, recipe, ranks)
+    resume = resume or (ranks.restarted and (run / "recipe.json").is_file())
     from core.checkpoints.checkpoint import resolve_checkpoint
     from core.training.run import train_in
 
-    signum = train_in(twin, recipe, run, resume, retune)
+    signum = train_in(twin, recipe, run, resume, retune, ranks)
+    if ranks.rank:
+        return 128 + signum if signum else 0
     if not signum:
         print(f"wrote {resolve_checkpoint(run)}")
         return 0
@@ -137,28 +146,31 @@ def check_minutes(minutes: float, argv: list[str], flags: tuple[str, ...]) -> No
             raise ValueError(f"--minutes with {flag}: --minutes chooses the steps of a new run; give one of the two")
 
 
-def _fit(twin: Twin, recipe: Recipe, minutes: float, run: Path | None) -> Recipe:
+def _fit(twin: Twin, recipe: Recipe, minutes: float, run: Path | None, ranks: Ranks) -> Recipe:
     """The recipe with the steps that `minutes` hold on this machine; `run` is the folder of the new run, if any."""
     from core.checkpoints.run_folder import RunFolder
     from core.training.pace import fit_to, step_seconds
 
-    if run is not None:
+    if run is not None and not ranks.rank:
         RunFolder(run).check_new()  # said now, not after the timing
-    seconds = step_seconds(twin, recipe, 60 * minutes)
+    seconds = step_seconds(twin, recipe, 60 * minutes, ranks)
     fitted = fit_to(recipe, 60 * minutes, seconds)
-    print(f"--minutes {minutes:g}: {fitted.training.steps:,} steps, from timed steps of {seconds:.3f} s")
+    if not ranks.rank:
+        print(f"--minutes {minutes:g}: {fitted.training.steps:,} steps, from timed steps of {seconds:.3f} s")
     return fitted
 
 
-def _dry_run(twin: Twin, recipe: Recipe) -> int:
-    """Print the recipe and what its training costs."""
+def _dry_run(twin: Twin, recipe: Recipe, ranks: Ranks) -> int:
+    """Print the recipe and what its training costs; rank 0 alone prints."""
     from core.networks.specs import count_parameters
     from core.training.loop import start_training
     from core.training.pace import timed_steps
 
-    print(json.dumps(to_dict(recipe), indent=2))
-    run = start_training(twin, recipe)
+    run = start_training(twin, recipe, ranks)
     times = timed_steps(run)
+    if ranks.rank:
+        return 0
+    print(json.dumps(to_dict(recipe), indent=2))
     seconds = sorted(times[1:])[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1)
     dataset = run.training.dataset

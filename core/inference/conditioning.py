@@ -99,6 +99,7 @@ def training_condition(
     chosen: npt.NDArray[np.int64],
     images: npt.NDArray[Any],
     step: int,
+    samples: Sequence[int],
     codes: npt.NDArray[np.int64] | None = None,
 ) -> Condition:
     """The condition of a training batch. The class and the parameters of an image are dropped together.
@@ -108,14 +109,15 @@ def training_condition(
         dataset: labels and parameters.
         chosen: (B,) indices of images.
         images: (B, H, W, C) the chosen images in [0, 1], after augmentation.
-        step: 0-based optimiser step. Which images lose their condition depends on it, on training.seed and on the
-            position in the batch.
+        step: 0-based optimiser step. Which images lose their condition depends on it, on training.seed and on
+            `samples`.
+        samples: their B positions in the global batch.
         codes: as in inputs_of().
     Source: Ho & Salimans 2022, algorithm 1.
     """
     config, found = recipe.training, dict(own_images_condition(recipe, dataset, chosen, images, codes))
     if config.condition_dropout:
-        draws = [generator(config.seed, "condition_dropout", i, step).random() for i in range(len(chosen))]
+        draws = [generator(config.seed, "condition_dropout", i, step).random() for i in samples]
         dropped = np.array(draws) < config.condition_dropout
         if recipe.classes is not None:
             found["labels"] = np.where(dropped, recipe.classes, found["labels"])

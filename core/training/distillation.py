@@ -28,19 +28,22 @@ from core.files import file_hash
 from core.inference.conditioning import CONDITIONS, Condition, no_condition
 from core.inference.sampling import Network
 from core.training.levels import LevelSampler
+from core.training.ranks import Ranks
 from core.training.training import Batch, Trainer, Training
 from core.twin import Twin
 
 Array = NDArray[np.float64]
 
 
-def make_training(twin: Twin, recipe: Recipe, dataset: Dataset) -> Training:
+def make_training(twin: Twin, recipe: Recipe, dataset: Dataset, ranks: Ranks | None = None) -> Training:
     """The training of a recipe: a distillation where it names a teacher.
 
     Raises:
         ValueError: the teacher cannot be opened, or does not fit the recipe.
     """
-    return Distillation(recipe, dataset, twin) if recipe.distillation.teacher else Training(recipe, dataset)
+    if recipe.distillation.teacher:
+        return Distillation(recipe, dataset, twin, ranks)
+    return Training(recipe, dataset, ranks)
 
 
 class Distillation(Training):
@@ -50,12 +53,13 @@ class Distillation(Training):
         recipe: distillation names the teacher and its number of evaluations, sampling the student's steps.
         dataset: as in Training.
         twin: the framework, which evaluates the teacher.
+        ranks: as in Training.
     Raises:
         ValueError: the teacher cannot be opened, has another network or process, or was trained on other data.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, twin: Twin) -> None:
-        super().__init__(recipe, dataset)
+    def __init__(self, recipe: Recipe, dataset: Dataset, twin: Twin, ranks: Ranks | None = None) -> None:
+        super().__init__(recipe, dataset, ranks)
         self.twin, config, steps = twin, recipe.distillation, recipe.sampling.steps
         self.teacher = _open_teacher(recipe, dataset)
         self.weights_sum = file_hash(*self.teacher.files)  # now, since the files may go while the student is trained

@@ -79,7 +79,7 @@ class LevelSampler:
         """Keep the losses of an optimiser step for importance sampling, except those that are not finite.
 
         Args:
-            batch: `t` and `importance` (B,) are read.
+            batch: `t` and `importance` (B,) of the global batch are read.
             metrics: a trainer's metrics, whose `losses` (B,) are weighted by `importance`.
         """
         if not self.importance:

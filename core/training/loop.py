@@ -29,6 +29,7 @@ from core.inference.generator import Generator
 from core.inference.space import SPACES
 from core.training.distillation import make_training
 from core.training.evaluation import Evaluation
+from core.training.ranks import Ranks, gather_uneven
 from core.training.stopping import stop_on_signals
 from core.training.training import Trainer, Training, check_memory_of
 from core.twin import Twin
@@ -58,6 +59,11 @@ class TrainingRun:
         """The recipe of the training."""
         return self.training.recipe
 
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        return self.training.ranks
+
     def __iter__(self) -> Iterator[tuple[int, dict[str, float]]]:
         """Train to the recipe's last step.
 
@@ -81,10 +87,24 @@ class TrainingRun:
         )
 
     def draw(self, n: int, seed: int) -> np.ndarray:
-        """Draw images (n, H, W, C) in [0, 1] from the averaged weights, conditioned as images of the data are."""
-        samples = range(n)
-        condition = own_condition(self.recipe, self.training.dataset, samples, seed)
-        return self.generator().draw(samples, seed, condition)
+        """Draw images (n, H, W, C) in [0, 1] from the averaged weights, conditioned as images of the data are.
+
+        The ranks draw whole batches of sampling.batch_size in turn, so that their number changes no image.
+        """
+        size, generator = self.recipe.sampling.batch_size, self.generator()
+        batches = [range(first, min(first + size, n)) for first in range(0, n, size)]
+        own = batches[self.ranks.rank :: self.ranks.count]
+
+        def drawn(samples: range) -> np.ndarray:
+            condition = own_condition(self.recipe, self.training.dataset, samples, seed)
+            return generator.draw(samples, seed, condition)
+
+        found = np.concatenate([drawn(samples) for samples in own or batches[:1]])  # without one of its own, the shape
+        most = -(-len(batches) // self.ranks.count) * size
+        images = np.empty((n, *found.shape[1:]), found.dtype)
+        for rank, rows in enumerate(gather_uneven(self.ranks, found[: sum(map(len, own))], most)):
+            images[[i for samples in batches[rank :: self.ranks.count] for i in samples]] = rows
+        return images
 
     def checkpoint(self, seconds: float) -> Checkpoint:
         """The checkpoint of this step; `seconds` is the wall-clock time of the training so far."""
@@ -94,14 +114,14 @@ class TrainingRun:
         return Checkpoint(self.recipe, ema, state, progress, self.training.record(), self.training.dataset.chart)
 
 
-def start_training(twin: Twin, recipe: Recipe) -> TrainingRun:
-    """Start a new training of a recipe on its data; nothing is written to disk."""
+def start_training(twin: Twin, recipe: Recipe, ranks: Ranks | None = None) -> TrainingRun:
+    """Start a new training of a recipe on its data; nothing is written to disk. No ranks: the process trains alone."""
     check_memory_of(recipe)
     dataset = open_dataset(recipe.data, recipe.image_shape, recipe.model.condition_channels)
     check_condition(recipe, dataset)
-    training = make_training(twin, recipe, dataset)
+    training = make_training(twin, recipe, dataset, ranks)
     twin.prepare(recipe.training.threads)
-    run = TrainingRun(training, twin.make_trainer(recipe))
+    run = TrainingRun(training, twin.make_trainer(recipe, ranks))
     training.begin(run.trainer)
     return run
 
@@ -153,22 +173,41 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
         evaluation: measures the network at intervals; the checkpoint with the smallest distance is kept.
     Returns:
         0 at the last step; otherwise the number of the signal that stopped the training, with everything saved.
+        Rank 0 alone writes and shows the progress. A signal at any rank stops all ranks after the same step.
     Raises:
-        RunError: MOST_SKIPPED_IN_A_ROW steps in a row were not finite.
+        RunError: MOST_SKIPPED_IN_A_ROW steps in a row were not finite, or another rank has ended.
         OSError: the disk is full or not writable; earlier checkpoints are whole.
     """
+    ranks = run.ranks
+    try:
+        return _train(run, folder, evaluation)
+    except Exception as error:
+        if not ranks.is_of_another(error):
+            raise
+        ended = ", ".join(map(str, ranks.missing())) or "unknown"
+        raise RunError(
+            f"another process has ended (rank {ended}) after step {run.step}, so this one ends too; its own message "
+            f"says why; start all again with train --resume {folder.path}"
+        ) from error
+
+
+def _train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None) -> int:
+    """As train(), which explains the errors of ranks."""
     from tqdm import tqdm
 
-    config, started = run.recipe.training, time.monotonic()
-    meter, best = Meter(), folder.best_distance() if evaluation else math.inf
-    progress = tqdm(initial=run.step, total=config.steps, desc="train", unit="step", dynamic_ncols=True, smoothing=0.05)
+    config, started, ranks = run.recipe.training, time.monotonic(), run.ranks
+    writes = ranks.rank == 0
+    meter, best = Meter(), folder.best_distance() if evaluation and writes else math.inf
+    bar = {"desc": "train", "unit": "step", "dynamic_ncols": True, "smoothing": 0.05, "disable": not writes}
+    progress = tqdm(initial=run.step, total=config.steps, **bar)
     with stop_on_signals() as stopper, progress, contextlib.closing(run.training):
         while run.step < config.steps:
             metrics = run.advance()
             meter.add(metrics)
             progress.update()
+            signum = int(ranks.gather(np.array([stopper.signum])).max())
             step, end = run.step, run.step == config.steps
-            last = end or bool(stopper.signum)
+            last = end or bool(signum)
             due = evaluation is not None and evaluation.due(step)
             logs, saves = step % config.log_every == 0 or last or due, step % config.checkpoint_every == 0 or last
             if logs or saves:  # only here, since the counter waits for the device
@@ -176,25 +215,28 @@ def train(run: TrainingRun, folder: RunFolder, evaluation: Evaluation | None = N
             if logs:
                 line = meter.line(step, config.batch_size, metrics, run.seconds + time.monotonic() - started)
                 if evaluation is not None and due:
-                    line["distance"] = evaluation(run.draw(evaluation.config.n, evaluation.config.seed))
-                folder.log(line)
+                    images = run.draw(evaluation.config.n, evaluation.config.seed)
+                    line["distance"] = evaluation(images) if writes else math.inf
+                if writes:
+                    folder.log(line)
                 waiting = {"waiting": f"{line['waiting']:.0%}"} if line["waiting"] > MUCH_WAITING else {}
                 progress.set_postfix(loss=line["loss"], lr=f"{line['lr']:.1e}", **waiting, refresh=False)
                 meter.restart()
             if config.sample_count and (end or (config.sample_every and step % config.sample_every == 0)):
                 images = run.draw(config.sample_count, config.seed)
-                picture = folder.path / "samples" / f"step-{step:08d}.png"
-                SPACES[run.recipe.data.space].picture(picture, images)
+                if writes:
+                    picture = folder.path / "samples" / f"step-{step:08d}.png"
+                    SPACES[run.recipe.data.space].picture(picture, images)
                 meter.restart()
             better = due and line["distance"] < best
-            if saves or better:
+            if writes and (saves or better):
                 seconds = run.seconds + time.monotonic() - started
                 saved = save(run, folder, seconds, int(metrics["skipped_in_a_row"]), better)
                 meter.restart()
                 if better and saved:
                     best = line["distance"]
             if last and not end:  # a signal that came after `last` was set has its checkpoint after the next step
-                return stopper.signum
+                return signum
     return 0
 
 

@@ -61,16 +61,17 @@ def ema_decay(config: TrainingConfig, step: int) -> float:
     return min(config.ema_decay, (1 + n) / (10 + n))
 
 
-def scalars(config: TrainingConfig, step: int) -> dict[str, float]:
-    """The scalars of an optimiser step (0-based).
+def scalars(config: TrainingConfig, step: int, rank: int = 0) -> dict[str, float]:
+    """The scalars of an optimiser step (0-based) on a rank.
 
     Returns:
         `lr`; `muon_lr`, the rate of Muon, which is muon_learning_rate times lr / learning_rate; `ema_decay`;
-        `dropout_seed`, an integer below 2^31; `profile_decay_I` of entry I of training.ema_profiles.
+        `dropout_seed`, an integer below 2^31, another on each rank; `profile_decay_I` of entry I of
+        training.ema_profiles.
     """
     lr = learning_rate(config, step)
     muon_lr = config.muon_learning_rate * (lr / config.learning_rate)
-    seed = int(generator(config.seed, "dropout", 0, step).integers(2**31))
+    seed = int(generator(config.seed, "dropout", rank, step).integers(2**31))
     profiles = {f"profile_decay_{i}": profile_decay(value, step) for i, value in enumerate(config.ema_profiles)}
     decay = ema_decay(config, step)
     return {"lr": lr, "muon_lr": muon_lr, "ema_decay": decay, "dropout_seed": seed, **profiles}

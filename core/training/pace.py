@@ -7,8 +7,11 @@ import math
 import statistics
 import time
 
+import numpy as np
+
 from core.config import Recipe
 from core.training.loop import TrainingRun, start_training
+from core.training.ranks import Ranks
 from core.twin import Twin
 
 MARGIN = 0.03
@@ -31,20 +34,21 @@ def timed_steps(run: TrainingRun, seconds: float = 0.0) -> list[float]:
         run: the training, which is not to be used further.
         seconds: how long to go on, at least; the fewest steps are four.
     Returns:
-        Seconds of each step. The first one compiles.
+        Seconds of each step, at the slowest rank. The first one compiles.
     """
     times: list[float] = []
     while len(times) <= FEWEST_TIMED or sum(times[1:]) < seconds:
         started = time.perf_counter()
         float(run.advance()["loss"])  # waits for the device
-        times.append(time.perf_counter() - started)
+        slowest = run.ranks.gather(np.array([time.perf_counter() - started])).max()
+        times.append(float(slowest))
     return times
 
 
-def step_seconds(twin: Twin, recipe: Recipe, seconds: float) -> float:
+def step_seconds(twin: Twin, recipe: Recipe, seconds: float, ranks: Ranks) -> float:
     """Mean seconds of an optimiser step of a recipe, timed for a small share of a training of `seconds`."""
     training = dataclasses.replace(recipe.training, steps=MANY_STEPS)
-    run = start_training(twin, dataclasses.replace(recipe, training=training))
+    run = start_training(twin, dataclasses.replace(recipe, training=training), ranks)
     try:
         return statistics.fmean(timed_steps(run, min(TIMED_SHARE * seconds, MOST_TIMED))[1:])
     finally:

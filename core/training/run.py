@@ -21,6 +21,7 @@ from core.reading import reading
 from core.training.distillation import make_training
 from core.training.evaluation import Evaluation, make_extract
 from core.training.loop import TrainingRun, train
+from core.training.ranks import Ranks, check_alike, check_divisible
 from core.training.training import Training, check_memory_of
 from core.twin import Twin
 
@@ -43,7 +44,9 @@ RETUNABLE = (
 objective, network and seed may not change: another value of these needs another run."""
 
 
-def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retune: bool = False) -> int:
+def train_in(
+    twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retune: bool = False, ranks: Ranks | None = None
+) -> int:
     """Train in a run's folder.
 
     Args:
@@ -52,6 +55,7 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
         path: folder of the run; a new folder unless `resume`.
         resume: whether to continue from the run's last whole checkpoint.
         retune: whether RETUNABLE values may differ from the checkpoint's recipe; changes.jsonl records the change.
+        ranks: the processes that train together, of which rank 0 writes; None trains alone.
     Returns:
         0 at the last step; otherwise the number of the signal that stopped the training, with everything saved.
     Raises:
@@ -59,29 +63,33 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
             step, has no undamaged checkpoint, or has another recipe or other data than its checkpoint.
         RunError: the disk is full or not writable, or the training diverged; no checkpoint is harmed.
     """
-    folder, checkpoint, changes = RunFolder(path), None, {}
+    folder, checkpoint, changes, ranks = RunFolder(path), None, {}, ranks or Ranks()
+    writes = ranks.rank == 0
     if resume and not (path / "recipe.json").is_file():
         raise ValueError(f"{path}: no run there (no recipe.json)")
-    if not resume:
+    if not resume and writes:
         folder.check_new()
     try:
         with (
             contextlib.ExitStack() as stack
         ):  # a new run's folder, and so its lock, is made when all else is known to fit
             if resume:
-                stack.enter_context(folder.locked())
+                if writes:
+                    stack.enter_context(folder.locked())
                 checkpoint = folder.load_last()
             if checkpoint:
                 changes = check_resumable(checkpoint.recipe, recipe, retune)
                 if checkpoint.progress["step"] >= recipe.training.steps:
-                    folder.sweep()
+                    if writes:
+                        folder.sweep()
                     raise ValueError(
                         f"{path}: already at step {checkpoint.progress['step']}; give --training.steps to go further"
                     )
             check_memory_of(recipe)
+            check_divisible(recipe, ranks)
             dataset = open_dataset(recipe.data, recipe.image_shape, recipe.model.condition_channels)
             check_condition(recipe, dataset)
-            training = make_training(twin, recipe, dataset)
+            training = make_training(twin, recipe, dataset, ranks)
             if checkpoint:
                 check_same_data(path, checkpoint.data, training.dataset.manifest, recipe)
             if checkpoint and _teacher_of(checkpoint.data) != _teacher_of(training.record()):
@@ -92,6 +100,8 @@ def train_in(twin: Twin, recipe: Recipe, path: Path, resume: bool = False, retun
             if checkpoint:
                 with reading(path / "checkpoints", "the state of this training", "use another checkpoint"):
                     training.levels.load(checkpoint.state)
+            if ranks.count > 1:
+                _check_ranks(twin, training, checkpoint)
             return _train(twin, training, folder, checkpoint, changes, None if resume else stack)
     except OSError as error:
         go_on = f"go on with: {twin.prog} train --resume {path}"
@@ -107,6 +117,19 @@ def check_same_data(path: Path, before: dict[str, Any], now: dict[str, Any], rec
     ):
         if old.get("sha256") != new.get("sha256"):
             raise ValueError(f"{path}: the data has changed since the checkpoint (other pixels in {source})")
+
+
+def _check_ranks(twin: Twin, training: Training, checkpoint: Checkpoint | None) -> None:
+    """Raise ValueError where another rank has another recipe, other data, or other versions."""
+    manifest = training.dataset.manifest
+    versions = {key: value for key, value in twin.environment().items() if key not in ("threads", "device")}
+    facts = {
+        "recipe": to_dict(training.recipe),
+        "data set": [found.get("sha256") for found in (manifest, manifest.get("beside") or {})],
+        "checkpoint to go on from": checkpoint.progress["step"] if checkpoint else 0,
+        "set of versions": versions,
+    }
+    check_alike(training.ranks, facts)
 
 
 def _teacher_of(record: dict[str, Any]) -> Any:
@@ -147,35 +170,41 @@ def _train(
     new: contextlib.ExitStack | None,
 ) -> int:
     """Prepare the folder and the trainer, and train; `new` holds the lock of a new run's folder."""
-    recipe, path, evaluation = training.recipe, folder.path, None
+    recipe, path, evaluation, ranks = training.recipe, folder.path, None, training.ranks
+    writes = ranks.rank == 0
     twin.prepare(recipe.training.threads)
     if recipe.evaluation.every:
         evaluation = Evaluation(recipe, training.dataset, make_extract(twin, recipe))
     step = checkpoint.progress["step"] if checkpoint else 0
-    if new is None:
+    if not writes:
+        logger.setLevel(logging.WARNING)
+    elif new is None:
         folder.recover(step)
         write_json(path / "recipe.json", to_dict(recipe))
     else:
         with writing_to(path, "--run FOLDER"):
             new.enter_context(folder.locked())
             folder.create(recipe)
-    folder.note_change(step, changes)
-    run = TrainingRun(training, twin.make_trainer(recipe))
+    if writes:
+        folder.note_change(step, changes)
+    run = TrainingRun(training, twin.make_trainer(recipe, ranks))
     if checkpoint:
         run.trainer.load(checkpoint.ema, checkpoint.state, checkpoint.progress["counters"])
         run = dataclasses.replace(run, step=step, seconds=checkpoint.progress["seconds"])
     else:
         training.begin(run.trainer)
-    write_json(path / "run.json", twin.environment())
+    if writes:
+        write_json(path / "run.json", twin.environment())
     parameters, images = count_parameters(recipe.model), len(training.dataset.train)
     verb = "goes on" if checkpoint else "starts"
     logger.info(
-        "%s %s: %s parameters, %d images to train on, steps %d to %d",
+        "%s %s: %s parameters, %d images to train on, steps %d to %d%s",
         path,
         verb,
         f"{parameters:,}",
         images,
         step,
         recipe.training.steps,
+        f", {ranks.count} processes of {ranks.devices} devices" if ranks.count * ranks.devices > 1 else "",
     )
     return train(run, folder, evaluation)

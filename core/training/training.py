@@ -26,6 +26,7 @@ from core.random import gaussian
 from core.reading import check_memory
 from core.training.levels import LevelSampler
 from core.training.optim import scalars
+from core.training.ranks import Ranks
 
 AHEAD = 2
 """Number of batches that are made ahead."""
@@ -55,7 +56,7 @@ class Trainer(Protocol):
             scalars: as core.training.optim.scalars() returns them.
         Returns:
             `loss`, `grad_norm` and the counters `skipped` and `skipped_in_a_row`, scalars on the device. With
-            importance sampling also `losses` (B,), weighted.
+            importance sampling also `losses`, weighted, of the whole global batch.
         """
         ...
 
@@ -100,10 +101,11 @@ class Training:
     Args:
         recipe: the recipe to train.
         dataset: images in [0, 1], labels and parameters.
+        ranks: the processes that train together; None trains alone.
     """
 
-    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
-        self.recipe, self.dataset = recipe, dataset
+    def __init__(self, recipe: Recipe, dataset: Dataset, ranks: Ranks | None = None) -> None:
+        self.recipe, self.dataset, self.ranks = recipe, dataset, ranks or Ranks()
         self.process = make_process(recipe.process)
         self.levels = LevelSampler(recipe.training, self.process)
         self._ahead: tuple[Trainer, Ahead[Any]] | None = None
@@ -121,13 +123,15 @@ class Training:
         Returns:
             The trainer's metrics, `lr`, and `waited`, the seconds before the batch was on the device.
         """
-        values, started = scalars(self.recipe.training, step), time.perf_counter()
+        values, started = scalars(self.recipe.training, step, self.ranks.rank), time.perf_counter()
         ahead = trainer.asynchronous and not self.levels.importance
         batch = {} if ahead else self.batch(step)
         placed = self._batches(trainer).take(step) if ahead else trainer.put(batch)
         waited = time.perf_counter() - started
         metrics = trainer.step(placed, values)
-        self.levels.note(batch, metrics)
+        if self.levels.importance:  # of the global batch, as the losses are
+            t, weights = self.levels.draw(step)
+            self.levels.note({"t": t, "importance": weights.astype(self.recipe.training.dtype)}, metrics)
         return {**metrics, "lr": values["lr"], "waited": waited}
 
     def close(self) -> None:
@@ -144,27 +148,30 @@ class Training:
         return self._ahead[1]
 
     def batch(self, step: int) -> Batch:
-        """The global batch of one optimiser step.
+        """This rank's part of the global batch of one optimiser step.
 
         Args:
             step: 0-based optimiser step.
         Returns:
-            `x_0` and `eps` (B, H, W, C), x_0 in [-1, 1]; `t` (B,), int64 timesteps; `time`, `signal`, `noise`,
-            `target_x0`, `target_eps` and `weight` (B,); and the condition by name. With importance sampling also
-            `importance` (B,), 1 / (T p), a factor of `weight`. With a learned variance also the columns of
-            bound_columns(). Floats have training.dtype.
+            For the B images of the part, which is the whole batch where a process trains alone: `x_0` and `eps`
+            (B, H, W, C), x_0 in [-1, 1]; `t` (B,), int64 timesteps; `time`, `signal`, `noise`, `target_x0`,
+            `target_eps` and `weight` (B,); and the condition by name. With importance sampling also `importance` (B,),
+            1 / (T p), a factor of `weight`. With a learned variance also the columns of bound_columns(). Floats have
+            training.dtype.
         """
         recipe, process, dataset = self.recipe, self.process, self.dataset
         config, seed = recipe.training, recipe.training.seed
-        samples = range(config.batch_size)
-        chosen = dataset.train[batch_indices(seed, step, config.batch_size, len(dataset.train))]
+        samples = self.ranks.part(config.batch_size)
+        part = slice(samples.start, samples.stop)
+        chosen = dataset.train[batch_indices(seed, step, config.batch_size, len(dataset.train))[part]]
         images, codes = np.stack([dataset.images[i] for i in chosen]), None
         if recipe.data.augment:
             sizes = (images.shape[1:3], recipe.data.beside_size if recipe.data.beside else (1, 1))
             square = all(height == width for height, width in sizes)
-            codes = symmetry_codes(seed, step, config.batch_size, square)
+            codes = symmetry_codes(seed, step, config.batch_size, square)[part]
             images = symmetry(images, codes)
         t, importance = self.levels.draw(step)
+        t, importance = t[part], importance[part]
         batch = {
             "x_0": SPACES[recipe.data.space].encode(images.astype(config.dtype), recipe.process.stretch),
             "eps": gaussian(seed, "training_eps", samples, step, recipe.image_shape, config.dtype),
@@ -178,4 +185,4 @@ class Training:
             for name in ("weight", "bound_weight"):
                 if name in batch:
                     batch[name] = batch[name] * batch["importance"]
-        return {**batch, **training_condition(recipe, dataset, chosen, images, step, codes)}
+        return {**batch, **training_condition(recipe, dataset, chosen, images, step, samples, codes)}

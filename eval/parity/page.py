@@ -25,6 +25,7 @@ RUNGS = {
     7: "checkpoint there and back",
     8: "a run that changes frameworks",
     9: "same seed, same image",
+    10: "several processes",
 }
 COLUMNS = ("Quantity", "Precision", "Measured", "Tolerance", "Worst element", "Why this tolerance")
 SHOWN = 8

@@ -11,7 +11,7 @@ from typing import Any
 from core.config.recipes import to_dict
 from core.networks.specs import count_parameters
 from eval.pages.page import render, write_result
-from eval.parity import rungs_core, rungs_distillation, rungs_images, rungs_network, rungs_training
+from eval.parity import rungs_core, rungs_distillation, rungs_images, rungs_network, rungs_ranks, rungs_training
 from eval.parity.closeness import NotCloseError
 from eval.parity.ladder import Board, Measurement, Rung, climb, start_twins
 from eval.parity.page import ladder_text, sections
@@ -43,6 +43,7 @@ def all_rungs(images: int, ddpm_images: int, long_steps: int) -> list[tuple[int,
         (8, rungs_training.going_on),
         (7, rungs_training.checkpoint_in_float32),
         (9, rungs_images.images(images, ddpm_images)),
+        (10, rungs_ranks.several_processes),
     ]
     return [*rungs, (6, rungs_training.long_run(long_steps))] if long_steps else rungs
 

@@ -124,10 +124,8 @@ class PretrainedStudy(Interpreters):
         from eval.measure.compare import compare
         from eval.measure.image_sets import read_image_set
 
-        real, generated = (
-            read_image_set(path, role, lambda run: run)
-            for path, role in ((f"pretrained:{self.name}", "real"), (str(drawn), "generated"))
-        )
+        real = read_image_set(f"pretrained:{self.name}", "real", lambda run: run)
+        generated = read_image_set(str(drawn), "generated", lambda run: run)
         result = compare(real.all_images()[: self.n], {"drawn": generated.all_images()[: self.n]}, real.others)
         found = result["nearest"]["sets"]["drawn"]
         return {key: found[key] for key in ("count", "share_closer", "copies")}

@@ -152,13 +152,13 @@ class Worker:
         if threads:  # variables reach what reads them at import; the flag reaches the rest, and the worker's manifest
             self._command += ["--threads", str(threads)]
         self.name = " ".join(words)
-        self._threads, self._timeout, self._root = threads, timeout, root
+        self._threads, self._timeout, self.root = threads, timeout, root
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Worker:
         # Its own process group: `conda run` stands between us and the interpreter, and both must go at the end.
         self._child, self._tail = _start(
-            self._command, self._root, self._threads, False, stdin=subprocess.PIPE, start_new_session=True
+            self._command, self.root, self._threads, False, stdin=subprocess.PIPE, start_new_session=True
         )
         self._stdin, self._stdout = cast(IO[bytes], self._child.stdin), cast(IO[bytes], self._child.stdout)
         self._folder = tempfile.TemporaryDirectory(prefix="diptych-")

@@ -59,7 +59,7 @@ def dataset():
 
 def test_numbers_are_standardised_by_the_training_images():
     data, chosen = dataset(), np.arange(4, COUNT)
-    found = training_condition(recipe(dropout=0, classes=3), data, chosen, data.images[chosen], 0)
+    found = training_condition(recipe(dropout=0, classes=3), data, chosen, data.images[chosen], 0, range(len(chosen)))
     require_close(found["vector"].mean(axis=0) + 1, np.ones(2), TABLE, "mean")
     require_close(found["vector"].std(axis=0), np.ones(2), TABLE, "deviation")
     assert (found["keep"] == 1).all() and (found["labels"] == chosen % 3).all()
@@ -71,7 +71,7 @@ def test_the_share_that_is_dropped_and_that_class_and_numbers_go_together():
     data, size, p = dataset(), 64, 0.25
     drops = []
     for step in range(60):
-        found = training_condition(recipe(), data, np.full(size, 5), data.images[:1], step)
+        found = training_condition(recipe(), data, np.full(size, 5), data.images[:1], step, range(size))
         assert ((found["labels"] == 3) == (found["keep"] == 0)).all() and set(found["labels"]) <= {2, 3}
         drops.append(found["keep"] == 0)
     drops = np.array(drops)
@@ -86,7 +86,7 @@ def test_what_is_dropped_is_keyed_by_seed_step_and_place():
 
     def dropped(step, size=64, **training):
         options = recipe(batch_size=size, **training)
-        return training_condition(options, data, np.full(size, 5), data.images[:1], step)["keep"] == 0
+        return training_condition(options, data, np.full(size, 5), data.images[:1], step, range(size))["keep"] == 0
 
     assert (dropped(7) == dropped(7)).all() and (dropped(7)[:10] == dropped(7, size=10)).all()
     assert (dropped(7) != dropped(8)).any() and (dropped(7) != dropped(7, seed=1)).any()
@@ -95,7 +95,7 @@ def test_what_is_dropped_is_keyed_by_seed_step_and_place():
 
 def test_without_dropout_nothing_is_dropped():
     plain = recipe(dropout=0.0, classes=3)
-    found = training_condition(plain, dataset(), np.arange(20), dataset().images[:20], 3)
+    found = training_condition(plain, dataset(), np.arange(20), dataset().images[:20], 3, range(20))
     assert (found["keep"] == 1).all() and found["labels"].max() == 2 and plain.classes == 3
     assert recipe().classes == 3
 

@@ -23,7 +23,7 @@ def test_every_fault_fits_its_file(fault):
 
 def test_names_are_given_once_and_every_rung_has_a_fault():
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
-    assert {fault.rung for fault in FAULTS} == set(range(1, 10))
+    assert {fault.rung for fault in FAULTS} == set(range(1, 11))
     assert {Path(fault.file).parts[0] for fault in FAULTS} == {"core", "torch_impl", "tf_impl"}
 
 

@@ -5,10 +5,11 @@ import json
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from eval.__main__ import main
-from eval.parity import report
+from eval.parity import report, rungs_ranks
 from eval.parity.page import RUNGS
 from eval.parity.tolerances import EXACT, TABLE
 from tests.eval.html import Page, read_page
@@ -111,7 +112,13 @@ def checkout(tmp_path, monkeypatch, this_python) -> Path:
         (tmp_path / package / "__main__.py").write_text(textwrap.dedent(TWIN.format(root=str(ROOT), name=name)))
     (tmp_path / "tiny.toml").write_text(textwrap.dedent(TINY).replace("[process]", "[process]\ntimesteps = 60"))
     monkeypatch.setattr(report, "run", functools.partial(report.run, root=tmp_path))
+    monkeypatch.setattr(rungs_ranks, "several_processes", pretended)  # which would start the twins' command lines
     return tmp_path
+
+
+def pretended(twins, subject, board) -> None:
+    """A rung of one comparison that holds."""
+    board.close("weights", np.ones(1), np.ones(1), EXACT)
 
 
 def parity(checkout: Path, *words: str) -> tuple[int, dict, Page]:
@@ -143,12 +150,12 @@ def test_twins_that_agree_are_green_on_every_rung(checkout, capsys):
 # A task that is 1 % off in one framework -> the rung that says so, one of the quantities that it names, and the number
 # of functions of the ladder that are left out after it.
 RED = {
-    "sample_affine": (4, "ddpm sampler, tensorflow", 10),
-    "replay_layers": (5, "layer layer", 8),
-    "forward": (5, "output at 8x8", 7),
-    "gradients": (6, "gradient", 6),
-    "train": (6, "params, 1 steps", 5),
-    "sample": (9, "x_T of images 0 to 3, tensorflow", 1),
+    "sample_affine": (4, "ddpm sampler, tensorflow", 11),
+    "replay_layers": (5, "layer layer", 9),
+    "forward": (5, "output at 8x8", 8),
+    "gradients": (6, "gradient", 7),
+    "train": (6, "params, 1 steps", 6),
+    "sample": (9, "x_T of images 0 to 3, tensorflow", 2),
 }
 
 

@@ -36,7 +36,7 @@ class Trainer:
     """Optimiser step after which the process gets a signal."""
     interrupt_with = signal.SIGINT
 
-    def __init__(self, recipe: Recipe, device: str = "auto", compiled: bool | None = None) -> None:
+    def __init__(self, recipe: Recipe, device: str = "auto", compiled: bool | None = None, ranks: Any = None) -> None:
         self.recipe, self.specs = recipe, param_specs(recipe.model)
         self.params = initial_weights(recipe.model, recipe.training.seed, recipe.training.dtype)
         self.ema = {name: value.copy() for name, value in self.params.items()}
