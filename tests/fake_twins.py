@@ -82,6 +82,6 @@ def make_checkout(folder: Path, more_threads: int = 0) -> tuple[Path, Path]:
             continue
         write(f"{PACKAGES[name]}/__init__.py", setup, "EXPORT_FORMATS = {}")
         write(f"{PACKAGES[name]}/__main__.py", "import sys", MAIN)
-        for module in ("device", "sampler", "trainer", "worker"):
+        for module in ("device", "ranks", "sampler", "trainer", "worker"):
             write(f"{PACKAGES[name]}/{module}.py", f"from tests.numpy_impl.{module} import *")
     return folder, folder / "tiny.toml"
