@@ -76,7 +76,7 @@ class Library:
         return start_training(self.twin.on(device), recipe)
 
     def train(self, recipe: Recipe, run: str | Path, resume: bool = False, device: Device = "auto") -> bool:
-        """Train in a run's folder, with checkpoints, as the verb `train` does.
+        """Train in a run's folder, with checkpoints, as the verb `train` does, also in several processes.
 
         Args:
             recipe: the recipe to train.
@@ -88,4 +88,6 @@ class Library:
         """
         from core.training.run import train_in
 
-        return train_in(self.twin.on(device), recipe, Path(run), resume) == 0
+        twin = self.twin.on(device)
+        twin.prepare(recipe.training.threads)
+        return train_in(twin, recipe, Path(run), resume, ranks=twin.join()) == 0

@@ -86,6 +86,7 @@ def replicated(strategy: Any) -> Iterator[None]:
         yield
 
 
+@functools.cache
 def join(device: Device = "auto") -> Ranks:
     """The ranks of this process: the workers of TF_CONFIG or Slurm, with all GPUs of each; or a process alone.
 

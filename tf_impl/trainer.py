@@ -65,13 +65,12 @@ class Trainer:
     ) -> None:
         self.recipe, self.device = recipe, pick_device(device, recipe.training.dtype)
         self.ranks: Any = ranks or Ranks()
-        self.replicas = self.ranks.count * self.ranks.devices
         if compiled is None:
             compiled = "GPU" in self.device and recipe.training.steps >= COMPILED_FROM
         self.compiled, self.asynchronous = compiled, "GPU" in self.device
         # It joins sums of gradients to sums of more, and which of these is added first depends on free memory.
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-        with tf.device(self.device) if self.replicas == 1 else self._replicated():
+        with tf.device(self.device) if self.ranks.replicas == 1 else self._replicated():
             self._make()
 
     def _replicated(self) -> contextlib.AbstractContextManager[None]:
@@ -121,7 +120,7 @@ class Trainer:
                 for start in range(first, first + count // devices, size)
             ]
 
-        if self.replicas == 1:
+        if self.ranks.replicas == 1:
             return parts(0)
         return self.ranks.strategy.experimental_distribute_values_from_function(
             lambda context: parts(context.replica_id_in_sync_group % devices * (count // devices))
@@ -134,7 +133,7 @@ class Trainer:
         lr, muon_lr, decay = (tf.constant(scalars[key], tf.float64) for key in ("lr", "muon_lr", "ema_decay"))
         profiles = tf.constant([scalars[f"profile_decay_{i}"] for i in range(len(self.profiles))], tf.float64)
         seed = int(scalars["dropout_seed"])
-        if self.replicas == 1:
+        if self.ranks.replicas == 1:
             total, gradients = self.gradients(placed, seed)
             norm = self._compiled_update(total, gradients, lr, muon_lr, decay, profiles)
         else:
@@ -159,7 +158,7 @@ class Trainer:
         total, gradients = self._gradients(placed, dropout_seed + tf.cast(local, dropout_seed.dtype))
         each = self.losses  # before the sum, at which TensorFlow goes on with the next replica
         flat = tf.concat([tf.reshape(total, (1,)), self._flatten(gradients)], axis=0)
-        mean = context.all_reduce(tf.distribute.ReduceOp.SUM, flat) / self.replicas
+        mean = context.all_reduce(tf.distribute.ReduceOp.SUM, flat) / self.ranks.replicas
         norm = self._update(mean[0], self._split(mean[1:]), *rates)
         return mean[0], norm, each
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class LaunchedRanks(Ranks):
             return [0]
 
 
+@functools.cache
 def join(device: Device = "auto") -> Ranks:
     """The ranks of this process: those of torchrun, or a process alone.
 

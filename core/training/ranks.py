@@ -30,6 +30,11 @@ class Ranks:
     restarted: bool = False
     """Whether the launcher has started this process again, after one of them had ended."""
 
+    @property
+    def replicas(self) -> int:
+        """Number of copies of the network, one a device; a process on a CPU counts as one device."""
+        return self.count * self.devices
+
     def gather(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
         """The rows of all ranks, one rank's after another; every rank gives an array of the same shape and dtype."""
         return rows
@@ -54,11 +59,11 @@ def check_divisible(recipe: Recipe, ranks: Ranks) -> None:
     Raises:
         ValueError: the message names the key.
     """
-    config, shares = recipe.training, ranks.count * ranks.devices * recipe.training.accumulate
+    config, shares = recipe.training, ranks.replicas * recipe.training.accumulate
     if config.batch_size % shares:
         raise ValueError(
-            f"training.batch_size = {config.batch_size}: must be a multiple of {shares}, which is {ranks.count} "
-            f"processes of {ranks.devices} devices with training.accumulate = {config.accumulate}"
+            f"training.batch_size = {config.batch_size}: must be a multiple of {shares}, which is {ranks.replicas} "
+            f"devices times training.accumulate = {config.accumulate}"
         )
 
 

@@ -205,6 +205,6 @@ def _train(
         images,
         step,
         recipe.training.steps,
-        f", {ranks.count} processes of {ranks.devices} devices" if ranks.count * ranks.devices > 1 else "",
+        f", on {ranks.replicas} devices" if ranks.replicas > 1 else "",
     )
     return train(run, folder, evaluation)

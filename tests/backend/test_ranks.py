@@ -155,7 +155,7 @@ def test_the_number_of_processes_changes_nothing(start, place, alone, count):
     assert grids[0] == grids[1]
     lines = [[json.loads(line)["loss"] for line in (r / "metrics.jsonl").open()] for r in (run, alone)]
     np.testing.assert_allclose(lines[0], lines[1], rtol=1e-12)
-    assert f"{count} processes of 1 devices" in said(place, 0)
+    assert f"on {count} devices" in said(place, 0)
     assert "wrote" in said(place, 0) and "wrote" not in said(place, 1) and "starts" not in said(place, 1)
 
 
@@ -247,14 +247,14 @@ def test_the_devices_of_one_process_share_a_batch(backend, place, alone):
         [sys.executable, "-c", program, *words], cwd=ROOT, env=child_environment(1), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "1 processes of 2 devices" in done.stderr
+    assert "on 2 devices" in done.stderr
     assert_equal(last(run), last(alone))
 
 
 def test_what_the_ranks_cannot_share_is_refused(place):
     recipe = load_recipe(place / "tiny.toml")
     check_divisible(recipe, Ranks(0, 4, 2))
-    with pytest.raises(ValueError, match=r"batch_size = 16: must be a multiple of 6.*3 processes of 1 devices"):
+    with pytest.raises(ValueError, match=r"batch_size = 16: must be a multiple of 6, which is 3 devices times"):
         check_divisible(recipe, Ranks(0, 3))
     assert gather_uneven(Ranks(), np.arange(3), 5)[0].tolist() == [0, 1, 2]
     assert replace(Ranks(), rank=2, count=4).part(16) == range(8, 12)
