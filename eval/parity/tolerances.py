@@ -56,7 +56,11 @@ GRADIENT_FLOOR = Tolerance(
     1e-7, "absolute: a bias before a one-channel-per-group GroupNorm has zero true gradient, and rounding for a value"
 )
 OPTIMISER_FLOAT64 = Tolerance(1e-10, "twenty steps against core's Adam fed with the twin's own gradients")
-RANKS_FLOAT64 = Tolerance(1e-12, "another number of processes: gradients summed in another order, twenty steps")
+RANKS_FLOAT64 = Tolerance(
+    1e-11,
+    "another order of sums, twenty steps: seen 2e-14, and 4e-12 for biases of true gradient 0, which Adam moves by "
+    "rounding over its eps",
+)
 RESUMED_FLOAT64 = Tolerance(1e-8, "trained on in the other framework, against the uninterrupted run")
 AUTOCAST_BF16 = Tolerance(2e-2, "the loss under bf16 against float32: bfloat16 keeps 8 bits, 4e-3 an operation")
 GREY_LEVELS = Tolerance(1, "in grey levels of 255, absolute: a value on the edge of two may round either way")
