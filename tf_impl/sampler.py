@@ -36,7 +36,7 @@ class Network:
         def product(x: Any, t: Any, v: Any, given: dict[str, Any]) -> tuple[Any, Any]:
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                output = module(x, t, **given)
+                output = tf.cast(module(x, t, **given), x.dtype)  # from bfloat16
             return output, tape.gradient(output, x, v)
 
         # Graphs, since an eager call costs ten times as much at batch 1. After two batch sizes a graph takes any.
@@ -96,7 +96,7 @@ class BoundNetwork(OnArrays):
         if callable(v):
             with tf.GradientTape() as tape:
                 tape.watch(point)
-                output = self.network.evaluate(point, time, self.given)
+                output = tf.cast(self.network.evaluate(point, time, self.given), point.dtype)
             found = output.numpy()
             return found, tape.gradient(output, point, tf.constant(v(found))).numpy()
         output, product = self.network.product(point, time, tf.constant(v), self.given)
