@@ -29,8 +29,6 @@ class LaunchedRanks(Ranks):
 
     store: Any = None
     """The key-value store of the launcher, which outlives a rank."""
-    restarts: int = 0
-    """How often the launcher has started this process again; the store outlives that too."""
 
     def gather(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The rows of all ranks; see core.training.ranks.Ranks."""
@@ -47,7 +45,7 @@ class LaunchedRanks(Ranks):
     def missing(self) -> list[int]:
         """The ranks that do not answer; see core.training.ranks.Ranks."""
         try:
-            names = [f"alive/{self.restarts}/{rank}" for rank in range(self.count)]
+            names = [f"alive/{rank}" for rank in range(self.count)]
             self.store.set(names[self.rank], "yes")
             time.sleep(SECONDS_TO_ANSWER)
             return [rank for rank, name in enumerate(names) if not self.store.check([name])]
@@ -70,6 +68,8 @@ def join(device: Device = "auto") -> Ranks:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     backend = "cpu:gloo,cuda:nccl" if pick_device(device).type == "cuda" else "gloo"
     store, rank, count = next(rendezvous("env://", timeout=timedelta(minutes=10)))
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    return LaunchedRanks(rank, count, restarted=restarts > 0, store=store, restarts=restarts)
+    # The launcher's store outlives a restart, and would give this process the addresses of those that have ended.
+    store = distributed.PrefixStore(f"start-{restarts}", store)  # type: ignore[attr-defined]
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
+    return LaunchedRanks(rank, count, restarted=restarts > 0, store=store)
