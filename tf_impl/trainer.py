@@ -141,9 +141,12 @@ class Trainer:
             found = self._compiled_step(placed, tf.constant(seed, tf.int64), rates)
             results = [self.ranks.strategy.experimental_local_results(value) for value in found]
             (total, *_), (norm, *_) = results[:2]
-            self.losses = self.ranks.gather(np.concatenate([each.numpy() for each in results[2]]))
+            self.losses = results[2]
         counts = {"skipped": self.skipped, "skipped_in_a_row": self.skipped_in_a_row}
-        each = {"losses": self.losses} if self.recipe.training.timestep_sampling == "importance" else {}
+        each = {}
+        if self.recipe.training.timestep_sampling == "importance":
+            own = self.losses if self.ranks.replicas == 1 else tf.concat(self.losses, axis=0)
+            each["losses"] = self.ranks.gather(own.numpy())
         return {"loss": total, "grad_norm": norm, **each, **{k: v.read_value() for k, v in counts.items()}}
 
     def _replicated_step(self, placed: Placed, dropout_seed: Any, rates: tuple[Any, ...]) -> tuple[Any, Any, Any]:

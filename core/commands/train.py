@@ -166,11 +166,12 @@ def _dry_run(twin: Twin, recipe: Recipe, ranks: Ranks) -> int:
     from core.training.loop import start_training
     from core.training.pace import timed_steps
 
+    if not ranks.rank:
+        print(json.dumps(to_dict(recipe), indent=2))
     run = start_training(twin, recipe, ranks)
     times = timed_steps(run)
     if ranks.rank:
         return 0
-    print(json.dumps(to_dict(recipe), indent=2))
     seconds = sorted(times[1:])[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1024 if sys.platform != "darwin" else 1)
     dataset = run.training.dataset
