@@ -87,6 +87,9 @@ def unet_from_diffusers(values: dict[str, Any], where: str = "config.json") -> M
     if class_name not in ("UNet2DModel", VECTOR_CLASS, PATCH_CLASS, *ours):
         raise ValueError(f"{where}: _class_name = {shown(class_name)}: only UNet2DModel can be read")
     known = {key: value for key, value in values.items() if not key.startswith("_")}
+    for key, value in known.items():
+        if value == "none":  # a recipe's word for no value, which this file never has
+            raise ValueError(f"{where}: {key} = 'none': must be null where there is no value")
     if class_name in ours:
         return _model_config({**known, "architecture": ours[class_name]}, where)
     for key, allowed in _UNET_FIXED.items():
